@@ -1,0 +1,17 @@
+"""gritdesk: folders that stay searchable by words and by meaning, and that answer with citations.
+
+The floors, bottom to top; imports only ever point down (`make test` checks it with import contracts):
+
+    roof          cli.py, tui/                          front ends, no logic of their own
+    third floor   desk.py                               one index, one engine, the threads between them
+    second floor  indexer.py  retriever.py  answerer.py one data flow each, read top to bottom
+    first floor   extract/  chunking.py  prompting.py  watcher.py  store.py  migrations.py  models.py  engine/
+                                                        one door to one outside thing each
+    ground floor  records.py  errors.py  grit_format.py  config.py
+                                                        what everyone speaks
+
+Beside the house stand `converters/` (checkpoint -> GGUF) and `training/` (jsonl -> checkpoint). They share
+nothing with the app but `grit_format` and what it needs from the ground floor.
+
+This module imports nothing, so that `gritdesk --help` starts at once.
+"""

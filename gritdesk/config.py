@@ -1,0 +1,168 @@
+"""Where files live, and what config.toml may say.
+
+All state lies in one folder, the home: `GRITDESK_HOME` if set, otherwise the platform's own place for
+application data. It holds config.toml, index.sqlite, models/ and logs/.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gritdesk.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """[engine]"""
+
+    model: str = ""
+    """Path of a GGUF, or a name that `gritdesk models` lists; empty: the default model."""
+    n_gpu_layers: int = -1
+    """Layers given to Metal or CUDA when the installed llama.cpp has it; -1 is all, 0 is none."""
+    n_threads: int = 0
+    """CPU threads; 0 is the number of cores this process may use."""
+    n_ctx: int = 2048
+    """Context for answers, in tokens; a model trained on less lowers it."""
+    batch_tokens: int = 512
+    """Tokens embedded in one call, and so the longest passage."""
+
+
+@dataclass(frozen=True)
+class IndexConfig:
+    """[index]"""
+
+    folders: tuple[str, ...] = ()
+    """Folders that are kept in the index; `gritdesk index FOLDER` adds one."""
+    chunk_tokens: int = 256
+    """Longest chunk, in the model's tokens."""
+    max_file_mb: int = 32
+    """Larger files are listed as skipped."""
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """[search]: weights of reciprocal rank fusion, measured by benchmarks/fusion.py."""
+
+    keyword_weight: float = 1.0
+    semantic_weight: float = 0.4
+    rrf_k: int = 60
+    num_passages: int = 3
+    """Passages given to an answer."""
+
+
+@dataclass(frozen=True)
+class AnswerConfig:
+    """[answer]"""
+
+    max_tokens: int = 160
+    temperature: float = 0.0
+    repeat_penalty: float = 1.1
+
+
+@dataclass(frozen=True)
+class Config:
+    """One config.toml: a section per field."""
+
+    home: Path
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    index: IndexConfig = field(default_factory=IndexConfig)
+    search: SearchConfig = field(default_factory=SearchConfig)
+    answer: AnswerConfig = field(default_factory=AnswerConfig)
+
+    @property
+    def path(self) -> Path:
+        return self.home / "config.toml"
+
+    @property
+    def index_path(self) -> Path:
+        return self.home / "index.sqlite"
+
+    @property
+    def lock_path(self) -> Path:
+        return self.home / "index.lock"
+
+    @property
+    def models_dir(self) -> Path:
+        return self.home / "models"
+
+    @property
+    def log_dir(self) -> Path:
+        return self.home / "logs"
+
+
+_SECTIONS = {"engine": EngineConfig, "index": IndexConfig, "search": SearchConfig, "answer": AnswerConfig}
+
+
+def home_dir() -> Path:
+    """The folder of all state; not created here."""
+    set_home = os.environ.get("GRITDESK_HOME")
+    if set_home:
+        return Path(set_home).expanduser().absolute()
+    from platformdirs import user_data_path  # 10 ms that a set GRITDESK_HOME does not pay
+
+    return user_data_path("gritdesk", appauthor=False)
+
+
+def load_config(home: Path | None = None) -> Config:
+    """Read HOME/config.toml; what it does not say keeps its default.
+
+    Raises: ConfigError naming the file and the key if it is not TOML, or a key or type is not known.
+    """
+    home = home or home_dir()
+    path = home / "config.toml"
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return Config(home)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"cannot read {path}: {error}; mend it or move it away to use the defaults") from error
+    sections = {name: _read_section(path, name, section) for name, section in values.items()}
+    return Config(home, **sections)
+
+
+def add_folder(config: Config, folder: Path) -> Config:
+    """Write one more folder into config.toml, keeping what a person wrote there; no-op if a listed one holds it."""
+    folder = folder.absolute()
+    if any(folder == known or known in folder.parents for known in map(Path, config.index.folders)):
+        return config
+    import tomlkit
+    import tomlkit.items
+
+    document = tomlkit.parse(config.path.read_text(encoding="utf-8")) if config.path.exists() else tomlkit.document()
+    section = document.setdefault("index", tomlkit.table())
+    section["folders"] = [*config.index.folders, str(folder)]
+    config.home.mkdir(parents=True, exist_ok=True)
+    beside = config.path.with_suffix(".toml.new")
+    beside.write_text(tomlkit.dumps(document), encoding="utf-8")
+    beside.replace(config.path)
+    index = dataclasses.replace(config.index, folders=(*config.index.folders, str(folder)))
+    return dataclasses.replace(config, index=index)
+
+
+def _read_section(path: Path, name: str, values: Any) -> Any:
+    section = _SECTIONS.get(name)
+    if section is None or not isinstance(values, dict):
+        raise ConfigError(f"{path}: unknown section [{name}]; known are {', '.join(_SECTIONS)}")
+    known = {each.name: each for each in dataclasses.fields(section)}
+    read: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in known:
+            raise ConfigError(f"{path}: unknown key {name}.{key}; known are {', '.join(known)}")
+        read[key] = _converted(path, f"{name}.{key}", value, known[key].default)
+    return section(**read)
+
+
+def _converted(path: Path, key: str, value: Any, default: Any) -> Any:
+    if isinstance(default, tuple) and isinstance(value, list) and all(isinstance(each, str) for each in value):
+        return tuple(value)
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is type(default):
+        return value
+    wanted = "a list of strings" if isinstance(default, tuple) else type(default).__name__
+    raise ConfigError(f"{path}: {key} must be {wanted}, found {value!r}")

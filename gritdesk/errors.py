@@ -1,0 +1,46 @@
+"""Every failure a person can meet, as one small tree.
+
+    GritDeskError            caught once, at the front end: one line on stderr, or one notification
+    ├── ConfigError          config.toml or an option is wrong
+    ├── ExtractError         a file cannot be turned into text
+    ├── ModelError           a GGUF cannot be loaded or used, or the engine gave up on a request
+    │   └── ContextOverflow  a text does not fit the model's context
+    └── StoreError           the index cannot be opened, read or written
+        ├── StoreBusy        another process is indexing
+        └── FingerprintMismatch  the index was made by another model or other settings
+
+A message says what was expected, what was found, where, and what to do next, in one line.
+Exceptions of libraries are translated at their door, with `raise ... from`.
+"""
+
+
+class GritDeskError(Exception):
+    """Root of the tree; `str(error)` is one line meant for a person."""
+
+
+class ConfigError(GritDeskError):
+    """The configuration or an option cannot be used."""
+
+
+class ExtractError(GritDeskError):
+    """A file cannot be turned into text; the message is the reason shown in the library."""
+
+
+class ModelError(GritDeskError):
+    """A model file or the engine that runs it failed."""
+
+
+class ContextOverflow(ModelError):
+    """A prompt or text is longer than the context it must fit."""
+
+
+class StoreError(GritDeskError):
+    """The index file cannot be opened, read or written."""
+
+
+class StoreBusy(StoreError):
+    """Another process holds the indexing lock of this index."""
+
+
+class FingerprintMismatch(StoreError):
+    """The index holds embeddings of another model, format or chunking; vector spaces are never mixed."""

@@ -1,0 +1,235 @@
+"""How GRIT spells what a model reads, and the metadata by which a GGUF says so.
+
+The one file that knows the frames. Trainer, converters and app all import it, so a text is spelled and cut
+into tokens in exactly one way. The frames (GRIT paper, arXiv 2402.09906, figure 3):
+
+    embedding, with instruction     <s><|user|>\\n{instruction}\\n<|embed|>\\n{text}
+    embedding, without              <s><|embed|>\\n{text}
+    chat                            <s><|user|>\\n{user}\\n<|assistant|>\\n{assistant}</s>\\n<|user|>\\n...
+
+Two rules are owned here:
+- which tokens count: when embedding, the text's own tokens are pooled and nothing of the frame is; when
+  training generation, each assistant text and its </s> are targets and nothing else is;
+- a text is never a frame: markers inside a person's text stay text. Where the markers are special tokens this
+  is exact; in a model with plain-text markers (GritLM-7B) a text that spells one is read as the same pieces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from gritdesk.records import Chunk, EmbeddingInput, Turn
+
+BOS, EOS = "<s>", "</s>"
+USER, EMBED, ASSISTANT = "<|user|>", "<|embed|>", "<|assistant|>"
+MARKERS = (USER, EMBED, ASSISTANT)
+
+QUERY_INSTRUCTION = "Given a question, retrieve passages that answer the question"
+"""What gritdesk puts before a question; the default model was trained with it."""
+
+Markers = Literal["special", "text"]
+"""Whether <|user|>, <|embed|> and <|assistant|> are tokens of their own or ordinary text."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A piece of a frame. `control` is BOS or EOS, `marker` one of MARKERS, `text` everything else."""
+
+    text: str
+    kind: Literal["control", "marker", "text"]
+    counts: bool = False
+    """Pooled when embedding; a target of the loss when generating."""
+
+
+@dataclass(frozen=True)
+class EncodedFrame:
+    ids: list[int]
+    counts: list[bool]
+    """One flag per id: pooled, or a target."""
+
+    @property
+    def num_prefix(self) -> int:
+        """Number of tokens before the first that counts."""
+        return self.counts.index(True) if True in self.counts else len(self.ids)
+
+
+class FrameTokenizer(Protocol):
+    """What spelling a frame needs of a tokenizer."""
+
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids of plain text: no BOS, and nothing in it parsed as a special token."""
+        ...
+
+    def control_id(self, token: str) -> int:
+        """Id of a control token or special marker; BOS and EOS stand for the model's own, whatever their spelling."""
+        ...
+
+
+# ---------------------------------------------------------------- the frames
+
+
+def clean_instruction(instruction: str) -> str:
+    """Strip what the reference strips from instructions: tabs, newlines, spaces and colons at the ends."""
+    return instruction.strip("\t\n :")
+
+
+def embedding_frame(instruction: str, text: str) -> list[Segment]:
+    """Frame of one text to embed.
+
+    Raises: ValueError if the text is empty (nothing would be pooled).
+    """
+    if not text.strip():
+        raise ValueError("cannot embed an empty text: give at least one visible character")
+    instruction = clean_instruction(instruction)
+    opening = [Segment(BOS, "control")]
+    if instruction:
+        opening += [Segment(USER, "marker"), Segment(f"\n{instruction}\n", "text")]
+    return [*opening, Segment(EMBED, "marker"), Segment("\n", "text"), Segment(text, "text", counts=True)]
+
+
+def chat_frame(turns: Sequence[Turn]) -> list[Segment]:
+    """Frame of a conversation; one that ends with a user turn is left open for the assistant's answer.
+
+    Raises: ValueError unless turns alternate user, assistant, user, ... beginning with the user.
+    """
+    expected = ["user", "assistant"] * (len(turns) // 2 + 1)
+    if not turns or [turn.role for turn in turns] != expected[: len(turns)]:
+        raise ValueError("a chat must alternate user and assistant turns, beginning with the user")
+    segments = [Segment(BOS, "control")]
+    for position, turn in enumerate(turns):
+        if turn.role == "user":
+            if position:
+                segments.append(Segment("\n", "text"))
+            segments += [Segment(USER, "marker"), Segment(f"\n{turn.text}\n", "text")]
+            segments += [Segment(ASSISTANT, "marker"), Segment("\n", "text")]
+        else:
+            segments += [Segment(turn.text.strip(), "text", counts=True), Segment(EOS, "control", counts=True)]
+    return segments
+
+
+def render(segments: Iterable[Segment]) -> str:
+    """The frame as one string, as the paper prints it."""
+    return "".join(segment.text for segment in segments)
+
+
+def query_input(question: str) -> EmbeddingInput:
+    """A question as the embedder takes it: with the instruction, as GRIT embeds the asking side."""
+    return QUERY_INSTRUCTION, question.strip()
+
+
+def passage_input(chunk: Chunk) -> EmbeddingInput:
+    """A chunk as the embedder takes it: no instruction, its innermost heading as the title in front."""
+    title = chunk.heading.rsplit(" > ", 1)[-1]
+    text = chunk.text.strip()
+    return "", f"{title} {text}" if title and title not in text else text
+
+
+# ---------------------------------------------------------------- frames to token ids
+
+
+def encode(segments: Sequence[Segment], tokenizer: FrameTokenizer, markers: Markers) -> EncodedFrame:
+    """Token ids of a frame, and which of them count.
+
+    Control tokens, and markers where they are special, become single ids. What lies between them is a run,
+    tokenized as a whole so that the ids are those of the whole string. Within a run the tokens that count are a
+    suffix; where a merge would reach across that border (a text that begins with newlines), both sides are
+    tokenized on their own, so that no pooled token holds a part of the frame.
+    """
+    ids: list[int] = []
+    counts: list[bool] = []
+    run: list[Segment] = []
+
+    def close_run() -> None:
+        for run_ids, counted in _encode_run(run, tokenizer):
+            ids.extend(run_ids)
+            counts.extend([counted] * len(run_ids))
+        run.clear()
+
+    for segment in segments:
+        if segment.kind == "control" or (segment.kind == "marker" and markers == "special"):
+            close_run()
+            ids.append(tokenizer.control_id(segment.text))
+            counts.append(segment.counts)
+        else:
+            run.append(segment)
+    close_run()
+    return EncodedFrame(ids, counts)
+
+
+def _encode_run(run: Sequence[Segment], tokenizer: FrameTokenizer) -> list[tuple[list[int], bool]]:
+    frame = "".join(segment.text for segment in run if not segment.counts)
+    text = "".join(segment.text for segment in run if segment.counts)
+    assert [segment.counts for segment in run] == sorted(segment.counts for segment in run)
+    frame_ids = tokenizer.tokenize(frame) if frame else []
+    if not text:
+        return [(frame_ids, False)]
+    whole = tokenizer.tokenize(frame + text)
+    if whole[: len(frame_ids)] == frame_ids and len(whole) > len(frame_ids):
+        return [(frame_ids, False), (whole[len(frame_ids) :], True)]
+    return [(frame_ids, False), (tokenizer.tokenize(text), True)]
+
+
+# ---------------------------------------------------------------- metadata of a dual-mode GGUF
+
+CONFIG_KEY = "grit"
+"""Key of a checkpoint's config.json under which the trainer keeps these values."""
+
+CHAT_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}"
+    "{% if message['role'] == 'user' %}{% if not loop.first %}{{ '\\n' }}{% endif %}"
+    "{{ '<|user|>\\n' + message['content'] + '\\n<|assistant|>\\n' }}"
+    "{% elif message['role'] == 'assistant' %}{{ message['content'] | trim + eos_token }}{% endif %}"
+    "{% endfor %}"
+)
+"""The chat frame as the Jinja template other programs read from a checkpoint or a GGUF."""
+
+
+@dataclass(frozen=True)
+class GritMetadata:
+    """What a program must know to use one file in both modes; written as `grit.*` keys of a GGUF."""
+
+    dimension: int
+    """Length of an embedding."""
+    markers: Markers = "special"
+    pooling: Literal["mean"] = "mean"
+    normalize: bool = True
+    embedding_attention: Literal["bidirectional"] = "bidirectional"
+    generation_attention: Literal["causal"] = "causal"
+
+    def to_gguf(self) -> dict[str, str | int | bool]:
+        """Keys and values as they stand in the file."""
+        return {
+            "grit.version": 1,
+            "grit.markers": self.markers,
+            "grit.embedding.frame": render(embedding_frame("{instruction}", "{text}")),
+            "grit.embedding.frame_without_instruction": render(embedding_frame("", "{text}")),
+            "grit.embedding.attention": self.embedding_attention,
+            "grit.embedding.pooling": self.pooling,
+            "grit.embedding.pooled_tokens": "text",
+            "grit.embedding.normalize": self.normalize,
+            "grit.embedding.dimension": self.dimension,
+            "grit.generation.frame": render(chat_frame([Turn("user", "{user}"), Turn("assistant", "{assistant}")])),
+            "grit.generation.turn_separator": "\n",
+            "grit.generation.attention": self.generation_attention,
+        }
+
+    @staticmethod
+    def from_gguf(values: Mapping[str, Any]) -> GritMetadata:
+        """Read the keys back.
+
+        Raises: ValueError if they are missing, of a newer version, or ask for what this program cannot do.
+        """
+        version = values.get("grit.version")
+        if version is None:
+            raise ValueError("it has no grit.* metadata; make it with `gritdesk convert CHECKPOINT OUT.gguf`")
+        if int(version) != 1:
+            raise ValueError(f"it has grit.version {version}, this program reads version 1; update gritdesk")
+        found = GritMetadata(
+            dimension=int(values["grit.embedding.dimension"]), markers=values.get("grit.markers", "special")
+        )
+        for key, expected in found.to_gguf().items():
+            if key in values and values[key] != expected:
+                raise ValueError(f"its {key} is {values[key]!r}, this program does {expected!r}")
+        return found

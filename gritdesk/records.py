@@ -1,0 +1,206 @@
+"""What travels between the floors: frozen records, no behaviour beyond what reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+EmbeddingInput = tuple[str, str]
+"""(instruction, text) as the embedder takes it; the instruction is "" for passages."""
+
+SearchMode = Literal["hybrid", "semantic", "keyword"]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A stretch of a document's text, from `start` to the next section's start."""
+
+    start: int
+    """Character offset in the document's text."""
+    line: int
+    """1-based line of the source at `start`; later lines follow by counting newlines."""
+    heading: tuple[str, ...] = ()
+    """Headings above this stretch, outermost first."""
+    page: int | None = None
+    """1-based page, for formats that have pages."""
+
+
+@dataclass(frozen=True)
+class Document:
+    """One file's text."""
+
+    path: Path
+    text: str
+    format: str
+    """Short name of the reader's format: text, markdown, html, code, pdf, docx."""
+    sections: tuple[Section, ...] = (Section(0, 1),)
+    """In order of `start`, the first at 0."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A slice of a document that fits the embedding context: `document.text[char_start:char_end] == text`."""
+
+    text: str
+    char_start: int
+    char_end: int
+    line_start: int
+    """1-based, in the source file."""
+    line_end: int
+    """1-based, inclusive."""
+    heading: str = ""
+    """The heading path, joined by " > "."""
+    page: int | None = None
+    num_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A chunk that was found, and how well it fits."""
+
+    chunk_id: int
+    path: Path
+    chunk: Chunk
+    score: float
+    """Larger is better; comparable within one search only."""
+    distance: float | None = None
+    """Cosine distance to the query, 0 (same) to 2; None when found by words alone."""
+    keyword_rank: int | None = None
+    """1-based rank among the hits by words; None when found by meaning alone."""
+    semantic_rank: int | None = None
+    """1-based rank among the hits by meaning; None when found by words alone."""
+
+
+@dataclass(frozen=True)
+class Citation:
+    """[n] in an answer, resolved to its place."""
+
+    n: int
+    path: Path
+    line_start: int
+    line_end: int
+    quote: str
+    """Text of the cited passage, as it stands in the document."""
+    page: int | None = None
+    heading: str = ""
+
+
+@dataclass(frozen=True)
+class Turn:
+    role: Literal["user", "assistant"]
+    text: str
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """All that is given to generation, and which passages it holds."""
+
+    turns: tuple[Turn, ...]
+    hits: tuple[Hit, ...] = ()
+    """Passage [n] of the prompt is `hits[n - 1]`."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen. Temperature 0 is greedy and repeatable."""
+
+    max_tokens: int = 256
+    temperature: float = 0.0
+    top_p: float = 0.95
+    repeat_penalty: float = 1.1
+    """1.0 is off; applied over the last 64 tokens."""
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Answer:
+    question: str
+    text: str
+    grounded: bool
+    """False when the answer came from no evidence, or says that the documents hold none."""
+    citations: tuple[Citation, ...] = ()
+    timings: Mapping[str, float] = field(default_factory=dict)
+    """Seconds by stage: retrieve_s, first_piece_s, total_s; and num_prompt_tokens, num_pieces."""
+    stopped: bool = False
+    """True when the person stopped it; the text is what had come until then."""
+
+
+@dataclass(frozen=True)
+class EvidenceFound:
+    """Retrieval is done: these are the passages the prompt holds, [1] first."""
+
+    hits: tuple[Hit, ...]
+
+
+@dataclass(frozen=True)
+class PieceGenerated:
+    text: str
+
+
+@dataclass(frozen=True)
+class AnswerRestarted:
+    """The engine died and was started again; the pieces so far are void and come anew."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class AnswerFinished:
+    answer: Answer
+
+
+AnswerEvent = EvidenceFound | PieceGenerated | AnswerRestarted | AnswerFinished
+"""What an answer is made of, in order: evidence, pieces (possibly restarted), the finished answer."""
+
+
+@dataclass(frozen=True)
+class IndexProgress:
+    """Where indexing stands; one is sent at least per file."""
+
+    files_done: int
+    files_total: int
+    current: Path | None = None
+    chunks_embedded: int = 0
+    """Embeddings computed in this run (reused ones do not count)."""
+    note: str = ""
+    """What a person should know at once, such as a restart of the engine; mostly empty."""
+
+
+@dataclass(frozen=True)
+class FailedFile:
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True)
+class IndexReport:
+    """What one indexing run did."""
+
+    files_seen: int
+    files_indexed: int
+    """Read, chunked and written because they were new or changed."""
+    files_unchanged: int
+    files_deleted: int
+    chunks_embedded: int
+    chunks_reused: int
+    failed: tuple[FailedFile, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Status:
+    """What `gritdesk status` and the status line show."""
+
+    files: int
+    chunks: int
+    pending: int
+    """Files in the folders whose present content is not in the index."""
+    failed: tuple[FailedFile, ...]
+    folders: tuple[Path, ...]
+    model: str
+    fingerprint: str
+    index_path: Path
+    index_bytes: int
+    text_bytes: int

@@ -1,0 +1,1 @@
+"""Training of GRIT checkpoints: `python -m training.train training/recipes/NAME.toml`."""
