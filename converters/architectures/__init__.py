@@ -1,0 +1,26 @@
+"""One file per family of checkpoints; `find` picks by config.json."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from converters.architectures.base import Architecture
+from converters.architectures.llama import Llama
+from converters.architectures.mistral import Mistral
+from converters.architectures.qwen2 import Qwen2
+from converters.architectures.qwen3 import Qwen3
+
+ARCHITECTURES: dict[str, type[Architecture]] = {kind.hf_class: kind for kind in (Llama, Mistral, Qwen2, Qwen3)}
+
+
+def find(config: dict[str, Any]) -> Architecture:
+    """The architecture of a checkpoint.
+
+    Raises: ValueError that names what was found and what is known.
+    """
+    names = config.get("architectures") or []
+    for name in names:
+        if name in ARCHITECTURES:
+            return ARCHITECTURES[name]()
+    found = ", ".join(map(str, names)) or "none"
+    raise ValueError(f"config.json: architecture {found} cannot be converted; known: {', '.join(ARCHITECTURES)}")

@@ -1,0 +1,213 @@
+"""The contract of an architecture: what it writes into a GGUF, and from which tensors.
+
+A family's file states what differs from the common decoder drawn here: a class name, a GGUF name, extra
+tensors, whether the query and key rows change their order. Whatever a config asks for that is not written
+into the GGUF must be refused, since llama.cpp would compute something else without a word.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+FieldValue = str | bool | int | float | list[str] | list[int] | list[float]
+Fields = dict[str, FieldValue]
+"""GGUF keys and values; int is written as uint32 (int32 in arrays), float as float32."""
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """The numbers of one decoder, read from config.json."""
+
+    num_layers: int
+    hidden: int
+    ffn: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    vocab_size: int
+    n_ctx: int
+    rms_eps: float
+    rope_theta: float
+    tied: bool
+    """The output matrix is the embedding matrix."""
+    attention_bias: bool
+    rope_scaling: dict[str, Any]
+    """Empty, or a scaling that this package can write."""
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One tensor of the GGUF, and the tensor of the checkpoint that it is made from."""
+
+    target: str
+    source: str
+    """Name in the checkpoint; "" for a tensor that is computed (`values`)."""
+    shape: tuple[int, ...]
+    permuted_heads: int = 0
+    """Number of heads whose rows are reordered, see `permute`; 0 for none."""
+    values: NDArray[np.float32] | None = field(default=None, compare=False)
+
+
+class Architecture:
+    hf_class: str
+    """Name under `architectures` in config.json."""
+    gguf_name: str
+    """llama.cpp's name: value of general.architecture and prefix of its keys."""
+    permutes_qk = False
+    rope_scalings: tuple[str, ...] = ("linear",)
+
+    def hyperparameters(self, config: dict[str, Any]) -> Hyperparameters:
+        """Read and check config.json.
+
+        Raises: ValueError naming the key that is missing or asks for what cannot be written.
+        """
+        if config.get("hidden_act", "silu") not in ("silu", "swish"):
+            raise ValueError(f"config.json: hidden_act is {config['hidden_act']!r}, {self.gguf_name} has silu")
+        heads, hidden = _number(config, "num_attention_heads"), _number(config, "hidden_size")
+        if not config.get("head_dim") and hidden % heads:
+            raise ValueError(f"config.json: hidden_size {hidden} is no multiple of num_attention_heads {heads}")
+        kv_heads = _number(config, "num_key_value_heads", heads)
+        if heads % kv_heads:
+            raise ValueError(
+                f"config.json: num_attention_heads {heads} is no multiple of num_key_value_heads {kv_heads}"
+            )
+        return Hyperparameters(
+            num_layers=_number(config, "num_hidden_layers"),
+            hidden=hidden,
+            ffn=_number(config, "intermediate_size"),
+            num_heads=heads,
+            num_kv_heads=kv_heads,
+            head_dim=_number(config, "head_dim", hidden // heads),
+            vocab_size=_number(config, "vocab_size"),
+            n_ctx=self.context_length(config),
+            rms_eps=float(config.get("rms_norm_eps", 1e-6)),
+            rope_theta=float(_rope(config).get("rope_theta", 10000.0)),
+            tied=bool(config.get("tie_word_embeddings", False)),
+            attention_bias=bool(config.get("attention_bias", False)),
+            rope_scaling=self._rope_scaling(config),
+        )
+
+    def context_length(self, config: dict[str, Any]) -> int:
+        """Longest text for which the GGUF computes what the checkpoint computes."""
+        return _number(config, "max_position_embeddings")
+
+    def fields(self, hp: Hyperparameters) -> Fields:
+        """Keys that llama.cpp builds the model from."""
+        values: Fields = {
+            "block_count": hp.num_layers,
+            "context_length": hp.n_ctx,
+            "embedding_length": hp.hidden,
+            "feed_forward_length": hp.ffn,
+            "attention.head_count": hp.num_heads,
+            "attention.head_count_kv": hp.num_kv_heads,
+            "attention.key_length": hp.head_dim,
+            "attention.value_length": hp.head_dim,
+            "attention.layer_norm_rms_epsilon": hp.rms_eps,
+            "rope.dimension_count": hp.head_dim,
+            "rope.freq_base": hp.rope_theta,
+            "vocab_size": hp.vocab_size,
+        }
+        if hp.rope_scaling.get("rope_type") == "linear":
+            values |= {"rope.scaling.type": "linear", "rope.scaling.factor": _scaling(hp, "factor")}
+        return {f"{self.gguf_name}.{key}": value for key, value in values.items()}
+
+    def tensors(self, hp: Hyperparameters) -> Iterator[TensorSpec]:
+        """Every tensor of the GGUF, in the order in which they are written."""
+        yield TensorSpec("token_embd.weight", "model.embed_tokens.weight", (hp.vocab_size, hp.hidden))
+        if hp.rope_scaling.get("rope_type") == "llama3":
+            factors = llama3_rope_factors(hp)
+            yield TensorSpec("rope_freqs.weight", "", factors.shape, values=factors)
+        for layer in range(hp.num_layers):
+            for spec in self.layer_tensors(hp):
+                yield TensorSpec(
+                    f"blk.{layer}.{spec.target}", f"model.layers.{layer}.{spec.source}", spec.shape, spec.permuted_heads
+                )
+        yield TensorSpec("output_norm.weight", "model.norm.weight", (hp.hidden,))
+        if not hp.tied:
+            yield TensorSpec("output.weight", "lm_head.weight", (hp.vocab_size, hp.hidden))
+
+    def layer_tensors(self, hp: Hyperparameters) -> Iterator[TensorSpec]:
+        """Tensors of one layer, named within the layer."""
+        q_rows, kv_rows = hp.num_heads * hp.head_dim, hp.num_kv_heads * hp.head_dim
+        q_heads, k_heads = (hp.num_heads, hp.num_kv_heads) if self.permutes_qk else (0, 0)
+        yield TensorSpec("attn_norm.weight", "input_layernorm.weight", (hp.hidden,))
+        yield TensorSpec("attn_q.weight", "self_attn.q_proj.weight", (q_rows, hp.hidden), q_heads)
+        yield TensorSpec("attn_k.weight", "self_attn.k_proj.weight", (kv_rows, hp.hidden), k_heads)
+        yield TensorSpec("attn_v.weight", "self_attn.v_proj.weight", (kv_rows, hp.hidden))
+        yield TensorSpec("attn_output.weight", "self_attn.o_proj.weight", (hp.hidden, q_rows))
+        yield TensorSpec("ffn_norm.weight", "post_attention_layernorm.weight", (hp.hidden,))
+        yield TensorSpec("ffn_gate.weight", "mlp.gate_proj.weight", (hp.ffn, hp.hidden))
+        yield TensorSpec("ffn_up.weight", "mlp.up_proj.weight", (hp.ffn, hp.hidden))
+        yield TensorSpec("ffn_down.weight", "mlp.down_proj.weight", (hp.hidden, hp.ffn))
+
+    def qkv_biases(self, hp: Hyperparameters) -> Iterator[TensorSpec]:
+        q_rows, kv_rows = hp.num_heads * hp.head_dim, hp.num_kv_heads * hp.head_dim
+        q_heads, k_heads = (hp.num_heads, hp.num_kv_heads) if self.permutes_qk else (0, 0)
+        yield TensorSpec("attn_q.bias", "self_attn.q_proj.bias", (q_rows,), q_heads)
+        yield TensorSpec("attn_k.bias", "self_attn.k_proj.bias", (kv_rows,), k_heads)
+        yield TensorSpec("attn_v.bias", "self_attn.v_proj.bias", (kv_rows,))
+
+    def _rope_scaling(self, config: dict[str, Any]) -> dict[str, Any]:
+        rope = _rope(config)
+        if float(rope.get("partial_rotary_factor", config.get("partial_rotary_factor", 1.0))) != 1.0:
+            raise ValueError("config.json: partial_rotary_factor must be 1; a part-rotated head cannot be converted")
+        rope_type = rope.get("rope_type", rope.get("type", "default"))
+        if rope_type == "default":
+            return {}
+        if rope_type not in self.rope_scalings:
+            known = ", ".join(("default", *self.rope_scalings))
+            raise ValueError(f"config.json: rope scaling {rope_type!r} cannot be converted; known: {known}")
+        return {**rope, "rope_type": rope_type}
+
+
+def permute(weight: NDArray[np.float32], num_heads: int) -> NDArray[np.float32]:
+    """Reorder a projection's rows from halves (x0..,y0..) to pairs (x0,y0,x1,y1,..) within each head.
+
+    Args:
+        weight: [num_heads * head_dim, ...], query or key projection as transformers keeps it.
+    Source: llama.cpp rotates neighbouring rows in its `llama` architecture, transformers rotates halves.
+    """
+    rows = weight.shape[0]
+    halves = weight.reshape(num_heads, 2, rows // num_heads // 2, *weight.shape[1:])
+    return np.ascontiguousarray(halves.swapaxes(1, 2)).reshape(weight.shape)
+
+
+def llama3_rope_factors(hp: Hyperparameters) -> NDArray[np.float32]:
+    """Divisors of the rotary frequencies under "llama3" scaling: float32[head_dim / 2].
+
+    Long wavelengths are stretched by `factor`, short ones kept, those between interpolated.
+    Source: transformers modeling_rope_utils `_compute_llama3_parameters`; llama.cpp divides by rope_freqs.
+    """
+    factor, low, high = (_scaling(hp, key) for key in ("factor", "low_freq_factor", "high_freq_factor"))
+    old_n_ctx = _scaling(hp, "original_max_position_embeddings")
+    wavelengths = 2 * math.pi * hp.rope_theta ** (np.arange(0, hp.head_dim, 2) / hp.head_dim)
+    smooth = np.clip((old_n_ctx / wavelengths - low) / (high - low), 0.0, 1.0)
+    return (1 / ((1 - smooth) / factor + smooth)).astype(np.float32)
+
+
+def _rope(config: dict[str, Any]) -> dict[str, Any]:
+    """Rotary settings; transformers 5 keeps all in rope_parameters, 4 kept rope_theta beside rope_scaling."""
+    found = dict(config.get("rope_scaling") or {}) | dict(config.get("rope_parameters") or {})
+    if "rope_theta" not in found and config.get("rope_theta") is not None:
+        found["rope_theta"] = config["rope_theta"]
+    return found
+
+
+def _scaling(hp: Hyperparameters, key: str) -> float:
+    value = hp.rope_scaling.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+        raise ValueError(f"config.json: {hp.rope_scaling['rope_type']} rope scaling lacks '{key}', found {value!r}")
+    return float(value)
+
+
+def _number(config: dict[str, Any], key: str, default: int | None = None) -> int:
+    value = default if config.get(key) is None else config[key]
+    if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
+        raise ValueError(f"config.json: {key} must be a positive whole number, found {value!r}")
+    return value

@@ -1,0 +1,20 @@
+"""Llama, and what Mistral takes over from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from converters.architectures.base import Architecture, Hyperparameters, TensorSpec
+
+
+class Llama(Architecture):
+    hf_class = "LlamaForCausalLM"
+    gguf_name = "llama"
+    permutes_qk = True
+    rope_scalings: tuple[str, ...] = ("linear", "llama3")
+
+    def layer_tensors(self, hp: Hyperparameters) -> Iterator[TensorSpec]:
+        yield from super().layer_tensors(hp)
+        if hp.attention_bias:
+            yield from self.qkv_biases(hp)
+            yield TensorSpec("attn_output.bias", "self_attn.o_proj.bias", (hp.hidden,))

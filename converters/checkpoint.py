@@ -1,0 +1,161 @@
+"""A checkpoint folder: config.json as a dict, weights as arrays read one by one.
+
+Safetensors files are mapped, not loaded, and read here without torch: the format is a JSON header that names
+dtype, shape and byte range of each tensor. Every weight leaves this file as float32.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+
+DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16}
+"""Safetensors dtypes that weights come in; BF16 is the upper half of a float32, which numpy does not know."""
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """Where one tensor's bytes lie."""
+
+    file: Path
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    """Byte offset in the file."""
+    end: int
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    folder: Path
+    config: dict[str, Any]
+    tensors: dict[str, StoredTensor]
+
+    @staticmethod
+    def open(folder: Path) -> Checkpoint:
+        """Read config.json and the headers of all shards; no weight is read yet.
+
+        Raises: ValueError naming the file that is missing, damaged or of an unknown kind.
+        """
+        return Checkpoint(folder, read_config(folder), _read_headers(folder))
+
+    @property
+    def dtype(self) -> str:
+        """Dtype of the largest tensor: F32, F16 or BF16 (F64 counts as F32)."""
+        largest = max(self.tensors.values(), key=lambda tensor: tensor.end - tensor.start)
+        return largest.dtype.replace("F64", "F32")
+
+    def read(self, name: str) -> Array:
+        """One weight as float32.
+
+        Raises: ValueError if the checkpoint has no such tensor, or the tensor holds NaN or infinity.
+        """
+        stored = self.tensors[name]
+        mapped = np.memmap(stored.file, dtype=np.uint8, mode="r", offset=stored.start, shape=stored.end - stored.start)
+        values = np.asarray(mapped).view(DTYPES[stored.dtype]).reshape(stored.shape)
+        if stored.dtype == "BF16":
+            array: Array = (values.astype(np.uint32) << 16).view(np.float32)
+        else:
+            array = values.astype(np.float32)
+        if not np.isfinite(array).all():
+            raise ValueError(f"{stored.file}: tensor {name} holds NaN or infinite values; its training went wrong")
+        return array
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json of a checkpoint folder.
+
+    Raises: ValueError if it is missing or damaged, or says that the weights are quantized already.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is not a folder; give a checkpoint folder that holds config.json")
+    config = read_json(folder / "config.json")
+    if "quantization_config" in config:
+        raise ValueError(f"{folder} holds already quantized weights; give the unquantized checkpoint")
+    return config
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises: ValueError if the file is missing or holds anything else.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ValueError(f"{path.parent} has no {path.name}; is it a checkpoint folder?") from error
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} holds a JSON {type(value).__name__}, expected an object")
+    return value
+
+
+def _read_headers(folder: Path) -> dict[str, StoredTensor]:
+    index = folder / "model.safetensors.index.json"
+    if not index.exists():
+        return _read_header(_existing(folder / "model.safetensors"))
+    shard_of = read_json(index).get("weight_map")
+    if not isinstance(shard_of, dict) or not shard_of or not all(isinstance(name, str) for name in shard_of.values()):
+        raise ValueError(f"{index} has no weight_map")
+    tensors: dict[str, StoredTensor] = {}
+    for shard in sorted(set(shard_of.values())):
+        tensors |= _read_header(_existing(folder / Path(shard).name))
+    if missing := sorted(set(shard_of) - set(tensors)):
+        raise ValueError(f"{index} promises tensor {missing[0]} in {shard_of[missing[0]]}, which does not hold it")
+    return tensors
+
+
+def _existing(file: Path) -> Path:
+    if file.exists():
+        return file
+    if any(file.parent.glob("pytorch_model*.bin")):
+        raise ValueError(f"{file.parent} holds pytorch_model.bin only; save it again as safetensors")
+    raise ValueError(f"{file.parent} has no {file.name}; copy the checkpoint again, every shard of it")
+
+
+def _read_header(file: Path) -> dict[str, StoredTensor]:
+    try:
+        size = file.stat().st_size
+        with file.open("rb") as stream:
+            data_start = 8 + int.from_bytes(stream.read(8), "little")
+            if data_start > size or size <= 8:
+                raise ValueError(f"{file} is truncated or no safetensors file ({size} bytes); copy it again")
+            header = stream.read(data_start - 8)
+    except OSError as error:
+        raise ValueError(f"cannot read {file}: {error.strerror}") from error
+    try:
+        entries = {name: entry for name, entry in json.loads(header).items() if name != "__metadata__"}
+        found = {
+            name: StoredTensor(
+                file, entry["dtype"], tuple(entry["shape"]), *(data_start + at for at in entry["data_offsets"])
+            )
+            for name, entry in entries.items()
+        }
+    except (UnicodeDecodeError, json.JSONDecodeError, TypeError, AttributeError, KeyError) as error:
+        raise ValueError(f"{file} has no readable safetensors header; copy it again") from error
+    for name, stored in found.items():
+        _check_stored(name, stored, size)
+    return found
+
+
+def _check_stored(name: str, stored: StoredTensor, size: int) -> None:
+    if stored.dtype not in DTYPES:
+        raise ValueError(f"{stored.file}: tensor {name} is {stored.dtype}; weights must be one of {', '.join(DTYPES)}")
+    if stored.end > size:
+        raise ValueError(
+            f"{stored.file} is truncated: tensor {name} ends at byte {stored.end}, the file has {size}; copy it again"
+        )
+    expected = int(np.prod(stored.shape)) * np.dtype(DTYPES[stored.dtype]).itemsize
+    if stored.end - stored.start != expected or stored.start < 0:
+        raise ValueError(
+            f"{stored.file}: tensor {name} of shape {list(stored.shape)} takes {expected} bytes, "
+            f"found {stored.end - stored.start}; copy it again"
+        )

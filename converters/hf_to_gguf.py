@@ -1,0 +1,186 @@
+"""A checkpoint folder becomes one GGUF file that embeds and generates.
+
+`convert` tells the story: read the checkpoint's header files, plan the GGUF's keys and tensors, compare the
+tokenizers, stream the weights into a file beside the target, quantize, rename. Whatever goes wrong on the way,
+the target is either the old file or the whole new one. Every refusal is a ValueError with one line for a person.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+
+from converters import architectures, quantize
+from converters.architectures.base import Architecture, Fields, FieldValue, TensorSpec, permute
+from converters.checkpoint import Array, Checkpoint, read_config
+from converters.tokenizer_check import check_tokenizer
+from converters.vocab import Vocab, read_vocab
+from gritdesk.grit_format import CONFIG_KEY, GritMetadata
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that goes into the GGUF, before any weight is read."""
+
+    source: Checkpoint
+    architecture: Architecture
+    vocab: Vocab
+    fields: Fields
+    specs: list[TensorSpec]
+
+
+def convert(checkpoint: Path, out: Path, quantization_type: str = "Q8_0", *, progress: Progress | None = None) -> None:
+    """Write `out`, a GGUF of the checkpoint in the given quantization type.
+
+    Args:
+        checkpoint: folder with config.json, safetensors and a tokenizer.
+        progress: called with one line per step.
+    Raises: ValueError for everything that stands in the way; `out` is then as it was before.
+    """
+    say = progress or (lambda line: None)
+    quantization_type = quantize.parse_quantization_type(quantization_type)
+    plan = read_plan(checkpoint)
+    with replacing(out) as (folder, whole):
+        say(f"comparing tokenizers ({plan.vocab.table.model}, {plan.vocab.table.pre})")
+        write_gguf(folder / "vocab.gguf", replace(plan, specs=[]), "F32", say)
+        check_tokenizer(checkpoint, folder / "vocab.gguf")
+        if quantization_type in quantize.NUMPY_TYPES:
+            write_gguf(whole, plan, quantization_type, say)
+        else:
+            write_gguf(folder / "unquantized.gguf", plan, plan.source.dtype, say)
+            say(f"quantizing to {quantization_type}")
+            quantize.quantize_file(folder / "unquantized.gguf", whole, quantization_type)
+    say(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB)")
+
+
+def read_plan(checkpoint: Path) -> Plan:
+    """Read everything but the weights, and check that it fits together.
+
+    Raises: ValueError naming the file, key or tensor that does not.
+    """
+    architecture = architectures.find(read_config(checkpoint))
+    source = Checkpoint.open(checkpoint)
+    hp = architecture.hyperparameters(source.config)
+    vocab = read_vocab(checkpoint, source.config, hp.vocab_size)
+    grit = grit_metadata(source.config, vocab, hp.hidden)
+    fields: Fields = {"general.type": "model", "general.name": checkpoint.resolve().name}
+    fields |= architecture.fields(hp) | vocab.fields() | grit.to_gguf()
+    return Plan(source, architecture, vocab, fields, matched_tensors(source, architecture.tensors(hp), tied=hp.tied))
+
+
+def grit_metadata(config: dict[str, Any], vocab: Vocab, hidden: int) -> GritMetadata:
+    """What config.json says about GRIT, or what the vocabulary shows.
+
+    Raises: ValueError if config.json asks for what the model is not, or no program here does.
+    """
+    stated = config.get(CONFIG_KEY) or {}
+    if stated.get("markers", "text") not in ("special", "text"):
+        raise ValueError(f"config.json: {CONFIG_KEY}.markers is {stated['markers']!r}, expected 'special' or 'text'")
+    try:
+        metadata = GritMetadata(**({"dimension": hidden, "markers": vocab.markers} | stated))
+    except TypeError as error:
+        raise ValueError(f"config.json: {CONFIG_KEY} has an unknown key: {error}") from error
+    default = GritMetadata(dimension=hidden, markers=metadata.markers)
+    for key, value in vars(metadata).items():
+        if value != vars(default)[key]:
+            raise ValueError(f"config.json: {CONFIG_KEY}.{key} is {value!r}, expected {vars(default)[key]!r}")
+    if metadata.markers == "special" and vocab.markers != "special":
+        raise ValueError(
+            f"config.json: {CONFIG_KEY}.markers is 'special', but the tokenizer has no such special tokens"
+        )
+    return metadata
+
+
+def matched_tensors(source: Checkpoint, specs: Iterator[TensorSpec], *, tied: bool) -> list[TensorSpec]:
+    """The planned tensors, after both sides agree on names and shapes.
+
+    Raises: ValueError naming the first tensor that is missing, of another shape, or would be lost.
+    """
+    planned = list(specs)
+    for spec in planned:
+        if not spec.source:
+            continue
+        if spec.source not in source.tensors:
+            raise ValueError(f"{source.folder}: tensor {spec.source} is missing")
+        if (found := source.tensors[spec.source].shape) != spec.shape:
+            file = source.tensors[spec.source].file
+            raise ValueError(f"{file}: tensor {spec.source} has shape {list(found)}, expected {list(spec.shape)}")
+    lost = source.tensors.keys() - {spec.source for spec in planned}
+    lost = {name for name in lost if not name.endswith("rotary_emb.inv_freq")}
+    if tied:
+        lost.discard("lm_head.weight")
+    if lost:
+        raise ValueError(f"{source.folder}: tensor {min(lost)} is unknown to this architecture and would be lost")
+    return planned
+
+
+def write_gguf(path: Path, plan: Plan, quantization_type: str, say: Progress) -> None:
+    """One GGUF file of a numpy type; weights are read, quantized and written one at a time."""
+    kinds = [quantize.tensor_type(spec.shape, quantization_type) for spec in plan.specs]
+    writer = gguf.GGUFWriter(path, plan.architecture.gguf_name)
+    try:
+        for key, value in plan.fields.items():
+            _add_field(writer, key, value)
+        writer.add_file_type(quantize.file_type(quantization_type))
+        writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+        for spec, kind in zip(plan.specs, kinds, strict=True):
+            byte_shape = gguf.quant_shape_to_byte_shape(spec.shape, kind)
+            writer.add_tensor_info(spec.target, byte_shape, np.dtype(np.uint8), int(np.prod(byte_shape)), kind)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        for number, (spec, kind) in enumerate(zip(plan.specs, kinds, strict=True), start=1):
+            say(f"writing tensor {number}/{len(plan.specs)} {spec.target} ({kind.name})")
+            writer.write_tensor_data(quantize.quantize_tensor(spec.source, load(plan.source, spec), kind))
+    finally:
+        writer.close()
+
+
+def load(source: Checkpoint, spec: TensorSpec) -> Array:
+    """The weight behind one tensor of the GGUF, in the order of rows llama.cpp expects."""
+    weight = source.read(spec.source) if spec.values is None else spec.values
+    return permute(weight, spec.permuted_heads) if spec.permuted_heads else weight
+
+
+@contextmanager
+def replacing(out: Path) -> Iterator[tuple[Path, Path]]:
+    """A scratch folder beside `out`, and the file in it that takes the place of `out` if all goes well.
+
+    Raises: ValueError if the folder cannot be written to, or the disk fills up.
+    """
+    if out.is_dir():
+        raise ValueError(f"{out} is a folder; name a file to write")
+    if not out.parent.is_dir():
+        raise ValueError(f"the folder {out.parent} does not exist; make it first")
+    try:
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
+            whole = Path(folder) / "whole.gguf"
+            yield Path(folder), whole
+            os.replace(whole, out)
+    except OSError as error:
+        # numpy reports a write cut short without an errno
+        reason = error.strerror or f"{error}; is the disk full?"
+        raise ValueError(f"cannot write {out}: {reason}") from error
+
+
+def _add_field(writer: Any, key: str, value: FieldValue) -> None:
+    if isinstance(value, bool):
+        writer.add_bool(key, value)
+    elif isinstance(value, str):
+        writer.add_string(key, value)
+    elif isinstance(value, int):
+        writer.add_uint32(key, value)
+    elif isinstance(value, float):
+        writer.add_float32(key, value)
+    else:
+        writer.add_array(key, value)

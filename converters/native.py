@@ -1,0 +1,99 @@
+"""What only llama.cpp can do, done in a child process: quantize a file, tokenize texts with a file's vocabulary.
+
+A child, because llama.cpp answers much bad input by aborting its process, cannot be cancelled while it quantizes, and
+prints what it has to say. Run as `python -m converters.native JOB`, a JSON list of the arguments; texts come
+through stdin; the outcome is one JSON line on stdout.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import converters
+
+
+def quantize(source: Path, target: Path, file_type: int) -> None:
+    """Write `source` again as a file of another type.
+
+    Raises: ValueError with llama.cpp's last word if it fails.
+    """
+    _run_child("quantize", str(source), str(target), file_type)
+
+
+def tokenize(vocab_file: Path, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of plain texts by llama.cpp: no BOS, nothing parsed as special.
+
+    Raises: ValueError if llama.cpp cannot read the vocabulary.
+    """
+    ids: list[list[int]] = _run_child("tokenize", str(vocab_file), stdin=list(texts))
+    return ids
+
+
+def _run_child(*job: Any, stdin: list[str] | None = None) -> Any:
+    root = str(Path(converters.__file__).parents[1])
+    path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(
+        [sys.executable, "-m", "converters.native", json.dumps(job)],
+        input=json.dumps(stdin),
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        env={**os.environ, "PYTHONPATH": path, "GGML_NO_BACKTRACE": "1", "OMP_WAIT_POLICY": "passive"},
+    )
+    if done.returncode:
+        said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+        reason = next((line for line in reversed(said) if "error" in line.lower() or "fail" in line.lower()), "")
+        reason = reason or (said[-1] if said else f"it ended with code {done.returncode}")
+        if "iostream error" in reason:  # all that C++ says of a write that failed
+            reason += "; is the disk full?"
+        raise ValueError(f"llama.cpp could not {job[0]} the file: {reason}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+# ---------------------------------------------------------------- in the child
+
+
+def _quantize(source: str, target: str, file_type: int) -> None:
+    import ctypes
+
+    import llama_cpp
+
+    params = llama_cpp.llama_model_quantize_default_params()
+    params.ftype = file_type
+    params.nthread = os.cpu_count() or 1
+    if llama_cpp.llama_model_quantize(source.encode(), target.encode(), ctypes.byref(params)):
+        sys.exit(1)
+
+
+def _tokenize(vocab_file: str) -> list[list[int]]:
+    import llama_cpp
+
+    texts: list[str] = json.load(sys.stdin)
+    params = llama_cpp.llama_model_default_params()
+    params.vocab_only = True
+    model = llama_cpp.llama_model_load_from_file(vocab_file.encode(), params)
+    if not model:
+        sys.exit(1)
+    vocab = llama_cpp.llama_model_get_vocab(model)
+    return [_tokenize_one(llama_cpp, vocab, text.encode("utf-8")) for text in texts]
+
+
+def _tokenize_one(llama_cpp: Any, vocab: Any, text: bytes) -> list[int]:
+    room = len(text) + 8  # never more tokens than bytes, but for a space put in front
+    ids = (llama_cpp.llama_token * room)()
+    count = llama_cpp.llama_tokenize(vocab, text, len(text), ids, room, False, False)
+    assert count >= 0, f"{len(text)} bytes gave more than {room} tokens"
+    return list(ids[:count])
+
+
+if __name__ == "__main__":
+    name, *arguments = json.loads(sys.argv[1])
+    jobs: dict[str, Callable[..., Any]] = {"quantize": _quantize, "tokenize": _tokenize}
+    outcome = jobs[name](*arguments)
+    print(json.dumps(outcome), flush=True)

@@ -1,0 +1,59 @@
+"""A proof before the weights are written: llama.cpp cuts hard texts into the ids the checkpoint's tokenizer gives."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from converters import native
+
+HARD_TEXTS = (
+    "Hello world",
+    "  two spaces before,   three within, and at the end  ",
+    "a\tb\t\tc \n\n\n d\r\n\r\ne\n \n",
+    "def f(x):\n    return {'a': x[0]**2}  # it's 100%\n\n\tif x != 1_000.5e-3: pass",
+    "I'll say it's theirs, WE'VE said they'd SHE'S don't",
+    "0 12 345 6789 1234567890 3.14159 1,000,000 ½ ² Ⅷ ٣",
+    "Größe, naïve café, Ελληνικά, Русский, עברית, العربية, हिन्दी, ไทย",
+    "日本語のテキスト、中文文本。한국어",
+    "👍🏽 👩‍👩‍👧‍👦 🇫🇷 ☃️ 🤦🏿‍♂️ plain",
+    "https://example.org/a_b?c=d&e=%20#f  <b>bold</b> && || :: -> =>",
+    "--- === *** ... !!! ?!? ((())) [[]] {{}} \\n \\t $x^2$",
+    "\u00a0no-break\u2003em\u200bzero\ufeffbom\u2028line",
+    "ALLCAPS MixedCase snake_case kebab-case x1y2z3",
+    "a" * 40 + " " * 40 + "b",
+    "\x00\x01\x7f control",
+)
+"""Composed characters only: Qwen2's tokenizer composes text first (NFC), and llama.cpp does not."""
+
+
+def check_tokenizer(checkpoint: Path, vocab_file: Path) -> None:
+    """Compare token ids on HARD_TEXTS, where a library that reads the checkpoint's tokenizer is installed.
+
+    Raises: ValueError showing the first text on which they differ.
+    """
+    expected = _reference_ids(checkpoint)
+    found = native.tokenize(vocab_file, HARD_TEXTS)
+    for text, expected_ids, found_ids in zip(HARD_TEXTS, expected or found, found, strict=True):
+        if expected_ids != found_ids:
+            pairs = enumerate(zip(expected_ids, found_ids, strict=False))
+            at = next((i for i, (one, other) in pairs if one != other), min(len(expected_ids), len(found_ids)))
+            raise ValueError(
+                f"{checkpoint}: its tokenizer and llama.cpp read {text[:60]!r} differently from token {at} on "
+                f"({expected_ids[at : at + 4]} and {found_ids[at : at + 4]}); this tokenizer cannot be converted"
+            )
+
+
+def _reference_ids(checkpoint: Path) -> list[list[int]] | None:
+    """What the checkpoint's own tokenizer says; None where no library for it is installed."""
+    if (path := checkpoint / "tokenizer.json").exists() and importlib.util.find_spec("tokenizers"):
+        from tokenizers import Tokenizer
+
+        tokenizer = Tokenizer.from_file(str(path))
+        return [tokenizer.encode(text, add_special_tokens=False).ids for text in HARD_TEXTS]
+    if (path := checkpoint / "tokenizer.model").exists() and importlib.util.find_spec("sentencepiece"):
+        import sentencepiece
+
+        processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
+        return [processor.encode(text) for text in HARD_TEXTS]
+    return None

@@ -1,0 +1,35 @@
+"""Fixtures every folder of tests may use: a tiny real checkpoint and the GGUF files made from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random 2-layer Llama checkpoint with byte-level BPE and GRIT's markers as special tokens."""
+    from tiny import make_checkpoint
+
+    return make_checkpoint(tmp_path_factory.mktemp("tiny") / "checkpoint")
+
+
+@pytest.fixture(scope="session")
+def tiny_gguf(tiny_checkpoint: Path) -> Path:
+    """`tiny_checkpoint` as F32."""
+    return _converted(tiny_checkpoint, "F32")
+
+
+@pytest.fixture(scope="session")
+def tiny_gguf_q8(tiny_checkpoint: Path) -> Path:
+    """`tiny_checkpoint` as Q8_0."""
+    return _converted(tiny_checkpoint, "Q8_0")
+
+
+def _converted(checkpoint: Path, quantization_type: str) -> Path:
+    from converters.hf_to_gguf import convert
+
+    out = checkpoint.parent / f"tiny-{quantization_type}.gguf"
+    convert(checkpoint, out, quantization_type)
+    return out

@@ -1,0 +1,93 @@
+"""Random checkpoints, small enough to convert and run within a test: real files of the real formats.
+
+torch and transformers are imported inside the functions, so that collecting tests stays fast.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any, Literal
+
+TOKENIZERS = Path(__file__).parent / "data" / "tokenizers"
+VOCAB_SIZE = 600
+HIDDEN = 256
+
+Family = Literal["llama", "mistral", "qwen2", "qwen3"]
+
+MODERN_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
+    r"|\s+(?!\S)|\s+"
+)
+"""How Llama 3 cuts words; Qwen2 takes digits one by one."""
+
+
+def make_checkpoint(
+    folder: Path,
+    family: Family = "llama",
+    *,
+    tokenizer: Literal["bpe", "sentencepiece"] = "bpe",
+    pre: Literal["gpt-2", "llama-bpe", "qwen2"] = "gpt-2",
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+    shard_size: str = "1GB",
+    seed: int = 0,
+    **config: Any,
+) -> Path:
+    """A random 2-layer checkpoint whose logits vary, with a tokenizer of 600 tokens.
+
+    Args:
+        folder: made if it does not exist.
+        pre: how the byte-level tokenizer cuts words.
+        config: overrides of the family's config, such as tie_word_embeddings=True.
+    Returns: the folder.
+    """
+    import torch
+    import transformers
+
+    folder.mkdir(parents=True, exist_ok=True)
+    model_class = {name.lower(): name for name in ("Llama", "Mistral", "Qwen2", "Qwen3")}[family]
+    settings: dict[str, Any] = {
+        "vocab_size": VOCAB_SIZE,
+        "hidden_size": HIDDEN,
+        "intermediate_size": 256,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 1024,
+        "bos_token_id": 0 if tokenizer == "bpe" else 1,
+        "eos_token_id": 1 if tokenizer == "bpe" else 2,
+        "tie_word_embeddings": False,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 20000.0},
+        "grit": {"dimension": HIDDEN, "markers": "special" if tokenizer == "bpe" else "text"},
+    }
+    model_config = getattr(transformers, f"{model_class}Config")(**settings | config)
+    torch.manual_seed(seed)
+    model = getattr(transformers, f"{model_class}ForCausalLM")(model_config)
+    for name, weight in model.named_parameters():
+        # norms near one and biases off zero, so that a forgotten one shows; matrices large enough to be felt
+        torch.nn.init.normal_(weight, mean=1.0 if "norm" in name else 0.0, std=0.1 if weight.ndim == 1 else 0.06)
+    model.to(getattr(torch, dtype)).save_pretrained(folder, max_shard_size=shard_size)
+    copy_tokenizer(folder, tokenizer, pre)
+    return folder
+
+
+def copy_tokenizer(folder: Path, tokenizer: str, pre: str = "gpt-2") -> None:
+    """Put one of the checked-in tokenizers into a checkpoint folder."""
+    for file in (TOKENIZERS / tokenizer).iterdir():
+        shutil.copy(file, folder / file.name)
+    settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>"}
+    settings |= {"pad_token": "<|pad|>"} if tokenizer == "bpe" else {"unk_token": "<unk>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    if pre != "gpt-2":
+        spec = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+        words = MODERN_WORDS if pre == "llama-bpe" else MODERN_WORDS.replace("{1,3}", "")
+        spec["pre_tokenizer"] = {
+            "type": "Sequence",
+            "pretokenizers": [
+                {"type": "Split", "pattern": {"Regex": words}, "behavior": "Isolated", "invert": False},
+                {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False},
+            ],
+        }
+        spec["normalizer"] = {"type": "NFC"} if pre == "qwen2" else None
+        (folder / "tokenizer.json").write_text(json.dumps(spec), encoding="utf-8")

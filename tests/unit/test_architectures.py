@@ -1,0 +1,137 @@
+"""What config.json says becomes GGUF keys and a list of tensors; what it asks for beyond is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from converters import architectures
+from converters.architectures.base import permute
+
+CONFIG: dict[str, Any] = {
+    "architectures": ["LlamaForCausalLM"],
+    "vocab_size": 100,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 2048,
+    "rms_norm_eps": 1e-5,
+    "hidden_act": "silu",
+    "rope_theta": 500000.0,
+}
+
+
+def fields(**changes: Any) -> dict[str, Any]:
+    config = {**CONFIG, **changes}
+    architecture = architectures.find(config)
+    return dict(architecture.fields(architecture.hyperparameters(config)))
+
+
+def tensor_names(**changes: Any) -> set[str]:
+    config = {**CONFIG, **changes}
+    architecture = architectures.find(config)
+    return {spec.target for spec in architecture.tensors(architecture.hyperparameters(config))}
+
+
+def test_keys_are_those_llama_cpp_reads() -> None:
+    assert fields() == {
+        "llama.block_count": 3,
+        "llama.context_length": 2048,
+        "llama.embedding_length": 64,
+        "llama.feed_forward_length": 96,
+        "llama.attention.head_count": 4,
+        "llama.attention.head_count_kv": 2,
+        "llama.attention.key_length": 16,
+        "llama.attention.value_length": 16,
+        "llama.attention.layer_norm_rms_epsilon": 1e-5,
+        "llama.rope.dimension_count": 16,
+        "llama.rope.freq_base": 500000.0,
+        "llama.vocab_size": 100,
+    }
+
+
+def test_rope_theta_is_found_where_transformers_4_and_5_keep_it() -> None:
+    four = {"rope_theta": 20000.0}
+    five = {"rope_theta": None, "rope_parameters": {"rope_theta": 20000.0, "rope_type": "default"}}
+    assert fields(**four)["llama.rope.freq_base"] == fields(**five)["llama.rope.freq_base"] == 20000.0
+    assert fields(rope_theta=None)["llama.rope.freq_base"] == 10000.0
+
+
+def test_heads_may_be_wider_than_their_share_of_the_hidden_size() -> None:
+    assert fields(head_dim=32)["llama.attention.key_length"] == 32
+    assert fields(architectures=["Qwen3ForCausalLM"])["qwen3.attention.key_length"] == 128
+
+
+def test_as_many_key_heads_as_heads_where_the_config_names_none() -> None:
+    assert fields(num_key_value_heads=None)["llama.attention.head_count_kv"] == 4
+
+
+def test_context_ends_where_a_sliding_window_would_begin_to_matter() -> None:
+    mistral, qwen2 = {"architectures": ["MistralForCausalLM"]}, {"architectures": ["Qwen2ForCausalLM"]}
+    assert fields(**mistral, sliding_window=512)["llama.context_length"] == 512
+    assert fields(**mistral, sliding_window=None)["llama.context_length"] == 2048
+    assert fields(**qwen2, sliding_window=512, use_sliding_window=False)["qwen2.context_length"] == 2048
+    assert fields(**qwen2, sliding_window=512, use_sliding_window=True)["qwen2.context_length"] == 512
+
+
+def test_linear_scaling_is_written_and_llama3_scaling_becomes_a_tensor() -> None:
+    scaled = fields(rope_scaling={"type": "linear", "factor": 4})
+    assert (scaled["llama.rope.scaling.type"], scaled["llama.rope.scaling.factor"]) == ("linear", 4.0)
+    llama3 = {
+        "rope_type": "llama3",
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192,
+    }
+    assert "rope_freqs.weight" in tensor_names(rope_scaling=llama3)
+    assert "rope_freqs.weight" not in tensor_names()
+
+
+def test_tied_model_has_no_output_matrix() -> None:
+    assert "output.weight" in tensor_names()
+    assert "output.weight" not in tensor_names(tie_word_embeddings=True)
+
+
+def test_families_differ_in_biases_and_norms() -> None:
+    qwen2, qwen3 = ({"architectures": [name]} for name in ("Qwen2ForCausalLM", "Qwen3ForCausalLM"))
+    assert "blk.2.attn_k.bias" in tensor_names(**qwen2) and "blk.2.attn_k.bias" not in tensor_names()
+    assert "blk.0.attn_q_norm.weight" in tensor_names(**qwen3) - tensor_names(**qwen2)
+    assert "blk.0.attn_q.bias" not in tensor_names(**qwen3)
+    assert {"blk.0.attn_q.bias", "blk.0.attn_output.bias"} <= tensor_names(attention_bias=True)
+
+
+def test_permute_turns_halves_into_neighbours_within_each_head() -> None:
+    rows = np.arange(8, dtype=np.float32)  # two heads of x0 x1 y0 y1
+    np.testing.assert_array_equal(permute(rows, 2), [0, 2, 1, 3, 4, 6, 5, 7])
+    matrix = np.stack([rows, rows + 100], axis=1)
+    np.testing.assert_array_equal(permute(matrix, 2)[:, 1], permute(rows, 2) + 100)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"architectures": ["GPT2LMHeadModel"]}, "GPT2LMHeadModel cannot be converted; known: LlamaForCausalLM"),
+        ({"architectures": None}, "architecture none"),
+        ({"hidden_act": "gelu"}, "hidden_act is 'gelu'"),
+        ({"hidden_size": 65}, "no multiple of num_attention_heads"),
+        ({"num_key_value_heads": 3}, "no multiple of num_key_value_heads"),
+        ({"num_hidden_layers": None}, "num_hidden_layers must be a positive whole number, found None"),
+        ({"vocab_size": "100"}, "vocab_size must be a positive whole number"),
+        ({"intermediate_size": -1}, "intermediate_size must be"),
+        ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "rope scaling 'yarn'"),
+        ({"rope_scaling": {"type": "dynamic", "factor": 4.0}}, "rope scaling 'dynamic'"),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
+        ({"rope_scaling": {"rope_type": "linear"}}, "linear rope scaling lacks 'factor'"),
+        ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "llama3 rope scaling lacks 'low_freq_factor'"),
+        ({"architectures": ["Qwen3ForCausalLM"], "attention_bias": True}, "attention_bias"),
+    ],
+)
+def test_config_that_cannot_be_written_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        tensor_names(**changes)
+        fields(**changes)
