@@ -1,0 +1,88 @@
+"""Turns -> pieces of text: causal attention, one token at a time, over what is already read.
+
+Rules owned here: bytes become characters here and nowhere else; a piece never holds a control token or half a
+character; and the same turns with the same sampling give the same text, whatever was generated before.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Callable, Iterator, Sequence
+
+from gritdesk.engine.llama import GenerationContext, LlamaModel, Sampler
+from gritdesk.errors import ContextOverflow, ModelError
+from gritdesk.grit_format import MARKERS, chat_frame, encode
+from gritdesk.records import Sampling, Turn
+
+
+class Generator:
+    """Generates answers with its own context; use it from one thread at a time."""
+
+    def __init__(self, model: LlamaModel, *, n_ctx: int = 2048, n_threads: int = 0, kv_type: str = "f16") -> None:
+        """Arguments: see GenerationContext. `close()` of the model frees the context."""
+        self._model = model
+        self.context = GenerationContext(model, n_ctx=n_ctx, n_threads=n_threads, kv_type=kv_type)
+        self.n_ctx = self.context.n_ctx
+        special = model.grit.markers == "special"
+        self._marker_ids = {model.control_id(marker) for marker in MARKERS} if special else set()
+
+    def count_prompt_tokens(self, turns: Sequence[Turn]) -> int:
+        """Tokens of the whole chat frame. Raises: ModelError if the turns do not alternate."""
+        return len(self._encode(turns))
+
+    def stream(
+        self, turns: Sequence[Turn], sampling: Sampling, is_stopped: Callable[[], bool] = lambda: False
+    ) -> Iterator[str]:
+        """Generate the next turn. Raises: as `steps`."""
+        return (piece for piece in self.steps(turns, sampling, is_stopped) if piece)
+
+    def steps(self, turns: Sequence[Turn], sampling: Sampling, is_stopped: Callable[[], bool]) -> Iterator[str]:
+        """Generate the next turn, one call to llama.cpp a step.
+
+        Ends at the model's end token, at `max_tokens`, where the context is full, or once `is_stopped()` is true,
+        which is asked before every call. A step that completes no character yields "".
+
+        Raises: ContextOverflow if the prompt leaves no room for a token; ModelError for turns that do not alternate
+        or settings out of their range.
+        """
+        ids = self._encode(turns)
+        if len(ids) + 1 > self.n_ctx:
+            raise ContextOverflow(f"a prompt of {len(ids)} tokens does not fit the context of {self.n_ctx}")
+        sampler = Sampler(self._model, sampling)
+        try:
+            for _ in self.context.prefill_steps(ids):
+                yield ""
+                if is_stopped():
+                    return
+            text = _TextDecoder(strip_first_space=self._model.adds_space_prefix)
+            num_pieces = min(sampling.max_tokens, self.n_ctx - len(ids))
+            for number in range(num_pieces):
+                token_id = self.context.sample(sampler)
+                if self._model.is_end(token_id) or token_id in self._marker_ids:
+                    return
+                yield text.decode(self._model.piece(token_id))
+                if is_stopped() or number + 1 == num_pieces:
+                    return
+                self.context.decode([token_id])
+        finally:
+            sampler.close()
+
+    def _encode(self, turns: Sequence[Turn]) -> list[int]:
+        try:
+            return encode(chat_frame(turns), self._model, self._model.grit.markers).ids
+        except ValueError as error:
+            raise ModelError(str(error)) from error
+
+
+class _TextDecoder:
+    """Tokens' bytes -> text, a character once all its bytes are there."""
+
+    def __init__(self, *, strip_first_space: bool) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._strip = strip_first_space
+
+    def decode(self, data: bytes) -> str:
+        text = self._decoder.decode(data)
+        if text and self._strip:
+            text, self._strip = text.removeprefix(" "), False
+        return text

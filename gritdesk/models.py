@@ -1,0 +1,125 @@
+"""Which GGUF files are here, which one is meant, and which is which.
+
+A model is known by the sha256 of its file: two files of one name may embed differently, and an index must never
+mix them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from gritdesk.config import Config, home_dir
+from gritdesk.errors import ModelError
+
+DEFAULT_MODEL = "grit-nano"
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A GGUF file that a person may choose."""
+
+    name: str
+    """What `engine.model` may say to choose it: the file's name without its suffix."""
+    path: Path
+    size_bytes: int
+    is_default: bool
+    """Whether it is the model that comes with gritdesk."""
+
+
+def default_model() -> Path:
+    """The model that comes with gritdesk: beside this file in a wheel, in the checkout's assets otherwise.
+
+    Raises: ModelError if the installation has lost it.
+    """
+    here = Path(__file__).resolve().parent
+    for folder in (here / "assets", here.parent / "assets"):
+        path = folder / f"{DEFAULT_MODEL}.gguf"
+        if path.is_file():
+            return path
+    raise ModelError(
+        f"the default model {DEFAULT_MODEL}.gguf is missing from this installation; install gritdesk again, "
+        "or set `engine.model` to a GGUF of your own"
+    )
+
+
+def list_models(config: Config) -> list[ModelFile]:
+    """The default model, if it is there, then those in HOME/models by name."""
+    found = []
+    with contextlib.suppress(ModelError):
+        found.append(_model_file(default_model(), is_default=True))
+    return found + [_model_file(path) for path in sorted(config.models_dir.glob("*.gguf")) if path.is_file()]
+
+
+def find_model(config: Config) -> Path:
+    """The file that `engine.model` means: nothing is the default, then a name in HOME/models, then a path.
+
+    A relative path counts from where the program was started. A model in HOME/models hides a default of its name.
+
+    Raises: ModelError if there is no such file.
+    """
+    wanted = config.engine.model
+    if not wanted:
+        return default_model()
+    known = {model.name: model.path for model in list_models(config)}
+    by_name = known.get(wanted.removesuffix(".gguf"))
+    if by_name:
+        return by_name
+    path = Path(wanted).expanduser().absolute()
+    if path.is_file():
+        return path
+    names = ", ".join(sorted(known)) or "none"
+    raise ModelError(f"there is no model {wanted!r}, neither as a name (known: {names}) nor as a file {path}")
+
+
+def model_identity(path: Path, home: Path | None = None) -> str:
+    """What tells this model from every other: 16 hex digits of the sha256 of its file.
+
+    Reading gigabytes takes seconds, so HOME keeps the result for as long as size and modification time stay.
+
+    Raises: ModelError if the file cannot be read.
+    """
+    cache_path = (home or home_dir()) / "model_identities.json"
+    try:
+        stat = path.stat()
+        stamp = [stat.st_size, stat.st_mtime_ns]
+        cached = _read_cache(cache_path)
+        key = str(path.resolve())
+        entry = cached.get(key)
+        if isinstance(entry, list) and entry[:2] == stamp and len(entry) == 3:
+            return str(entry[2])
+        identity = file_sha256(path)[:16]
+    except OSError as error:
+        raise ModelError(f"cannot read the model {path}: {error.strerror}") from error
+    _write_cache(cache_path, {**cached, key: [*stamp, identity]})
+    return identity
+
+
+def file_sha256(path: Path) -> str:
+    """The sha256 of a file's bytes, in hex. Raises: OSError if it cannot be read."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _model_file(path: Path, *, is_default: bool = False) -> ModelFile:
+    return ModelFile(path.stem, path, path.stat().st_size, is_default)
+
+
+def _read_cache(path: Path) -> dict[str, object]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # none yet, or damaged: it is made anew
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def _write_cache(path: Path, values: dict[str, object]) -> None:
+    beside = path.with_name(f"{path.name}.{os.getpid()}")
+    with contextlib.suppress(OSError):  # a home that cannot be written costs time, not the search
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_text(json.dumps(values, indent=1), encoding="utf-8")
+        beside.replace(path)

@@ -1,0 +1,120 @@
+"""Which model file is meant, and how it is recognised."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from gritdesk import models
+from gritdesk.config import Config, EngineConfig
+from gritdesk.errors import ModelError
+from gritdesk.models import default_model, find_model, list_models, model_identity
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    home = tmp_path / "home"
+    (home / "models").mkdir(parents=True)
+    (home / "models" / "mine.gguf").write_bytes(b"GGUF mine")
+    (home / "models" / "notes.txt").write_text("no model")
+    return Config(home)
+
+
+@pytest.fixture
+def installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package folder of its own, so that tests do not depend on whether a default model was trained yet."""
+    package = tmp_path / "site" / "gritdesk"
+    package.mkdir(parents=True)
+    monkeypatch.setattr(models, "__file__", str(package / "models.py"))
+    return package
+
+
+def asking_for(config: Config, model: str) -> Config:
+    return dataclasses.replace(config, engine=EngineConfig(model=model))
+
+
+def put(path: Path, data: bytes = b"GGUF default") -> Path:
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(data)
+    return path
+
+
+def test_default_model_is_found_in_a_checkout_and_in_a_wheel(installation: Path) -> None:
+    in_checkout = put(installation.parent / "assets" / "grit-nano.gguf")
+    assert default_model() == in_checkout
+    in_wheel = put(installation / "assets" / "grit-nano.gguf")
+    assert default_model() == in_wheel
+
+
+def test_a_lost_default_model_is_a_clear_error_and_hides_nothing_else(installation: Path, config: Config) -> None:
+    with pytest.raises(ModelError, match=r"grit-nano\.gguf is missing.*install gritdesk again"):
+        find_model(config)
+    assert [each.name for each in list_models(config)] == ["mine"]
+
+
+def test_models_are_listed_with_the_default_first(installation: Path, config: Config) -> None:
+    put(installation / "assets" / "grit-nano.gguf")
+    listed = [(each.name, each.size_bytes, each.is_default) for each in list_models(config)]
+    assert listed == [("grit-nano", 12, True), ("mine", 9, False)]
+
+
+@pytest.mark.parametrize("wanted", ["mine", "mine.gguf"])
+def test_a_model_is_found_by_its_name(config: Config, wanted: str) -> None:
+    assert find_model(asking_for(config, wanted)) == config.models_dir / "mine.gguf"
+
+
+def test_a_model_is_found_by_its_path(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere = put(tmp_path / "elsewhere.gguf")
+    assert find_model(asking_for(config, str(elsewhere))) == elsewhere
+    monkeypatch.chdir(tmp_path)
+    assert find_model(asking_for(config, "elsewhere.gguf")) == elsewhere
+
+
+def test_a_missing_model_is_named_with_those_that_are_known(config: Config) -> None:
+    with pytest.raises(ModelError, match=r"no model 'other'.*mine"):
+        find_model(asking_for(config, "other"))
+
+
+def test_an_empty_setting_means_the_default(installation: Path, config: Config) -> None:
+    default = put(installation / "assets" / "grit-nano.gguf")
+    assert find_model(config) == default
+
+
+def test_identity_is_the_hash_of_the_file(config: Config, tmp_path: Path) -> None:
+    path = put(tmp_path / "a.gguf")
+    expected = hashlib.sha256(b"GGUF default").hexdigest()[:16]
+    assert model_identity(path, config.home) == expected == model_identity(path, config.home)
+
+
+def test_identity_is_remembered_until_the_file_changes(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = put(tmp_path / "a.gguf")
+    before = model_identity(path, config.home)
+    real_hash, num_hashed = models.file_sha256, 0
+
+    def counting_hash(path: Path) -> str:
+        nonlocal num_hashed
+        num_hashed += 1
+        return real_hash(path)
+
+    monkeypatch.setattr(models, "file_sha256", counting_hash)
+    assert model_identity(path, config.home) == before and num_hashed == 0
+    put(path, b"GGUF changed")  # of the same size
+    os.utime(path, ns=(0, 0))
+    assert model_identity(path, config.home) != before and num_hashed == 1
+
+
+def test_a_damaged_memory_of_identities_is_made_anew(config: Config, tmp_path: Path) -> None:
+    path = put(tmp_path / "a.gguf")
+    (config.home / "model_identities.json").write_text("{ no json")
+    assert model_identity(path, config.home) == model_identity(path, config.home)
+
+
+def test_identity_of_a_missing_file_is_a_clear_error(config: Config, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"cannot read the model .*none\.gguf"):
+        model_identity(tmp_path / "none.gguf", config.home)
