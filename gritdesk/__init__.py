@@ -6,6 +6,7 @@ The floors, bottom to top; imports only ever point down (`make test` checks it w
     third floor   desk.py                               one index, one engine, the threads between them
     second floor  indexer.py  retriever.py  answerer.py one data flow each, read top to bottom
     first floor   extract/  chunking.py  prompting.py  watcher.py  store.py  migrations.py  models.py  engine/
+                  walking.py                            (which files are documents; indexer and watcher share it)
                                                         one door to one outside thing each
     ground floor  records.py  errors.py  grit_format.py  config.py
                                                         what everyone speaks

@@ -1,0 +1,106 @@
+"""Question -> [Hit]: words and meaning, fused by weighted reciprocal rank; an exact phrase stays on top."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from gritdesk.config import SearchConfig
+from gritdesk.records import Hit, SearchMode
+from gritdesk.store import Store
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_MIN_DEPTH = 50
+"""Hits taken of each kind before fusion, at least."""
+_PHRASE_BONUS = 1.0
+"""Above every sum of reciprocal ranks; half of it where the words stand in order but in other forms."""
+
+
+class Retriever:
+    """Finds chunks in one store; a search by words alone never asks for an embedding.
+
+    Args:
+        embed_query: float32[dimension] of a question.
+    """
+
+    def __init__(self, store: Store, embed_query: Callable[[str], NDArray[np.float32]], config: SearchConfig) -> None:
+        self._store = store
+        self._embed_query = embed_query
+        self._config = config
+
+    def search(self, query: str, n: int = 10, mode: SearchMode = "hybrid") -> list[Hit]:
+        """The `n` best chunks, best first, each text once; by words alone while the index has no embeddings."""
+        if n < 1 or not query.strip():
+            return []
+        depth = max(_MIN_DEPTH, 5 * n)
+        in_order = {} if mode == "semantic" else self._in_order(query, depth)
+        by_words = [] if mode == "semantic" else _each_once([*self._store.keyword(query, depth), *in_order.values()])
+        by_meaning = [] if mode == "keyword" else self._by_meaning(query, depth)
+        fused = self._fuse(by_words, by_meaning)
+        ranked = [_raised(hit, query) if hit.chunk_id in in_order else hit for hit in fused]
+        ranked.sort(key=lambda hit: -hit.score)
+        return _each_text_once(ranked)[:n]
+
+    def _in_order(self, query: str, depth: int) -> dict[int, Hit]:
+        """By chunk id, the hits that hold a phrase of the query: its words in their order."""
+        return {hit.chunk_id: hit for phrase in _phrases(query) for hit in self._store.phrase(phrase, depth)}
+
+    def _by_meaning(self, query: str, depth: int) -> list[Hit]:
+        if self._store.fingerprint is None:
+            return []
+        return self._store.nearest(self._embed_query(query), depth)
+
+    def _fuse(self, by_words: Sequence[Hit], by_meaning: Sequence[Hit]) -> list[Hit]:
+        """Score every hit by its ranks in both lists.
+
+        Source: Cormack, Clarke, Buettcher, Reciprocal Rank Fusion, SIGIR 2009; a weight per list is ours.
+        """
+        config = self._config
+        fused: dict[int, Hit] = {}
+        for rank, hit in enumerate(by_words, start=1):
+            score = config.keyword_weight / (config.rrf_k + rank)
+            fused[hit.chunk_id] = dataclasses.replace(hit, score=score, keyword_rank=rank)
+        for rank, hit in enumerate(by_meaning, start=1):
+            before = fused.get(hit.chunk_id)
+            score = config.semantic_weight / (config.rrf_k + rank) + (before.score if before else 0.0)
+            fused[hit.chunk_id] = dataclasses.replace(
+                hit, score=score, semantic_rank=rank, keyword_rank=before.keyword_rank if before else None
+            )
+        return list(fused.values())
+
+
+def _phrases(query: str) -> list[str]:
+    """The quoted parts of a query, or all of it if it has two words or more."""
+    quoted = [part for part in re.findall(r'"([^"]+)"', query) if part.strip()]
+    return quoted or ([query.replace('"', " ")] if len(query.split()) > 1 else [])
+
+
+def _raised(hit: Hit, query: str) -> Hit:
+    """A hit with a phrase of the query, above all without; highest where it is spelled as in the query."""
+    text = _plain(hit.chunk.text)
+    is_literal = any(_plain(phrase) in text for phrase in _phrases(query))
+    return dataclasses.replace(hit, score=hit.score + (_PHRASE_BONUS if is_literal else _PHRASE_BONUS / 2))
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+def _each_once(hits: Iterable[Hit]) -> list[Hit]:
+    unique: dict[int, Hit] = {}
+    for hit in hits:
+        unique.setdefault(hit.chunk_id, hit)
+    return list(unique.values())
+
+
+def _each_text_once(hits: Iterable[Hit]) -> list[Hit]:
+    """Copies of a text are one hit, the best placed."""
+    unique: dict[str, Hit] = {}
+    for hit in hits:
+        unique.setdefault(hit.chunk.text, hit)
+    return list(unique.values())

@@ -1,0 +1,389 @@
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fake_engine import FakeEngine, read_plain
+
+from gritdesk.config import IndexConfig
+from gritdesk.errors import ModelError
+from gritdesk.indexer import Indexer, count_pending
+from gritdesk.records import Document, FailedFile, IndexProgress
+from gritdesk.store import Store
+from gritdesk.walking import Walk
+
+
+class World:
+    """A folder, a store and a fake engine, with an indexer between them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.store = Store(":memory:")
+        self.engine = FakeEngine()
+        self.read_paths: list[Path] = []
+
+    def write(self, name: str, text: str) -> Path:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    def read(self, path: Path) -> Document:
+        self.read_paths.append(path)
+        return read_plain(path)
+
+    def indexer(self, fingerprint: str = "model-a", **parts: Any) -> Indexer:
+        chosen: dict[str, Any] = {
+            "embed": self.engine.embed,
+            "count_tokens": self.engine.count_tokens,
+            "read": self.read,
+        }
+        return Indexer(self.store, **(chosen | parts), fingerprint=fingerprint, config=IndexConfig(chunk_tokens=20))
+
+    def names(self) -> set[str]:
+        """Of the indexed files."""
+        states = self.store.files()
+        return {path.relative_to(self.folder).as_posix() for path in states if states[path].state == "indexed"}
+
+    def found(self, query: str) -> list[str]:
+        return [hit.path.name for hit in self.store.keyword(query, 9)]
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    world = World(folder)
+    yield world
+    world.store.close()
+
+
+# ---------------------------------------------------------------- what is indexed
+
+
+def test_files_become_searchable_by_words_and_meaning(world: World) -> None:
+    world.write("a.txt", "The walrus sleeps.")
+    world.write("sub/b.txt", "The penguin swims.\n\n" + "word " * 30)
+    report = world.indexer().run([world.folder])
+    assert (report.files_seen, report.files_indexed, report.chunks_embedded, report.failed) == (2, 2, 3, ())
+    assert world.found("penguin") == ["b.txt"]
+    assert world.store.nearest(world.engine.embed_query("The walrus sleeps."), 1)[0].path.name == "a.txt"
+    assert world.store.integrity() == []
+
+
+def test_second_run_opens_and_embeds_nothing(world: World) -> None:
+    world.write("a.txt", "walrus")
+    world.indexer().run([world.folder])
+    world.read_paths.clear()
+    world.engine.texts_embedded.clear()
+    report = world.indexer().run([world.folder])
+    assert (report.files_indexed, report.files_unchanged, report.chunks_embedded) == (0, 1, 0)
+    assert world.read_paths == []
+    assert world.engine.texts_embedded == []
+
+
+def test_touched_file_is_not_read_again(world: World) -> None:
+    path = world.write("a.txt", "walrus")
+    world.indexer().run([world.folder])
+    os.utime(path, ns=(5, 5))
+    assert count_pending(world.store, [world.folder], IndexConfig()) == 1
+    report = world.indexer().run([world.folder])
+    assert (report.files_indexed, report.files_unchanged, report.chunks_embedded) == (0, 1, 0)
+    assert len(world.read_paths) == 1
+    assert count_pending(world.store, [world.folder], IndexConfig()) == 0
+
+
+def test_moved_renamed_and_copied_files_embed_nothing(world: World) -> None:
+    for n in range(3):
+        world.write(f"old/{n}.txt", f"text {n}\n\n" + f"other{n} " * 30)
+    world.indexer().run([world.folder])
+    embedded = len(world.engine.texts_embedded)
+    shutil.move(world.folder / "old", world.folder / "new")
+    (world.folder / "new/0.txt").rename(world.folder / "new/zero.txt")
+    shutil.copy(world.folder / "new/1.txt", world.folder / "copy.txt")
+    report = world.indexer().run([world.folder])
+    assert report.chunks_embedded == 0
+    assert (report.files_indexed, report.files_deleted) == (4, 3)
+    assert len(world.engine.texts_embedded) == embedded
+    assert world.names() == {"new/zero.txt", "new/1.txt", "new/2.txt", "copy.txt"}
+    assert world.store.integrity() == []
+
+
+def test_changed_file_embeds_only_its_changed_chunks(world: World) -> None:
+    paragraphs = [f"paragraph{n} " * 20 for n in range(5)]
+    world.write("a.txt", "\n\n".join(paragraphs))
+    world.indexer().run([world.folder])
+    world.write("a.txt", "\n\n".join([*paragraphs[:2], "changed " * 19, *paragraphs[3:]]))
+    report = world.indexer().run([world.folder])
+    assert (report.chunks_embedded, report.chunks_reused) == (1, 4)
+    assert world.found("paragraph2") == []
+    assert world.found("changed") == ["a.txt"]
+
+
+def test_deleted_file_leaves_no_rows(world: World) -> None:
+    path = world.write("a.txt", "walrus")
+    world.write("b.txt", "penguin")
+    world.indexer().run([world.folder])
+    path.unlink()
+    report = world.indexer().run([world.folder])
+    assert report.files_deleted == 1
+    assert world.names() == {"b.txt"}
+    assert world.found("walrus") == []
+    assert len(world.store.nearest(world.engine.embed_query("x"), 9)) == 1
+
+
+def test_only_rows_of_the_given_folders_are_deleted(world: World) -> None:
+    world.write("one/a.txt", "walrus")
+    gone = world.write("two/b.txt", "penguin")
+    world.indexer().run([world.folder / "one", world.folder / "two"])
+    gone.unlink()
+    world.indexer().run([world.folder / "one"])
+    assert world.names() == {"one/a.txt", "two/b.txt"}
+
+
+@pytest.mark.parametrize("name", ["new\nline.txt", "🐋 e\u0301.txt", "with 'quotes\".txt"])
+def test_files_with_unusual_names_are_indexed(world: World, name: str) -> None:
+    world.write(name, "walrus")
+    world.indexer().run([world.folder])
+    assert world.found("walrus") == [name]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are Unicode there")
+def test_file_whose_name_is_not_unicode_is_indexed_and_deleted(world: World) -> None:
+    path = Path(os.fsdecode(os.fsencode(world.folder) + b"/caf\xe9.txt"))
+    path.write_text("walrus")
+    world.indexer().run([world.folder])
+    assert [hit.path for hit in world.store.keyword("walrus", 1)] == [path]
+    path.unlink()
+    assert world.indexer().run([world.folder]).files_deleted == 1
+
+
+# ---------------------------------------------------------------- failures
+
+
+def refuse(*_: Any, **__: Any) -> Any:
+    """As the operating system does, which tests run by root do not see."""
+    raise PermissionError(13, "Permission denied")
+
+
+def test_broken_file_is_listed_with_its_reason_and_stops_nothing(world: World) -> None:
+    broken = world.write("a.txt", "broken")
+    world.write("b.txt", "walrus")
+    report = world.indexer().run([world.folder])
+    assert report.failed == (FailedFile(broken, "it is broken"),)
+    assert world.store.failures() == [FailedFile(broken, "it is broken")]
+    assert world.names() == {"b.txt"}
+    assert count_pending(world.store, [world.folder], IndexConfig()) == 0
+
+
+def test_broken_file_is_read_again_only_when_it_changed(world: World) -> None:
+    path = world.write("a.txt", "broken")
+    world.indexer().run([world.folder])
+    world.indexer().run([world.folder])
+    os.utime(path, ns=(5, 5))
+    world.indexer().run([world.folder])
+    assert len(world.read_paths) == 1
+    assert len(world.store.failures()) == 1
+    world.write("a.txt", "mended")
+    world.indexer().run([world.folder])
+    assert world.store.failures() == []
+    assert world.found("mended") == ["a.txt"]
+
+
+def test_unexpected_exception_is_that_files_failure(world: World) -> None:
+    world.write("a.txt", "walrus")
+    world.write("b.txt", "penguin")
+
+    def read(path: Path) -> Document:
+        if path.name == "a.txt":
+            raise RuntimeError("out of\ncheese")
+        return read_plain(path)
+
+    (failed,) = world.indexer(read=read).run([world.folder]).failed
+    assert failed.reason == "could not be indexed (RuntimeError: out of cheese); please report this file"
+    assert world.names() == {"b.txt"}
+
+
+def test_failure_of_the_engine_ends_the_run_and_blames_no_file(world: World) -> None:
+    world.write("a.txt", "walrus")
+    world.write("b.txt", "penguin")
+
+    def embed(inputs: Sequence[tuple[str, str]]) -> np.ndarray:
+        if "penguin" in inputs[0][1]:
+            raise ModelError("no memory left")
+        return world.engine.embed(inputs)
+
+    with pytest.raises(ModelError):
+        world.indexer(embed=embed).run([world.folder])
+    assert world.names() == {"a.txt"}
+    assert world.store.failures() == []
+    world.indexer().run([world.folder])
+    assert world.names() == {"a.txt", "b.txt"}
+
+
+def test_folder_that_vanished_keeps_its_rows_and_is_listed(world: World) -> None:
+    world.write("a.txt", "walrus")
+    world.indexer().run([world.folder])
+    away = world.folder.rename(world.folder.with_name("away"))
+    (failed,) = world.indexer().run([world.folder]).failed
+    assert failed.path == world.folder
+    assert "not mounted" in failed.reason
+    assert world.found("walrus") == ["a.txt"]
+    assert world.store.failures() == [failed]
+    away.rename(world.folder)
+    report = world.indexer().run([world.folder])
+    assert (report.failed, report.files_unchanged, report.files_deleted) == ((), 1, 0)
+    assert world.store.failures() == []
+
+
+def test_unreadable_subfolder_keeps_its_rows_and_is_listed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.write("a.txt", "walrus")
+    world.write("sub/deep/b.txt", "penguin")
+    world.indexer().run([world.folder])
+    scandir = os.scandir
+
+    def refusing(folder: Path) -> Any:
+        if Path(folder).name == "sub":
+            raise PermissionError(13, "Permission denied")
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    (failed,) = world.indexer().run([world.folder]).failed
+    assert failed.path == world.folder / "sub"
+    assert "Permission denied" in failed.reason
+    assert world.found("penguin") == ["b.txt"]
+
+
+def test_file_that_could_not_be_opened_is_tried_again_in_every_run(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = world.write("a.txt", "walrus")
+    with monkeypatch.context() as patch:
+        patch.setattr("builtins.open", refuse)
+        patch.setattr(Path, "read_text", refuse)
+        world.indexer().run([world.folder])
+        assert world.store.failures() == [FailedFile(path, "cannot be read: Permission denied")]
+        assert count_pending(world.store, [world.folder], IndexConfig()) == 0
+    world.indexer().run([world.folder])
+    assert world.store.failures() == []
+    assert world.found("walrus") == ["a.txt"]
+
+
+# ---------------------------------------------------------------- stopping and starting again
+
+
+def test_stop_is_obeyed_between_slices_of_a_long_file(world: World) -> None:
+    world.write("a.txt", "\n\n".join(f"paragraph{n} " * 20 for n in range(100)))
+    world.write("b.txt", "walrus")
+    report = world.indexer().run([world.folder], is_stopped=lambda: len(world.engine.texts_embedded) >= 16)
+    assert report.chunks_embedded == 16
+    assert world.names() == set()
+    assert world.indexer().run([world.folder]).files_indexed == 2
+
+
+def test_stopped_run_deletes_nothing_that_the_next_may_need(world: World) -> None:
+    world.write("old/a.txt", "walrus")
+    world.indexer().run([world.folder])
+    shutil.move(world.folder / "old", world.folder / "new")
+    world.indexer().run([world.folder], is_stopped=lambda: True)
+    assert world.found("walrus") == ["a.txt"]
+    assert world.indexer().run([world.folder]).chunks_embedded == 0
+
+
+def test_progress_is_sent_for_every_file(world: World) -> None:
+    paths = [world.write(f"{n}.txt", f"text {n}") for n in range(3)]
+    progress: list[IndexProgress] = []
+    world.indexer().run([world.folder], progress.append)
+    assert progress[0] == IndexProgress(0, 3)
+    assert progress[-1] == IndexProgress(3, 3, paths[-1], 3)
+    assert {each.current for each in progress} == {None, *paths}
+
+
+def test_another_model_embeds_everything_anew_and_says_so(world: World) -> None:
+    world.write("a.txt", "walrus")
+    world.indexer("model-a").run([world.folder])
+    progress: list[IndexProgress] = []
+    report = world.indexer("model-b").run([world.folder], progress.append)
+    assert report.chunks_embedded == 1
+    assert world.store.fingerprint == "model-b"
+    assert "embedded anew" in progress[0].note
+    assert world.store.integrity() == []
+
+
+# ---------------------------------------------------------------- changes that a watcher reports
+
+
+def test_update_indexes_changed_files_and_forgets_those_that_are_gone(world: World) -> None:
+    changed, gone = world.write("a.txt", "old"), world.write("sub/b.txt", "walrus")
+    world.write("sub/c.txt", "walrus too")
+    kept = world.write("d.txt", "kept")
+    indexer = world.indexer()
+    indexer.run([world.folder])
+    world.write("a.txt", "penguin")
+    new = world.write("new/e.txt", "seal")
+    shutil.rmtree(gone.parent)
+    report = indexer.update({changed, gone.parent, new.parent})
+    assert (report.files_indexed, report.files_deleted) == (2, 2)
+    assert world.names() == {"a.txt", "d.txt", "new/e.txt"}
+    kept.unlink()
+    assert indexer.update({kept, world.folder / "never-there"}).files_deleted == 1
+
+
+# ---------------------------------------------------------------- which files
+
+
+def walked(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path, _ in Walk(folder).files()}
+
+
+def test_hidden_and_tool_folders_are_skipped(world: World) -> None:
+    for name in (
+        "a.txt",
+        ".hidden",
+        ".git/x",
+        "node_modules/x",
+        "sub/__pycache__/x",
+        ".venv/x",
+        "sub/node_modules.txt",
+    ):
+        world.write(name, "text")
+    assert walked(world.folder) == {"a.txt", "sub/node_modules.txt"}
+
+
+def test_a_hidden_folder_that_is_asked_for_is_walked(world: World) -> None:
+    world.write(".notes/a.txt", "text")
+    assert walked(world.folder / ".notes") == {"a.txt"}
+
+
+def test_gitignore_is_honoured_and_a_nearer_one_wins(world: World) -> None:
+    world.write(".gitignore", "*.log\nbuild/\n/top.txt\n")
+    world.write("sub/.gitignore", "!keep.log\n")
+    for name in ("a.txt", "x.log", "build/x", "sub/build/x", "top.txt", "sub/top.txt", "sub/keep.log", "sub/y.log"):
+        world.write(name, "text")
+    assert walked(world.folder) == {"a.txt", "sub/top.txt", "sub/keep.log"}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a privilege there")
+def test_links_and_pipes_are_not_followed(world: World, tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside/x.txt").write_text("secret")
+    world.write("a.txt", "text")
+    (world.folder / "folder").symlink_to(tmp_path / "outside")
+    (world.folder / "file.txt").symlink_to(tmp_path / "outside/x.txt")
+    (world.folder / "loop").symlink_to(world.folder)
+    os.mkfifo(world.folder / "pipe.txt")
+    assert walked(world.folder) == {"a.txt"}
+
+
+def test_rules_for_one_path_agree_with_the_walk(world: World) -> None:
+    world.write(".gitignore", "*.log\nbuild/\n")
+    names = ["a.txt", "x.log", "build/x.txt", ".git/config", "sub/deep/b.txt", "sub/.cache/y"]
+    for name in names:
+        world.write(name, "text")
+    walk = Walk(world.folder)
+    assert {name for name in names if not walk.skips(world.folder / name)} == walked(world.folder)
+    assert walk.skips(world.folder / "gone/x.log")
+    assert not walk.skips(world.folder / "gone/x.txt")

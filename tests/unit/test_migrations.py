@@ -1,0 +1,55 @@
+from pathlib import Path
+
+import apsw
+import pytest
+
+from gritdesk.errors import StoreError
+from gritdesk.migrations import APPLICATION_ID, MIGRATIONS, migrate
+from gritdesk.store import Store
+
+
+def version(path: Path) -> int:
+    connection = apsw.Connection(str(path))
+    try:
+        return int(connection.pragma("user_version"))
+    finally:
+        connection.close()
+
+
+def test_new_file_gets_every_step_and_our_mark(tmp_path: Path) -> None:
+    Store(tmp_path / "index.sqlite").close()
+    assert version(tmp_path / "index.sqlite") == len(MIGRATIONS)
+    connection = apsw.Connection(str(tmp_path / "index.sqlite"))
+    assert connection.pragma("application_id") == APPLICATION_ID
+    assert connection.pragma("page_size") == 16 * 1024
+    assert connection.pragma("journal_mode") == "wal"
+    connection.close()
+
+
+def test_file_of_an_earlier_version_gets_the_steps_it_lacks() -> None:
+    connection = apsw.Connection(":memory:")
+    migrate(connection, ["CREATE TABLE one(x)"])
+    connection.execute("INSERT INTO one VALUES (7)")
+    migrate(connection, ["CREATE TABLE one(x)", "ALTER TABLE one ADD COLUMN y; UPDATE one SET y = 8"])
+    assert connection.execute("SELECT * FROM one").fetchall() == [(7, 8)]
+    assert connection.pragma("user_version") == 2
+
+
+def test_step_that_fails_changes_nothing() -> None:
+    connection = apsw.Connection(":memory:")
+    migrate(connection, ["CREATE TABLE one(x)"])
+    with pytest.raises(apsw.SQLError):
+        migrate(connection, ["", "CREATE TABLE two(x); CREATE TABLE one(x)"])
+    assert connection.execute("SELECT name FROM sqlite_schema").fetchall() == [("one",)]
+    assert connection.pragma("user_version") == 1
+
+
+def test_file_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "index.sqlite"
+    Store(path).close()
+    connection = apsw.Connection(str(path))
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    with pytest.raises(StoreError, match="newer gritdesk.*99.*update gritdesk"):
+        Store(path)
+    assert version(path) == 99
