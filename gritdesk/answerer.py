@@ -1,0 +1,101 @@
+"""Question -> evidence -> prompt -> pieces -> a finished, cited answer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
+
+from gritdesk import prompting
+from gritdesk.config import AnswerConfig
+from gritdesk.records import (
+    Answer,
+    AnswerEvent,
+    AnswerFinished,
+    AnswerRestarted,
+    EvidenceFound,
+    Hit,
+    PieceGenerated,
+    Sampling,
+    Turn,
+)
+
+
+class AnswerEngine(Protocol):
+    """What an answer needs of the engine; engine.host.EngineHost has it."""
+
+    def count_prompt_tokens(self, turns: Sequence[Turn]) -> int: ...
+
+    def stream(
+        self, turns: Sequence[Turn], sampling: Sampling, *, is_stopped: Callable[[], bool] | None = None
+    ) -> Iterator[object]:
+        """Pieces of text; anything else that comes has a `reason` and voids the pieces before it."""
+        ...
+
+
+class Answerer:
+    """Joins retrieval, prompt and generation; holds no state between questions."""
+
+    def __init__(
+        self,
+        search: Callable[[str], Sequence[Hit]],
+        engine: AnswerEngine,
+        n_ctx: int,
+        config: AnswerConfig,
+    ) -> None:
+        self._search = search
+        self._engine = engine
+        self._n_ctx = n_ctx
+        self._sampling = Sampling(
+            max_tokens=min(config.max_tokens, n_ctx // 2),
+            temperature=config.temperature,
+            repeat_penalty=config.repeat_penalty,
+        )
+
+    def answer(
+        self, question: str, history: Sequence[Turn] = (), is_stopped: Callable[[], bool] = lambda: False
+    ) -> Iterator[AnswerEvent]:
+        """Stream one answer; the last event is AnswerFinished, also when it was stopped.
+
+        Raises: ContextOverflow if the question does not fit; ModelError if the engine refuses the prompt.
+        """
+        started = time.monotonic()
+        hits = tuple(self._search(question))
+        retrieved = time.monotonic()
+        if not hits:
+            yield EvidenceFound(())
+            yield PieceGenerated(prompting.NO_EVIDENCE)
+            timings = {"retrieve_s": retrieved - started, "total_s": time.monotonic() - started}
+            yield AnswerFinished(Answer(question, prompting.NO_EVIDENCE, grounded=False, timings=timings))
+            return
+
+        prompt = prompting.build_prompt(
+            question, hits, history, self._engine.count_prompt_tokens, self._n_ctx - self._sampling.max_tokens
+        )
+        yield EvidenceFound(prompt.hits)
+
+        pieces: list[str] = []
+        first_piece_s = 0.0
+        for piece in self._engine.stream(prompt.turns, self._sampling, is_stopped=is_stopped):
+            if isinstance(piece, str):
+                first_piece_s = first_piece_s or time.monotonic() - started
+                pieces.append(piece)
+                yield PieceGenerated(piece)
+            else:
+                pieces.clear()
+                yield AnswerRestarted(str(getattr(piece, "reason", piece)))
+        timings = {
+            "retrieve_s": retrieved - started,
+            "first_piece_s": first_piece_s,
+            "total_s": time.monotonic() - started,
+            "num_pieces": float(len(pieces)),
+        }
+        yield AnswerFinished(self._finish(question, "".join(pieces).strip(), prompt.hits, timings, is_stopped()))
+
+    def _finish(
+        self, question: str, text: str, hits: Sequence[Hit], timings: dict[str, float], stopped: bool
+    ) -> Answer:
+        if text.startswith(prompting.REFUSAL.rstrip(".")):
+            return Answer(question, text, grounded=False, timings=timings, stopped=stopped)
+        citations = prompting.resolve_citations(text, hits) or prompting.attribute(text, hits)
+        return Answer(question, text, bool(citations), citations, timings, stopped)

@@ -1,0 +1,365 @@
+"""The `gritdesk` command: each subcommand is a call of the Desk and the words around it.
+
+What scripts may rely on: `--json` prints exactly one JSON value on stdout and nothing else; progress and notes
+go to stderr; the exit code is 0 for done, 1 for a failure said in one line on stderr, 2 for wrong usage.
+Imports that cost time stand inside the command that needs them.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from gritdesk.desk import Desk
+    from gritdesk.records import Answer, Hit, IndexProgress, SearchMode
+
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON value and nothing else.")
+
+
+class _Commands(click.Group):
+    """Turns every failure a person can meet into one line on stderr and exit code 1."""
+
+    def invoke(self, context: click.Context) -> Any:
+        from gritdesk.errors import GritDeskError
+
+        try:
+            return super().invoke(context)
+        except GritDeskError as error:
+            _say(f"gritdesk: {' '.join(str(error).split())}")
+            context.exit(1)
+        except BrokenPipeError:
+            sys.stderr.close()  # the reader of a pipe has gone: nothing is left to say, and nobody to say it to
+            context.exit(1)
+
+
+@click.group(cls=_Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(None, package_name="gritdesk")
+@click.pass_context
+def main(context: click.Context) -> None:
+    """Search your folders by words and by meaning, and ask them. Alone: the terminal UI."""
+    if context.invoked_subcommand is None:
+        _run_tui()
+
+
+def _run_tui() -> None:
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        from gritdesk.errors import ConfigError
+
+        raise ConfigError("the terminal UI needs a terminal; here use `gritdesk search` or `gritdesk ask`")
+    from gritdesk.config import load_config
+    from gritdesk.desk import Desk
+    from gritdesk.tui.app import run
+
+    config = load_config()
+    run(lambda: Desk.open(config))
+
+
+@main.command()
+@click.argument("folders", nargs=-1, type=click.Path(path_type=Path))
+@_json_option
+def index(folders: tuple[Path, ...], as_json: bool) -> None:
+    """Add FOLDERS to the index and bring it up to date; alone: the folders it has."""
+    from gritdesk.errors import ConfigError
+
+    with _open_desk() as desk:
+        if not folders and not desk.folders:
+            raise ConfigError("no folder is indexed yet; add one with `gritdesk index FOLDER`")
+        desk.subscribe(_say)
+        report = desk.index(folders, _print_progress)
+    _end_progress()
+    if as_json:
+        _print_json(
+            {
+                "files_seen": report.files_seen,
+                "files_indexed": report.files_indexed,
+                "files_unchanged": report.files_unchanged,
+                "files_deleted": report.files_deleted,
+                "chunks_embedded": report.chunks_embedded,
+                "chunks_reused": report.chunks_reused,
+                "failed": [{"path": str(each.path), "reason": each.reason} for each in report.failed],
+                "seconds": round(report.seconds, 3),
+            }
+        )
+        return
+    click.echo(
+        f"{report.files_seen} files: {report.files_indexed} indexed, {report.files_unchanged} unchanged, "
+        f"{report.files_deleted} gone, {len(report.failed)} not readable; "
+        f"{report.chunks_embedded} passages embedded, {report.chunks_reused} reused, in {report.seconds:.1f} s"
+    )
+    if report.failed:
+        click.echo("why files are missing: gritdesk status")
+
+
+@main.command()
+def watch() -> None:
+    """Keep the index up with its folders until interrupted."""
+    import threading
+
+    stop = threading.Event()
+    with _open_desk() as desk:
+        desk.subscribe(_say)
+        _say("watching " + ", ".join(map(str, desk.folders)) + "; Ctrl+C ends it")
+        try:
+            desk.watch(_print_progress, stop)
+        except KeyboardInterrupt:
+            stop.set()
+
+
+@main.command()
+@click.argument("query")
+@click.option("-n", "num_hits", type=click.IntRange(1, 1000), default=10, show_default=True, help="Hits at most.")
+@click.option(
+    "--mode",
+    type=click.Choice(["hybrid", "semantic", "keyword"]),
+    default="hybrid",
+    show_default=True,
+    help="Words and meaning, meaning alone, words alone.",
+)
+@_json_option
+def search(query: str, num_hits: int, mode: SearchMode, as_json: bool) -> None:
+    """Find the passages that fit QUERY; "quoted words" must stand in that order."""
+    if not query.strip():
+        raise click.UsageError("QUERY is empty: give at least one word")
+    with _open_desk() as desk:
+        hits = desk.search(query, num_hits, mode)
+    if as_json:
+        _print_json({"query": query, "mode": mode, "hits": [_hit_json(n, hit) for n, hit in enumerate(hits, start=1)]})
+        return
+    for n, hit in enumerate(hits, start=1):
+        heading = f"  {hit.chunk.heading}" if hit.chunk.heading else ""
+        click.secho(f"{n:>2}  {_place(hit)}", bold=True, nl=False)
+        click.secho(heading, dim=True)
+        click.echo(f"    {_snippet(hit)}")
+    if not hits:
+        click.echo("nothing found")
+
+
+@main.command()
+@click.argument("question")
+@_json_option
+def ask(question: str, as_json: bool) -> None:
+    """Answer QUESTION from the indexed files, with citations."""
+    from gritdesk.errors import ModelError
+    from gritdesk.records import AnswerFinished, AnswerRestarted, PieceGenerated
+
+    if not question.strip():
+        raise click.UsageError("QUESTION is empty: ask something")
+    answer: Answer | None = None
+    with _open_desk() as desk:
+        for event in desk.ask(question):
+            if isinstance(event, AnswerFinished):
+                answer = event.answer
+            elif isinstance(event, AnswerRestarted):
+                _say(f"the engine was restarted ({event.reason}); the answer begins anew")
+                if not as_json:
+                    click.echo()
+            elif isinstance(event, PieceGenerated) and not as_json:
+                click.echo(event.text, nl=False)
+    if answer is None:
+        raise ModelError("the engine ended without an answer; see `gritdesk doctor`")
+    if as_json:
+        _print_json(_answer_json(answer))
+        return
+    click.echo()
+    for citation in answer.citations:
+        page = f" (page {citation.page})" if citation.page else ""
+        click.secho(f"[{citation.n}] {citation.path}:{citation.line_start}{page}", bold=True)
+        click.echo(f"    {' '.join(citation.quote.split())}")
+    if not answer.grounded:
+        click.secho("not supported by any indexed passage", dim=True)
+
+
+@main.command()
+@click.option("--instruction", default="", help="The task, as GRIT puts it before a query; none for passages.")
+@click.option("--model", "model", type=click.Path(), default=None, help="A GGUF, or a name of `gritdesk models`.")
+@_json_option
+def embed(instruction: str, model: str | None, as_json: bool) -> None:
+    """Embed standard input, one text a line; one JSON array of floats a line comes out."""
+    import dataclasses
+
+    from gritdesk.config import load_config
+    from gritdesk.desk import Desk
+    from gritdesk.errors import ConfigError
+
+    config = load_config()
+    if model is not None:
+        config = dataclasses.replace(config, engine=dataclasses.replace(config.engine, model=model))
+    texts = [line.decode("utf-8", "replace").rstrip("\r\n") for line in sys.stdin.buffer]
+    for number, text in enumerate(texts, start=1):
+        if not text.strip():
+            raise ConfigError(f"line {number} of standard input is empty; give one text a line")
+    if not texts:
+        return
+    with Desk.open(config) as desk:
+        for embedding in desk.embed(texts, instruction):
+            click.echo(json.dumps([round(float(value), 7) for value in embedding]))
+
+
+@main.command()
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option(
+    "--type", "quantization_type", default="Q8_0", show_default=True, help="F32, F16, BF16, Q8_0, Q4_K_M, ..."
+)
+def convert(checkpoint: Path, out: Path, quantization_type: str) -> None:
+    """Turn a Hugging Face CHECKPOINT folder into the GGUF file OUT that embeds and generates."""
+    from converters.hf_to_gguf import convert as convert_checkpoint
+    from gritdesk.errors import ModelError
+
+    try:
+        convert_checkpoint(checkpoint, out, quantization_type, progress=_say)
+    except ValueError as error:
+        raise ModelError(str(error)) from error
+    click.echo(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
+
+
+@main.command()
+@_json_option
+def status(as_json: bool) -> None:
+    """Show what the index holds, what it waits for, and which files could not be read."""
+    with _open_desk() as desk:
+        found = desk.status()
+    if as_json:
+        _print_json(
+            {
+                "files": found.files,
+                "chunks": found.chunks,
+                "pending": found.pending,
+                "failed": [{"path": str(each.path), "reason": each.reason} for each in found.failed],
+                "folders": [str(folder) for folder in found.folders],
+                "model": found.model,
+                "fingerprint": found.fingerprint,
+                "sizes": {"index_bytes": found.index_bytes, "text_bytes": found.text_bytes},
+            }
+        )
+        return
+    click.echo(f"index    {found.index_path} ({found.index_bytes / 1e6:.1f} MB)")
+    click.echo(f"folders  {', '.join(map(str, found.folders)) or 'none; add one with `gritdesk index FOLDER`'}")
+    click.echo(f"holds    {found.files} files, {found.chunks} passages; {found.pending} files wait to be read")
+    click.echo(f"model    {found.model}")
+    if found.failed:
+        click.echo(f"not read {len(found.failed)} files:")
+        for each in found.failed:
+            click.echo(f"  {each.path}: {each.reason}")
+
+
+@main.command()
+@_json_option
+def models(as_json: bool) -> None:
+    """List the model files that are here."""
+    from gritdesk.config import load_config
+    from gritdesk.models import list_models
+
+    found = list_models(load_config())
+    if as_json:
+        _print_json(
+            [
+                {"name": each.name, "path": str(each.path), "size_bytes": each.size_bytes, "default": each.is_default}
+                for each in found
+            ]
+        )
+        return
+    for each in found:
+        click.echo(f"{'*' if each.is_default else ' '} {each.name:<24} {each.size_bytes / 1e6:8.1f} MB  {each.path}")
+
+
+@main.command()
+@_json_option
+def doctor(as_json: bool) -> None:
+    """Check the installation, the model and the index, and say what to do about what is wrong."""
+    from gritdesk.doctor import examine
+
+    checks = examine()
+    if as_json:
+        _print_json([{"name": each.name, "ok": each.ok, "found": each.found} for each in checks])
+    else:
+        for each in checks:
+            click.secho("ok     " if each.ok else "wrong  ", fg="green" if each.ok else "red", nl=False)
+            click.echo(f"{each.name:<12} {each.found}")
+    if not all(each.ok for each in checks):
+        sys.exit(1)
+
+
+# ---------------------------------------------------------------- words and shapes
+
+
+def _open_desk() -> Desk:
+    from gritdesk.config import load_config
+    from gritdesk.desk import Desk
+
+    return Desk.open(load_config())
+
+
+def _place(hit: Hit) -> str:
+    return f"{hit.path}:{hit.chunk.line_start}" + (f" (page {hit.chunk.page})" if hit.chunk.page else "")
+
+
+def _snippet(hit: Hit, width: int = 200) -> str:
+    text = " ".join(hit.chunk.text.split())
+    return text if len(text) <= width else text[:width].rsplit(" ", 1)[0] + " …"
+
+
+def _hit_json(rank: int, hit: Hit) -> dict[str, Any]:
+    return {
+        "rank": rank,
+        "path": str(hit.path),
+        "page": hit.chunk.page,
+        "line_start": hit.chunk.line_start,
+        "line_end": hit.chunk.line_end,
+        "heading": hit.chunk.heading,
+        "score": round(hit.score, 6),
+        "snippet": _snippet(hit),
+    }
+
+
+def _answer_json(answer: Answer) -> dict[str, Any]:
+    return {
+        "question": answer.question,
+        "answer": answer.text,
+        "grounded": answer.grounded,
+        "citations": [
+            {
+                "n": each.n,
+                "path": str(each.path),
+                "page": each.page,
+                "line_start": each.line_start,
+                "line_end": each.line_end,
+                "quote": each.quote,
+            }
+            for each in answer.citations
+        ],
+        "timings": {name: round(seconds, 4) for name, seconds in answer.timings.items()},
+    }
+
+
+def _print_json(value: Any) -> None:
+    # names of files may hold bytes that are no UTF-8; escaped they survive any pipe
+    click.echo(json.dumps(value, ensure_ascii=True))
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def _print_progress(progress: IndexProgress) -> None:
+    """Rewrite one line on a terminal's stderr; into a pipe say only what a person must know."""
+    if progress.note:
+        _say(progress.note)
+    if sys.stderr.isatty():
+        name = progress.current.name if progress.current else ""
+        line = f"{progress.files_done} of {progress.files_total} files  {name}"
+        click.echo(f"\r\x1b[K{line[:78]}", nl=False, err=True)
+
+
+def _end_progress() -> None:
+    if sys.stderr.isatty():
+        click.echo("\r\x1b[K", nl=False, err=True)
+
+
+if __name__ == "__main__":
+    main()

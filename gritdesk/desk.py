@@ -1,0 +1,288 @@
+"""One index and one engine behind one set of calls: all that a front end holds.
+
+Every call blocks and may be made from any thread. Each thread works on a store connection of its own; the
+engine is started by the first call that needs it, so that a search by words never pays for the model.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from gritdesk.config import Config, add_folder
+from gritdesk.errors import ConfigError, ModelError, StoreBusy
+from gritdesk.records import (
+    AnswerEvent,
+    EmbeddingInput,
+    Hit,
+    IndexProgress,
+    IndexReport,
+    SearchMode,
+    Status,
+    Turn,
+)
+from gritdesk.store import Store
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from gritdesk.engine.host import EngineHost, EngineInfo
+    from gritdesk.extract.worker import Reader
+    from gritdesk.indexer import Indexer
+
+Listener = Callable[[str], None]
+SWEEP_EVERY_S = 600.0
+"""A watched tree is walked again this often, to find what file events missed."""
+
+
+class Desk:
+    """Opens one engine and one index, owns the threads between them, and closes both."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self._local = threading.local()
+        self._stores: list[Store] = []
+        self._engine: EngineHost | None = None
+        self._reader: Reader | None = None
+        self._lock = threading.Lock()
+        self._listeners: list[Listener] = []
+        self._closed = False
+
+    @classmethod
+    def open(cls, config: Config) -> Desk:
+        """A desk on the index of `config`, which is made if it is not there.
+
+        Raises: StoreError if the index cannot be opened.
+        """
+        try:
+            config.home.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"cannot make {config.home}: {error.strerror}; set GRITDESK_HOME elsewhere") from error
+        desk = cls(config)
+        desk._store()
+        return desk
+
+    # ------------------------------------------------------------ the calls of a front end
+
+    def index(
+        self,
+        folders: Sequence[Path] = (),
+        on_progress: Callable[[IndexProgress], None] | None = None,
+        is_stopped: Callable[[], bool] | None = None,
+    ) -> IndexReport:
+        """Bring the index up to date with its folders; new ones are added to the configuration first.
+
+        Raises: ConfigError for a folder that is not there; StoreBusy if another process is indexing;
+            ModelError if the engine cannot embed.
+        """
+        for folder in folders:
+            self.add_folder(folder)
+        with self._indexer() as indexer:
+            return indexer.run(
+                [folder.absolute() for folder in folders] or self.folders,
+                on_progress or (lambda progress: None),
+                is_stopped or (lambda: False),
+            )
+
+    def watch(self, on_progress: Callable[[IndexProgress], None], stop: threading.Event) -> None:
+        """Sweep the folders, then keep the index up with every change until `stop` is set.
+
+        Raises: as `index`.
+        """
+        import time
+
+        from gritdesk import watcher
+
+        if not self.folders:
+            raise ConfigError("no folder is indexed yet; add one with `gritdesk index FOLDER`")
+        with self._indexer() as indexer:
+            while not stop.is_set():
+                indexer.run(self.folders, on_progress, stop.is_set)
+                swept_at = time.monotonic()
+                for changed_paths in watcher.watch(self.folders, stop, on_notice=self._notify, timeout_s=SWEEP_EVERY_S):
+                    if changed_paths:
+                        indexer.update(changed_paths, on_progress, stop.is_set)
+                    if time.monotonic() - swept_at > SWEEP_EVERY_S:
+                        break
+
+    def add_folder(self, folder: Path) -> None:
+        """Keep one more folder in the index; it is read by the next `index` or `watch`."""
+        if not folder.is_dir():
+            raise ConfigError(f"no such folder: {folder}; give a folder that exists")
+        self.config = add_folder(self.config, folder)
+
+    def search(self, query: str, n: int = 10, mode: SearchMode = "hybrid") -> list[Hit]:
+        """The `n` best chunks, best first; by words alone the engine is not started.
+
+        Raises: FingerprintMismatch if the index was made by another model and meaning is asked for.
+        """
+        from gritdesk.retriever import Retriever
+
+        if mode != "keyword":
+            self.check_fingerprint()
+        return Retriever(self._store(), self._embed_query, self.config.search).search(query, n, mode)
+
+    def ask(
+        self, question: str, history: Sequence[Turn] = (), is_stopped: Callable[[], bool] | None = None
+    ) -> Iterator[AnswerEvent]:
+        """Answer from the indexed files; see records.AnswerEvent for what comes."""
+        from gritdesk.answerer import Answerer
+
+        num_passages = self.config.search.num_passages
+        engine = self.engine()
+        answerer = Answerer(
+            lambda asked: self.search(asked, num_passages), engine, engine.info().n_ctx, self.config.answer
+        )
+        yield from answerer.answer(question, history, is_stopped or (lambda: False))
+
+    def embed(self, texts: Sequence[str], instruction: str = "") -> NDArray[np.float32]:
+        """Embeddings of texts, float32[num, dimension], L2-normalised."""
+        return self.engine().embed([(instruction, text) for text in texts])
+
+    def document_text(self, path: Path) -> str | None:
+        """The text of a file as it was indexed; None if it is not in the index."""
+        return self._store().document_text(path)
+
+    def status(self) -> Status:
+        """What the index holds and what it waits for; walks the folders, starts no engine."""
+        from gritdesk.indexer import count_pending
+        from gritdesk.models import find_model
+
+        store = self._store()
+        files, chunks, text_bytes = store.counts()
+        return Status(
+            files=files,
+            chunks=chunks,
+            pending=count_pending(store, self.folders, self.config.index),
+            failed=tuple(store.failures()),
+            folders=tuple(self.folders),
+            model=str(find_model(self.config)),
+            fingerprint=store.fingerprint or "",
+            index_path=self.config.index_path,
+            index_bytes=sum(each.stat().st_size for each in self.config.home.glob("index.sqlite*") if each.is_file()),
+            text_bytes=text_bytes,
+        )
+
+    def check(self) -> list[str]:
+        """Problems found in the index; an empty list is good."""
+        return self._store().integrity()
+
+    def check_fingerprint(self) -> None:
+        """Raise FingerprintMismatch if the index holds embeddings of another model or other settings."""
+        store = self._store()
+        if store.fingerprint is not None:
+            store.check_fingerprint(self.fingerprint)
+
+    def engine_info(self) -> EngineInfo:
+        """Start the engine if it is not running, and tell what it is."""
+        return self.engine().info()
+
+    def subscribe(self, listener: Listener) -> None:
+        """Have a person's notices, such as a restart of the engine, called from whichever thread they occur in."""
+        self._listeners.append(listener)
+
+    # ------------------------------------------------------------ what stands behind them
+
+    @property
+    def folders(self) -> list[Path]:
+        return [Path(folder) for folder in self.config.index.folders]
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the vector space: model file, GRIT format, pooling, chunking."""
+        from gritdesk.models import find_model, model_identity
+
+        identity = model_identity(find_model(self.config), self.config.home)
+        return f"{identity}/grit1/mean/chunk{self.config.index.chunk_tokens}"
+
+    def engine(self) -> EngineHost:
+        """The engine's process; started by its first request."""
+        with self._lock:
+            if self._closed:
+                raise ModelError("gritdesk is closing; the engine is not started again")
+            if self._engine is None:
+                from gritdesk.engine.host import EngineHost
+                from gritdesk.models import find_model
+
+                self._engine = EngineHost(
+                    find_model(self.config), self.config.engine, self.config.log_dir, on_restart=self._notify
+                )
+            return self._engine
+
+    def close(self) -> None:
+        """End the engine and close the index; calls under way in other threads fail. Safe to call twice."""
+        with self._lock:
+            self._closed = True
+            engine, self._engine = self._engine, None
+            reader, self._reader = self._reader, None
+            stores, self._stores = self._stores, []
+        if engine is not None:
+            engine.close()
+        if reader is not None:
+            reader.close()
+        for store in stores:
+            store.close()
+
+    def __enter__(self) -> Desk:
+        return self
+
+    def __exit__(self, *exception: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.close()
+
+    def _store(self) -> Store:
+        store: Store | None = getattr(self._local, "store", None)
+        if store is None:
+            store = self._local.store = Store(self.config.index_path)
+            with self._lock:
+                self._stores.append(store)
+        return store
+
+    @contextmanager
+    def _indexer(self) -> Iterator[Indexer]:
+        """The one indexer of this index, under a lock that other processes see and a crash releases."""
+        from filelock import FileLock, Timeout
+
+        from gritdesk.indexer import Indexer
+
+        lock = FileLock(self.config.lock_path)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise StoreBusy(f"another gritdesk is indexing {self.config.home}; wait for it, or close it") from None
+        try:
+            yield Indexer(
+                self._store(),
+                self._embed_passages,
+                lambda texts: self.engine().count_tokens(texts),
+                self._read,
+                self.fingerprint,
+                self.config.index,
+            )
+        finally:
+            lock.release()
+
+    def _read(self, path: Path) -> Any:
+        if self._reader is None:
+            from gritdesk.extract.worker import Reader
+
+            self._reader = Reader(self.config.index.max_file_mb * 1_000_000)
+        return self._reader.read(path)
+
+    def _embed_query(self, question: str) -> NDArray[np.float32]:
+        from gritdesk.engine.host import Priority
+        from gritdesk.grit_format import query_input
+
+        embedding: NDArray[np.float32] = self.engine().embed([query_input(question)], priority=Priority.QUERY)[0]
+        return embedding
+
+    def _embed_passages(self, inputs: Sequence[EmbeddingInput]) -> NDArray[np.float32]:
+        return self.engine().embed(inputs)
+
+    def _notify(self, notice: str) -> None:
+        for listener in self._listeners:
+            listener(notice)

@@ -1,0 +1,88 @@
+"""Examines an installation part by part; each finding stands alone, so that one fault hides no other."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from gritdesk.config import Config, load_config
+from gritdesk.desk import Desk
+from gritdesk.errors import GritDeskError
+
+
+@dataclass(frozen=True)
+class Check:
+    name: str
+    ok: bool
+    found: str
+    """What was found; where it is wrong, with what to do."""
+
+
+def examine() -> list[Check]:
+    """Every check, in the order a person would make them."""
+    return list(_checks())
+
+
+def _checks() -> Iterator[Check]:
+    yield Check("python", sys.version_info >= (3, 11), f"{platform.python_version()} on {platform.platform()}")
+    yield _check("sqlite", _sqlite_versions)
+    try:
+        config = load_config()
+    except GritDeskError as error:
+        yield Check("config", False, str(error))
+        return
+    yield Check("config", True, f"{config.path}" if config.path.exists() else f"defaults ({config.path} is not there)")
+    try:
+        desk = Desk.open(config)
+    except GritDeskError as error:
+        yield Check("index", False, str(error))
+        return
+    with desk:
+        yield _check("index", lambda: _index(desk))
+        yield _check("folders", lambda: _folders(desk, config))
+        yield _check("model", lambda: _model(desk))
+        yield _check("fingerprint", lambda: _fingerprint(desk))
+
+
+def _check(name: str, examine_part: Callable[[], str]) -> Check:
+    try:
+        return Check(name, True, examine_part())
+    except GritDeskError as error:
+        return Check(name, False, " ".join(str(error).split()))
+
+
+def _sqlite_versions() -> str:
+    import apsw
+    import sqlite_vec
+
+    return f"SQLite {apsw.sqlite_lib_version()} by apsw, sqlite-vec {sqlite_vec.__version__}"
+
+
+def _index(desk: Desk) -> str:
+    problems = desk.check()
+    if problems:
+        raise GritDeskError(
+            f"{problems[0]} ({len(problems)} problems); move {desk.config.index_path} away and run `gritdesk index`"
+        )
+    status = desk.status()
+    return f"{status.files} files, {status.chunks} passages, {len(status.failed)} files not readable"
+
+
+def _folders(desk: Desk, config: Config) -> str:
+    gone = [str(folder) for folder in desk.folders if not folder.is_dir()]
+    if gone:
+        raise GritDeskError(f"not there now: {', '.join(gone)}; connect it, or take it out of {config.path}")
+    return ", ".join(map(str, desk.folders)) or "none yet; add one with `gritdesk index FOLDER`"
+
+
+def _model(desk: Desk) -> str:
+    info = desk.engine_info()
+    tests = ", ".join(f"{name} {value:.4g}" for name, value in info.self_test.items())
+    return f"{info.model_path.name}: {info.description}; context {info.n_ctx}; self-test: {tests}"
+
+
+def _fingerprint(desk: Desk) -> str:
+    desk.check_fingerprint()
+    return desk.fingerprint

@@ -1,0 +1,126 @@
+"""A question and its passages -> the prompt that fits the context; an answer's [n] -> the places it names.
+
+The layout is one the default model was trained with: numbered documents first, the question last, so that
+the documents can be read before the question is known.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from gritdesk.errors import ContextOverflow
+from gritdesk.records import Chunk, Citation, Hit, Prompt, Turn
+
+NO_EVIDENCE = "Nothing in these files answers this."
+"""The answer when nothing was found; no model is asked."""
+
+REFUSAL = "The documents do not say."
+"""What the default model was trained to say when its passages hold no answer."""
+
+_CITATION = re.compile(r"\[(\d{1,2})\]")
+_SENTENCE = re.compile(r"[^.!?\n]*(?:[.!?](?!\s)[^.!?\n]*)*[.!?]?\s*")
+_WORD = re.compile(r"\w+")
+
+
+def build_prompt(
+    question: str,
+    hits: Sequence[Hit],
+    history: Sequence[Turn],
+    count_tokens: Callable[[Sequence[Turn]], int],
+    max_prompt_tokens: int,
+) -> Prompt:
+    """The fullest prompt that fits: first the oldest turns go, then the last passages, then the end of the first.
+
+    Args:
+        hits: best first; passage [n] of the prompt is the n-th.
+        count_tokens: tokens of a whole chat frame.
+        max_prompt_tokens: what the context leaves once room for the answer is taken.
+    Raises: ContextOverflow if the question alone does not fit.
+    """
+    past, passages = list(history), list(hits)
+    while True:
+        prompt = Prompt((*past, Turn("user", question_turn(question, passages))), tuple(passages))
+        if count_tokens(prompt.turns) <= max_prompt_tokens:
+            return prompt
+        if past:
+            past = past[2:]
+        elif len(passages) > 1:
+            passages.pop()
+        elif passages and len(passages[0].chunk.text) > 80:
+            passages = [_halved(passages[0])]
+        else:
+            raise ContextOverflow(
+                f"the question is too long for this model: it and its frame need more than {max_prompt_tokens} "
+                "tokens; shorten it"
+            )
+
+
+def question_turn(question: str, hits: Sequence[Hit]) -> str:
+    """The user turn: numbered documents, then the question."""
+    documents = "\n\n".join(f"[{n}] {' '.join(hit.chunk.text.split())}" for n, hit in enumerate(hits, start=1))
+    return f"Documents:\n{documents}\n\nQuestion: {question.strip()}\nAnswer from the documents and cite them."
+
+
+def resolve_citations(answer: str, hits: Sequence[Hit]) -> tuple[Citation, ...]:
+    """Every [n] of the answer that names a passage, in order of appearance, each once.
+
+    The quote is the sentence of the passage that shares most words with the sentence that cites it, and the
+    lines are that sentence's own.
+    """
+    found: dict[int, Citation] = {}
+    for match in _CITATION.finditer(answer):
+        n = int(match.group(1))
+        if 1 <= n <= len(hits) and n not in found:
+            found[n] = _cite(n, hits[n - 1], _sentence_before(answer, match.start()))
+    return tuple(found.values())
+
+
+def attribute(answer: str, hits: Sequence[Hit], min_share: float = 0.7) -> tuple[Citation, ...]:
+    """The passage an answer without [n] was taken from: the one that holds most of its words, if it holds enough."""
+    shares = [_shared_words(answer, hit.chunk.text) for hit in hits]
+    if not shares or max(shares) < min_share:
+        return ()
+    best = shares.index(max(shares))
+    return (_cite(best + 1, hits[best], answer),)
+
+
+def _cite(n: int, hit: Hit, claim: str) -> Citation:
+    chunk = hit.chunk
+    start, end = best_sentence(claim, chunk.text)
+    first = min(chunk.line_start + chunk.text.count("\n", 0, start), chunk.line_end)
+    last = min(first + chunk.text.count("\n", start, end), chunk.line_end)
+    return Citation(n, hit.path, first, last, chunk.text[start:end], chunk.page, chunk.heading)
+
+
+def best_sentence(claim: str, text: str) -> tuple[int, int]:
+    """Span of the sentence of `text` that shares most words with the claim; the whole text if none shares any."""
+    spans = [(m.start(), m.start() + len(m.group().rstrip())) for m in _SENTENCE.finditer(text) if m.group().strip()]
+    wanted = set(_words(claim))
+    # of sentences that share as many words the shorter says it more plainly
+    scored = [(len(wanted & set(_words(text[a:b]))), a - b, a, b) for a, b in spans]
+    if not scored or max(scored)[0] == 0:
+        return 0, len(text)
+    _, _, start, end = max(scored)
+    return start + len(text[start:end]) - len(text[start:end].lstrip()), end
+
+
+def _sentence_before(answer: str, position: int) -> str:
+    return re.split(r"(?<=[.!?\]])\s+", answer[:position].rstrip())[-1]
+
+
+def _shared_words(answer: str, text: str) -> float:
+    words, there = _words(answer), set(_words(text))
+    return sum(word in there for word in words) / len(words) if words else 0.0
+
+
+def _words(text: str) -> list[str]:
+    return [word.casefold() for word in _WORD.findall(text)]
+
+
+def _halved(hit: Hit) -> Hit:
+    chunk: Chunk = hit.chunk
+    text = chunk.text[: len(chunk.text) // 2]
+    lines = chunk.line_start + text.count("\n")
+    return replace(hit, chunk=replace(chunk, text=text, char_end=chunk.char_start + len(text), line_end=lines))

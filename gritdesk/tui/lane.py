@@ -1,0 +1,72 @@
+"""One kind of call to the Desk at a time, in a thread; of those that come meanwhile only the last is made.
+
+Typing is faster than searching: without this, every key would hold a thread for an answer nobody wants any more.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from textual.dom import DOMNode
+from textual.message import Message
+
+from gritdesk.errors import GritDeskError
+from gritdesk.tui.messages import CallFailed, OnFailure
+
+Call = Callable[[], Message | None]
+
+
+class Lane:
+    """Runs calls in thread workers of `owner` and posts what they return to it."""
+
+    def __init__(self, owner: DOMNode, name: str) -> None:
+        self._owner = owner
+        self._name = name
+        self._lock = threading.Lock()
+        self._waiting: tuple[Call, OnFailure] | None = None
+        self._is_running = False
+
+    def submit(self, call: Call, on_failure: OnFailure = CallFailed) -> None:
+        """Run `call` as soon as the one at hand is through, in place of any that waits.
+
+        `on_failure` makes the message that is posted when it raises.
+        """
+        with self._lock:
+            self._waiting = (call, on_failure)
+            if self._is_running:
+                return
+            self._is_running = True
+        self._owner.run_worker(self._drain, group=self._name, thread=True, exit_on_error=False)
+
+    def clear(self) -> None:
+        """Forget the call that waits."""
+        with self._lock:
+            self._waiting = None
+
+    def _drain(self) -> None:
+        while True:
+            with self._lock:
+                waiting, self._waiting = self._waiting, None
+                if waiting is None:
+                    self._is_running = False
+                    return
+            message = _outcome(*waiting)
+            if message is not None:
+                self._owner.post_message(message)
+
+
+def problem_of(error: Exception) -> str:
+    """One line for a person; an error that is our own mistake goes to the log with its traceback."""
+    if isinstance(error, GritDeskError):
+        return str(error)
+    logging.getLogger(__name__).error("unexpected error in a worker", exc_info=error)
+    return f"unexpected {type(error).__name__}: {error}; this is a mistake in gritdesk, please report it"
+
+
+def _outcome(call: Call, on_failure: OnFailure) -> Message | None:
+    try:
+        return call()
+    except Exception as error:  # a worker's edge: nothing may kill the app
+        return on_failure(problem_of(error))

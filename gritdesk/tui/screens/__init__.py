@@ -1,0 +1,1 @@
+"""The screens, one a file; each owns what happens on it."""

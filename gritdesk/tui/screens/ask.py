@@ -1,0 +1,290 @@
+"""Questions and their answers as blocks, with the passages they rest on beside them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator, Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar
+
+from textual import events, on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.content import Content
+from textual.css.query import NoMatches
+from textual.widgets import Footer, OptionList, Static
+
+from gritdesk.records import AnswerEvent, AnswerFinished, AnswerRestarted, EvidenceFound, Hit, PieceGenerated, Turn
+from gritdesk.tui.lane import problem_of
+from gritdesk.tui.messages import Activity, AnswerEnded, AnswerProgressed
+from gritdesk.tui.screens.base import DeskScreen
+from gritdesk.tui.text import query_words
+from gritdesk.tui.widgets.answer_block import AnswerBlock
+from gritdesk.tui.widgets.empty_state import EmptyState
+from gritdesk.tui.widgets.hit_list import HitList
+from gritdesk.tui.widgets.question_input import QuestionInput
+from gritdesk.tui.widgets.status_line import StatusLine
+
+if TYPE_CHECKING:
+    from gritdesk.desk import Desk
+
+
+class AskScreen(DeskScreen):
+    BINDING_GROUP_TITLE = "Ask"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding(
+            "escape", "stop", "Stop", id="ask.stop", tooltip="Stop the answer and keep what came; else go to the input"
+        ),
+        *(
+            Binding(
+                str(n),
+                f"open_citation({n})",
+                f"Open [{n}]",
+                show=False,
+                id=f"ask.open_{n}",
+                tooltip=f"Open source [{n}]",
+            )
+            for n in range(1, 10)
+        ),
+        Binding("v", "view", "View", id="ask.view", tooltip="Show the highlighted source here, in its file"),
+        Binding(
+            "e", "toggle_evidence", "Evidence", id="ask.evidence", tooltip="Show or hide the passages of the answer"
+        ),
+        Binding("n", "new_conversation", "New", id="ask.new", tooltip="Start a new conversation"),
+        Binding("y", "copy_path", "Copy path", show=False, id="ask.copy", tooltip="Copy the source's path"),
+        Binding("alt+up", "go_block(-1)", "Previous", show=False, id="ask.previous", tooltip="Previous answer"),
+        Binding("alt+down", "go_block(1)", "Next", show=False, id="ask.next", tooltip="Next answer"),
+        Binding("pageup", "scroll_page(-1)", "Page up", show=False, id="ask.page_up", tooltip="Scroll a page up"),
+        Binding(
+            "pagedown", "scroll_page(1)", "Page down", show=False, id="ask.page_down", tooltip="Scroll a page down"
+        ),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._num_asked = 0
+        self._stop = threading.Event()
+        """Of the latest answer; a new question gets a new one."""
+        self._current: AnswerBlock | None = None
+        """The block whose evidence is shown."""
+        self._waiting_question = ""
+        """Asked before the desk was open."""
+
+    def compose(self) -> ComposeResult:
+        yield StatusLine("ask")
+        with Horizontal(id="ask-body"):
+            with Vertical(id="talk"):
+                yield VerticalScroll(id="conversation", can_focus=False)
+                yield EmptyState(id="ask-empty")
+                yield QuestionInput(id="question")
+            with Vertical(id="evidence"):
+                yield Static("Evidence", id="evidence-title")
+                yield HitList(id="evidence-hits")
+        yield Footer(show_command_palette=False)
+
+    def on_mount(self) -> None:
+        super().on_mount()
+        self.query_one(QuestionInput).focus()
+        self._show_evidence()
+
+    def on_unmount(self) -> None:
+        self.stop_answer()
+
+    def activity_changed(self, before: Activity, now: Activity) -> None:
+        self._show_empty()
+        if now.desk == "open" and self._waiting_question:
+            question, self._waiting_question = self._waiting_question, ""
+            self.call_later(self.ask, question)
+
+    # asking
+
+    @on(QuestionInput.Sent)
+    async def _question_sent(self, message: QuestionInput.Sent) -> None:
+        self.query_one(QuestionInput).clear()
+        await self.ask(message.question)
+
+    async def ask(self, question: str) -> None:
+        """Start an answer in a new block; one that is still being written is stopped."""
+        if self.desk is None:
+            self._waiting_question = question
+            self.notify("It will be asked as soon as the index is open.", markup=False)
+            return
+        await self._stop_running()
+        history = [turn for block in self.blocks for turn in block.turns()]
+        self._num_asked += 1
+        self._stop = threading.Event()
+        block = AnswerBlock(self._num_asked, question)
+        conversation = self.query_one("#conversation", VerticalScroll)
+        await conversation.mount(block)
+        self._show_empty()
+        if self.activity.model == "loading":
+            block.show_waiting_for_model()
+        self._make_current(block)
+        block.focus()
+        conversation.anchor()
+        work = partial(self._answer, self.desk, block.number, question, history, self._stop)
+        self.run_worker(work, group="answer", thread=True, exit_on_error=False)
+
+    def _answer(self, desk: Desk, number: int, question: str, history: Sequence[Turn], stop: threading.Event) -> None:
+        """Runs in a thread; ends soon after `stop` is set."""
+        problem = ""
+        try:
+            for event in _until(desk.ask(question, history, stop.is_set), stop):
+                self.post_message(AnswerProgressed(number, event))
+        except Exception as error:  # a worker's edge
+            problem = problem_of(error)
+        self.post_message(AnswerEnded(number, problem))
+
+    async def on_answer_progressed(self, message: AnswerProgressed) -> None:
+        message.stop()
+        block = self._block(message.number)
+        if block is None or not block.is_running:
+            return
+        event = message.event
+        if isinstance(event, EvidenceFound):
+            block.show_evidence(event.hits)
+        elif isinstance(event, PieceGenerated):
+            await block.write(event.text)
+        elif isinstance(event, AnswerRestarted):
+            await block.restart(event.reason)
+        elif isinstance(event, AnswerFinished):
+            await block.finish(event.answer)
+        if block is self._current and not isinstance(event, PieceGenerated):
+            self._show_evidence()
+
+    async def on_answer_ended(self, message: AnswerEnded) -> None:
+        message.stop()
+        block = self._block(message.number)
+        if block is None or not block.is_running:
+            return
+        if message.problem:
+            await block.fail(message.problem)
+            self.grit_app.report(message.problem)
+        else:
+            await block.stop()
+
+    def stop_answer(self) -> None:
+        """Tell the worker to end; the screen is told by `_stop_running`."""
+        self._stop.set()
+
+    async def _stop_running(self) -> None:
+        self.stop_answer()
+        for block in self.blocks:
+            if block.is_running:
+                await block.stop()
+
+    # blocks and evidence
+
+    @property
+    def blocks(self) -> list[AnswerBlock]:
+        return list(self.query(AnswerBlock))
+
+    def _block(self, number: int) -> AnswerBlock | None:
+        return next((block for block in self.blocks if block.number == number), None)
+
+    @on(events.DescendantFocus)
+    def _focus_moved(self, event: events.DescendantFocus) -> None:
+        if isinstance(event.widget, AnswerBlock):
+            self._make_current(event.widget)
+
+    def _make_current(self, block: AnswerBlock | None) -> None:
+        if block is not self._current:
+            self._current = block
+            self._show_evidence()
+
+    def _show_evidence(self) -> None:
+        block = self._current
+        hits = block.hits if block else ()
+        words = query_words(block.question) if block else ()
+        cited = block.cited if block else None
+        self.query_one("#evidence-hits", HitList).show(hits, words, numbered=True, cited=cited)
+        self.query_one("#evidence-title", Static).update(Content("Evidence" if hits else "No evidence yet"))
+        self.set_class(bool(hits), "-has-evidence")
+
+    def _show_empty(self) -> None:
+        try:
+            empty = self.query_one(EmptyState)
+        except NoMatches:
+            return
+        has_blocks = bool(self.blocks)
+        empty.display = not has_blocks
+        self.query_one("#conversation").display = has_blocks
+        if not has_blocks:
+            empty.say(*self._empty_lines())
+
+    def _empty_lines(self) -> tuple[str, ...]:
+        activity = self.activity
+        if activity.desk == "failed":
+            return ("The index could not be opened", activity.desk_problem, "", "`ctrl+r` tries again.")
+        if activity.has_folders is False:
+            return ("No folders yet", "Add one with `ctrl+p` Add a folder, or run `gritdesk index FOLDER` in a shell.")
+        lines = ["Answers come from your files only, each with the passages it rests on."]
+        if activity.model == "loading":
+            lines.append("The model is being loaded; a question asked now waits for it.")
+        elif activity.model == "failed":
+            lines.append(activity.model_problem)
+        lines.append("`Enter` sends.  `Esc` stops.  `1` to `9` open the sources.")
+        return ("Ask your files", *lines)
+
+    # keys
+
+    async def action_stop(self) -> None:
+        if any(block.is_running for block in self.blocks):
+            await self._stop_running()
+        else:
+            self.query_one(QuestionInput).focus()
+
+    def action_open_citation(self, n: int) -> None:
+        hits = self._current.hits if self._current else ()
+        if n <= len(hits):
+            self.open_hit(hits[n - 1])
+        elif hits:
+            self.notify(f"This answer has sources [1] to [{len(hits)}].", markup=False)
+
+    @on(OptionList.OptionSelected, "#evidence-hits")
+    def _open_evidence(self) -> None:
+        self.open_hit(self._chosen_hit())
+
+    def action_view(self) -> None:
+        hit = self._chosen_hit()
+        if hit is not None and self._current is not None:
+            self.grit_app.view(hit, query_words(self._current.question))
+
+    def action_copy_path(self) -> None:
+        self.copy_path(self._chosen_hit())
+
+    def action_toggle_evidence(self) -> None:
+        self.toggle_class("-evidence-narrow" if self.has_class("-narrow") else "-evidence-off")
+
+    async def action_new_conversation(self) -> None:
+        await self._stop_running()
+        self._make_current(None)
+        await self.query_one("#conversation").remove_children()
+        self._show_empty()
+        self.query_one(QuestionInput).focus()
+
+    def action_go_block(self, step: int) -> None:
+        blocks = self.blocks
+        if blocks:
+            index = blocks.index(self._current) if self._current in blocks else len(blocks)
+            blocks[min(max(0, index + step), len(blocks) - 1)].focus()
+
+    def action_scroll_page(self, direction: int) -> None:
+        conversation = self.query_one("#conversation", VerticalScroll)
+        conversation.scroll_relative(y=direction * max(1, conversation.size.height - 2), animate=False)
+
+    def _chosen_hit(self) -> Hit | None:
+        return self.query_one("#evidence-hits", HitList).highlighted_hit
+
+
+def _until(answer_events: Iterator[AnswerEvent], stop: threading.Event) -> Iterator[AnswerEvent]:
+    """The events until `stop` is set; a generator is closed in any case, which ends the generation."""
+    try:
+        for event in answer_events:
+            yield event
+            if stop.is_set():
+                return
+    finally:
+        if isinstance(answer_events, Generator):
+            answer_events.close()

@@ -1,0 +1,47 @@
+"""What the screens over the Desk have in common: the status line, and how they learn that things changed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from textual.screen import Screen
+
+from gritdesk.tui.messages import Activity
+
+if TYPE_CHECKING:
+    from gritdesk.desk import Desk
+    from gritdesk.records import Hit
+    from gritdesk.tui.app import GritDeskApp
+
+
+class DeskScreen(Screen[None]):
+    """A screen that shows what the Desk gives; it has a `desk` once that is open."""
+
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]
+
+    def on_mount(self) -> None:
+        self.watch(self.app, "activity", self.activity_changed)
+
+    def activity_changed(self, before: Activity, now: Activity) -> None:
+        """Called at once and on every change; for screens to override."""
+
+    @property
+    def grit_app(self) -> GritDeskApp:
+        return cast("GritDeskApp", self.app)
+
+    @property
+    def desk(self) -> Desk | None:
+        return self.grit_app.desk
+
+    @property
+    def activity(self) -> Activity:
+        return self.grit_app.activity
+
+    def open_hit(self, hit: Hit | None) -> None:
+        if hit is not None:
+            self.grit_app.open_in_editor(hit)
+
+    def copy_path(self, hit: Hit | None) -> None:
+        if hit is not None:
+            self.app.copy_to_clipboard(str(hit.path))
+            self.notify(str(hit.path), title="Path copied", markup=False)

@@ -1,0 +1,120 @@
+"""Text of files and names becomes what a terminal may show: never parsed as markup, never obeyed as control codes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from textual.content import Content
+
+from gritdesk.records import Chunk, Hit
+
+_TAB = "    "
+# C0 and C1 controls drive terminals; the bidirectional overrides make a line read otherwise than it stands
+_UNSHOWABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_WORD = re.compile(r"\w+")
+_PAGED_SUFFIXES = frozenset({".pdf", ".docx"})
+
+
+def plain(text: str) -> str:
+    """The text with every control code but the newline made visible or harmless."""
+    return _UNSHOWABLE.sub("�", text.replace("\r\n", "\n").replace("\t", _TAB))
+
+
+def one_line(text: str) -> str:
+    """The text on one line, runs of whitespace as one space."""
+    return plain(" ".join(text.split()))
+
+
+def query_words(query: str) -> tuple[str, ...]:
+    """The words of a query worth marking where they stand: two letters or more, lower case."""
+    words = {word.lower() for word in _WORD.findall(query) if len(word) > 1}
+    return tuple(sorted(words, key=len, reverse=True))
+
+
+def word_spans(text: str, words: Sequence[str]) -> list[tuple[int, int]]:
+    """Where words stand in the text that begin with one of `words`, as [start, end) offsets in order."""
+    if not words:
+        return []
+    pattern = r"\b(?:" + "|".join(map(re.escape, words)) + ")"
+    return [found.span() for found in re.finditer(pattern, text, re.IGNORECASE)]
+
+
+def snippet(chunk: Chunk, words: Sequence[str], max_chars: int) -> Content:
+    """The chunk on one line, from shortly before the first of `words`, those words marked."""
+    text = one_line(chunk.text)
+    spans = word_spans(text, words)
+    start = 0
+    if spans and spans[0][0] > max_chars // 2:
+        start = text.rfind(" ", 0, max(1, spans[0][0] - max_chars // 4)) + 1
+    shown = ("…" if start else "") + text[start : start + max_chars]
+    content = Content(shown + ("…" if start + max_chars < len(text) else ""))
+    for word_start, word_end in word_spans(shown, words):
+        content = content.stylize("bold $text-accent", word_start, word_end)
+    return content
+
+
+def place(hit: Hit) -> str:
+    """Where in its file a hit begins: a page, or a line."""
+    return f"p. {hit.chunk.page}" if hit.chunk.page is not None else f"L{hit.chunk.line_start}"
+
+
+def heading_path(hit: Hit) -> str:
+    """The headings above a hit, on one line."""
+    return one_line(hit.chunk.heading).replace(" > ", " › ")
+
+
+def short_folder(path: Path) -> str:
+    """The folder of a path, with the home folder as ~."""
+    folder = path.parent
+    try:
+        return plain(str(Path("~") / folder.relative_to(Path.home())))
+    except (ValueError, RuntimeError):  # elsewhere, or no home is known
+        return plain(str(folder))
+
+
+def opens_as_text(hit: Hit) -> bool:
+    """Whether an editor would show the text we found in the file itself; a PDF it would show as bytes."""
+    return hit.chunk.page is None and hit.path.suffix.lower() not in _PAGED_SUFFIXES
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """A stretch of a document around a passage: `text[start:end]` is the passage."""
+
+    text: str
+    start: int
+    end: int
+    first_line: int = 1
+    """Line number of the text's first line in the source file."""
+    is_whole: bool = True
+    """False when the document goes on before or after."""
+
+
+def surroundings(document_text: str | None, chunk: Chunk, margin_chars: int) -> Surroundings:
+    """Cut whole lines around a chunk out of its document, at most `margin_chars` on either side.
+
+    A document that is gone from the index, or changed since the search, gives the chunk alone.
+    """
+    located = _locate(document_text, chunk) if document_text is not None else None
+    if document_text is None or located is None:
+        return Surroundings(chunk.text, 0, len(chunk.text), chunk.line_start, is_whole=False)
+    start, end = located
+    first = 0 if start <= margin_chars else document_text.rfind("\n", 0, start - margin_chars) + 1
+    first = max(first, start - 2 * margin_chars)  # one line may be the whole file
+    last = len(document_text) if end + margin_chars >= len(document_text) else end + margin_chars
+    newline = document_text.find("\n", last)
+    last = len(document_text) if newline < 0 else newline
+    last = min(last, end + 2 * margin_chars)
+    first_line = max(1, chunk.line_start - document_text.count("\n", first, start))
+    is_whole = first == 0 and last == len(document_text)
+    return Surroundings(document_text[first:last], start - first, end - first, first_line, is_whole)
+
+
+def _locate(document_text: str, chunk: Chunk) -> tuple[int, int] | None:
+    if document_text[chunk.char_start : chunk.char_end] == chunk.text:
+        return chunk.char_start, chunk.char_end
+    start = document_text.find(chunk.text)
+    return None if start < 0 else (start, start + len(chunk.text))

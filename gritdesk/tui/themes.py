@@ -1,0 +1,83 @@
+"""The colours: calm slate, one blue for places and keys, one amber for what was searched for."""
+
+from __future__ import annotations
+
+from textual.theme import Theme
+
+DARK = Theme(
+    name="gritdesk-dark",
+    primary="#7fa9d1",
+    secondary="#8f9fb3",
+    accent="#e0b060",
+    warning="#d8a657",
+    error="#d3766f",
+    success="#86b58d",
+    foreground="#d6dae0",
+    background="#14171c",
+    surface="#191d23",
+    panel="#222831",
+    dark=True,
+    variables={
+        "text-muted": "#8c96a3",
+        "text-primary": "#7fa9d1",
+        "text-secondary": "#93a7bd",
+        "text-accent": "#e6bb72",
+        "block-cursor-background": "#2b3644",
+        "block-cursor-foreground": "#eef1f5",
+        "block-cursor-text-style": "none",
+        "block-cursor-blurred-background": "#20262e",
+        "block-cursor-blurred-foreground": "#d6dae0",
+        "block-hover-background": "#1e242b",
+        "footer-background": "#191d23",
+        "footer-key-foreground": "#7fa9d1",
+        "footer-description-foreground": "#9aa3ae",
+        "footer-item-background": "#191d23",
+        "border": "#4a6a8c",
+        "border-blurred": "#2a313a",
+        "scrollbar": "#2f3742",
+        "scrollbar-background": "#191d23",
+        "scrollbar-corner-color": "#191d23",
+        "scrollbar-hover": "#3d4856",
+        "scrollbar-active": "#55657a",
+    },
+)
+
+LIGHT = Theme(
+    name="gritdesk-light",
+    primary="#2b648f",
+    secondary="#5b6b7b",
+    accent="#8f5a00",
+    warning="#946200",
+    error="#a83c34",
+    success="#3b7a47",
+    foreground="#262b31",
+    background="#f8f7f4",
+    surface="#f1efea",
+    panel="#e6e3dc",
+    dark=False,
+    variables={
+        "text-muted": "#656d76",
+        "text-primary": "#2b648f",
+        "text-secondary": "#56687a",
+        "text-accent": "#8a5600",
+        "block-cursor-background": "#d5e0ea",
+        "block-cursor-foreground": "#14181c",
+        "block-cursor-text-style": "none",
+        "block-cursor-blurred-background": "#e6e5e0",
+        "block-cursor-blurred-foreground": "#262b31",
+        "block-hover-background": "#ecebe6",
+        "footer-background": "#f1efea",
+        "footer-key-foreground": "#2b648f",
+        "footer-description-foreground": "#5d6670",
+        "footer-item-background": "#f1efea",
+        "border": "#7b9ab5",
+        "border-blurred": "#d4d0c7",
+        "scrollbar": "#cfcbc2",
+        "scrollbar-background": "#f1efea",
+        "scrollbar-corner-color": "#f1efea",
+        "scrollbar-hover": "#b5b0a5",
+        "scrollbar-active": "#969084",
+    },
+)
+
+THEMES = (DARK, LIGHT)

@@ -1,0 +1,153 @@
+"""One question and its answer, from the search for passages to the sources under the text."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.content import Content
+from textual.widgets import Markdown, Static
+from textual.widgets.markdown import MarkdownStream
+
+from gritdesk.records import Answer, Hit, Turn
+from gritdesk.tui.text import place, plain
+from gritdesk.tui.widgets.status_line import count
+
+State = Literal["searching", "writing", "finished", "stopped", "failed"]
+
+
+class AnswerBlock(Vertical, can_focus=True):
+    """Takes the events of one answer, in order; what it shows follows from its state."""
+
+    HELP = (
+        "**Answer.** `1` to `9` open the numbered sources. `Esc` stops an answer, and goes back to the question line."
+    )
+    BINDING_GROUP_TITLE = "Answer"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up,k", "scroll_conversation(-1)", "Up", show=False, id="answer.up", tooltip="Scroll up"),
+        Binding("down,j", "scroll_conversation(1)", "Down", show=False, id="answer.down", tooltip="Scroll down"),
+    ]
+
+    def __init__(self, number: int, question: str) -> None:
+        super().__init__()
+        self.number = number
+        self.question = question
+        self.hits: tuple[Hit, ...] = ()
+        """Evidence [1], [2], ... of the answer."""
+        self.state: State = "searching"
+        self.answer: Answer | None = None
+        self.text = ""
+        """What has come so far."""
+        self._stream: MarkdownStream | None = None
+
+    def compose(self) -> ComposeResult:
+        yield Static(Content(plain(self.question)), classes="question")
+        yield Static(classes="restart-note")
+        yield Markdown(classes="answer", open_links=False)
+        yield Static(Content("Looking for passages …"), classes="ground")
+
+    @property
+    def is_running(self) -> bool:
+        return self.state in ("searching", "writing")
+
+    @property
+    def cited(self) -> frozenset[int] | None:
+        """Numbers that the answer cites; None until it is finished."""
+        return frozenset(each.n for each in self.answer.citations) if self.answer else None
+
+    def turns(self) -> list[Turn]:
+        """What a later question should know of this one; empty if nothing came."""
+        if not self.text or self.state == "failed":
+            return []
+        return [Turn("user", self.question), Turn("assistant", self.text)]
+
+    def show_waiting_for_model(self) -> None:
+        self._say("Waiting for the model; it is being loaded …")
+
+    def show_evidence(self, hits: tuple[Hit, ...]) -> None:
+        self.hits = hits
+        self._say(f"Reading {count(len(hits), 'passage')} …  Esc stops" if hits else "No passage found; Esc stops")
+
+    async def write(self, piece: str) -> None:
+        self.state = "writing"
+        piece = plain(piece)
+        self.text += piece
+        if self._stream is None:
+            self._stream = Markdown.get_stream(self._markdown)
+        await self._stream.write(piece)
+
+    async def restart(self, reason: str) -> None:
+        """Void what came: the engine died and the answer comes anew."""
+        await self._end_stream()
+        self.text = ""
+        await self._markdown.update("")
+        self.state = "searching"
+        note = self.query_one(".restart-note", Static)
+        note.update(Content(f"The engine was restarted ({plain(reason)}); the answer starts anew."))
+        note.add_class("-shown")
+
+    async def finish(self, answer: Answer) -> None:
+        self.answer = answer
+        self.state = "stopped" if answer.stopped else "finished"
+        await self._settle(plain(answer.text))
+        self.set_class(not answer.grounded and not answer.stopped, "-ungrounded")
+        self._show_ground(answer)
+
+    async def stop(self) -> None:
+        """Keep what came and take no more."""
+        self.state = "stopped"
+        await self._settle(self.text)
+        self._say_stopped()
+
+    async def fail(self, problem: str) -> None:
+        self.state = "failed"
+        await self._settle(self.text)
+        self.add_class("-failed")
+        self._say(f"✕ {plain(problem)}", "$text-error")
+
+    def action_scroll_conversation(self, lines: int) -> None:
+        if self.parent is not None:
+            self.parent.scroll_relative(y=lines, animate=False)  # type: ignore[attr-defined]
+
+    @property
+    def _markdown(self) -> Markdown:
+        return self.query_one(Markdown)
+
+    async def _settle(self, text: str) -> None:
+        """End the stream and make sure that exactly `text` stands there."""
+        await self._end_stream()
+        self.text = text
+        if self._markdown.source != text:
+            await self._markdown.update(text)
+
+    async def _end_stream(self) -> None:
+        if self._stream is not None:
+            stream, self._stream = self._stream, None
+            await stream.stop()
+
+    def _show_ground(self, answer: Answer) -> None:
+        if answer.stopped:
+            self._say_stopped()
+        elif not answer.grounded:
+            self._say("⚠ No passage in your files supports this answer.", "bold $text-warning")
+        else:
+            self.query_one(".ground", Static).update(self._sources(answer))
+
+    def _sources(self, answer: Answer) -> Content:
+        cited = [each for each in answer.citations if 0 < each.n <= len(self.hits)]
+        parts: list[Content] = []
+        for citation in cited:
+            hit = self.hits[citation.n - 1]
+            label = (f"[{citation.n}] ", "bold $text-accent")
+            parts.append(Content.assemble(label, f"{plain(hit.path.name)} ", (place(hit), "$text-primary")))
+        if total_s := answer.timings.get("total_s"):
+            parts.append(Content.styled(f"{total_s:.1f} s", "$text-muted"))
+        return Content("   ").join(parts)
+
+    def _say_stopped(self) -> None:
+        self._say("■ Stopped; this is what had come." if self.text else "■ Stopped before a word had come.")
+
+    def _say(self, line: str, style: str = "$text-muted") -> None:
+        self.query_one(".ground", Static).update(Content.styled(line, style))

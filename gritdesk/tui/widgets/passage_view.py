@@ -1,0 +1,163 @@
+"""A stretch of a document with a passage marked in it, wrapped to the width, only the visible rows drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import ClassVar
+
+from rich.cells import cell_len, get_character_cell_size
+from rich.segment import Segment
+from rich.style import Style as RichStyle
+from textual import events
+from textual.binding import Binding, BindingType
+from textual.geometry import Size
+from textual.scroll_view import ScrollView
+from textual.strip import Strip
+
+from gritdesk.tui.text import Surroundings, plain, word_spans
+
+_CONTEXT_ROWS = 3
+"""Rows left above the passage when it is scrolled to."""
+
+Row = tuple[int, int, int]
+"""(line number, start, end): a slice of the shown text; the line number is 0 on continued rows."""
+
+
+class PassageView(ScrollView, can_focus=True):
+    HELP = "**Text.** The passage is marked by a bar at its left. Scroll with the arrow keys and the page keys."
+    BINDING_GROUP_TITLE = "Text"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("j", "scroll_down", "Down", show=False, id="text.down", tooltip="Scroll down"),
+        Binding("k", "scroll_up", "Up", show=False, id="text.up", tooltip="Scroll up"),
+    ]
+    COMPONENT_CLASSES = {
+        "passage-view--number",
+        "passage-view--passage",
+        "passage-view--bar",
+        "passage-view--word",
+    }
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._text = ""
+        self._passage = (0, 0)
+        self._first_line = 1
+        self._is_numbered = True
+        self._word_spans: list[tuple[int, int]] = []
+        self._rows: list[Row] = []
+        self._wrapped_width = 0
+
+    def show(self, surroundings: Surroundings, words: Sequence[str] = (), *, numbered: bool = True) -> None:
+        """Show the text, scrolled to the passage; `words` are marked inside it."""
+        before, passage, after = (
+            plain(surroundings.text[: surroundings.start]),
+            plain(surroundings.text[surroundings.start : surroundings.end]),
+            plain(surroundings.text[surroundings.end :]),
+        )
+        self._text = before + passage + after
+        self._passage = (len(before), len(before) + len(passage.rstrip()))
+        self._first_line = surroundings.first_line
+        self._is_numbered = numbered
+        self._word_spans = [(len(before) + start, len(before) + end) for start, end in word_spans(passage, words)]
+        self._wrap()
+        self.scroll_to_passage()
+
+    def clear(self) -> None:
+        self.show(Surroundings("", 0, 0))
+
+    def scroll_to_passage(self) -> None:
+        start, _ = self._passage
+        row = next((index for index, (_, _, end) in enumerate(self._rows) if end >= start), 0)
+        self.scroll_to(y=max(0, row - _CONTEXT_ROWS), animate=False, force=True)
+
+    @property
+    def passage(self) -> str:
+        return self._text[slice(*self._passage)]
+
+    def on_resize(self, event: events.Resize) -> None:
+        if self._text_width() != self._wrapped_width:
+            self._wrap()
+            self.scroll_to_passage()
+
+    def _gutter_width(self) -> int:
+        """Bar, line number, space."""
+        if not self._is_numbered:
+            return 2
+        return max(3, len(str(self._first_line + self._text.count("\n")))) + 3
+
+    def _text_width(self) -> int:
+        return max(1, self.scrollable_content_region.width - self._gutter_width())
+
+    def _wrap(self) -> None:
+        self._wrapped_width = self._text_width()
+        self._rows = list(wrapped_rows(self._text, self._first_line, self._wrapped_width)) if self._text else []
+        self.virtual_size = Size(self.scrollable_content_region.width, len(self._rows))
+        self.refresh()
+
+    def render_line(self, y: int) -> Strip:
+        width = self.scrollable_content_region.width
+        index = y + self.scroll_offset.y
+        if index >= len(self._rows):
+            return Strip.blank(width, self.rich_style)
+        line_number, start, end = self._rows[index]
+        in_passage = max(start, self._passage[0]) < min(end, self._passage[1])
+        base = self.get_component_rich_style("passage-view--passage") if in_passage else self.rich_style
+        segments = [*self._gutter(line_number, in_passage), *self._segments(start, end, base)]
+        return Strip(segments).adjust_cell_length(width, base)
+
+    def _gutter(self, line_number: int, in_passage: bool) -> Iterator[Segment]:
+        bar = self.get_component_rich_style("passage-view--bar") if in_passage else self.rich_style
+        yield Segment("▌" if in_passage else " ", bar)
+        number_width = self._gutter_width() - 3
+        style = self.get_component_rich_style("passage-view--number")
+        shown = str(line_number) if line_number and self._is_numbered else ""
+        yield Segment(f"{shown:>{number_width}}  " if self._is_numbered else " ", style)
+
+    def _segments(self, start: int, end: int, base: RichStyle) -> Iterator[Segment]:
+        word_style = RichStyle(color=self.get_component_rich_style("passage-view--word").color, bold=True)
+        position = start
+        for word_start, word_end in self._word_spans:
+            if word_end <= position or word_start >= end:
+                continue
+            yield Segment(self._text[position : max(position, word_start)], base)
+            position = min(end, word_end)
+            yield Segment(self._text[max(start, word_start) : position], base + word_style)
+        yield Segment(self._text[position:end], base)
+
+
+def wrapped_rows(text: str, first_line: int, width: int) -> Iterator[Row]:
+    """Break text into rows of at most `width` cells, between words where that is possible."""
+    position = 0
+    for line_number, line in enumerate(text.split("\n"), first_line):
+        start = 0
+        for length in row_lengths(line, width):
+            yield line_number if start == 0 else 0, position + start, position + start + length
+            start += length
+        position += len(line) + 1
+
+
+def row_lengths(line: str, width: int) -> Iterator[int]:
+    """Characters in each row of one line; an empty line is one row of none."""
+    start = 0
+    while True:
+        fitting = _fitting(line, start, width)
+        if start + fitting >= len(line):
+            yield len(line) - start
+            return
+        space = line.rfind(" ", start + 1, start + fitting + 1)
+        length = space + 1 - start if space > start else fitting
+        yield length
+        start += length
+
+
+def _fitting(line: str, start: int, width: int) -> int:
+    """How many characters from `start` fit `width` cells; at least one."""
+    piece = line[start : start + width]
+    if piece.isascii() or cell_len(piece) <= width:
+        return max(1, len(piece))
+    cells = 0
+    for index, character in enumerate(piece):
+        cells += get_character_cell_size(character)
+        if cells > width:
+            return max(1, index)
+    return max(1, len(piece))

@@ -1,0 +1,223 @@
+"""A Desk that plays a script: the same calls, with events instead of a model and an index."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gritdesk.records import (
+    Answer,
+    AnswerEvent,
+    AnswerFinished,
+    Chunk,
+    Citation,
+    EvidenceFound,
+    FailedFile,
+    Hit,
+    IndexProgress,
+    IndexReport,
+    PieceGenerated,
+    SearchMode,
+    Status,
+    Turn,
+)
+
+PATIENCE_S = 15.0
+"""After this a gate opens by itself, so that a failed test ends."""
+NOTES = Path("/notes")
+
+LIMITS_TEXT = """# Rate limits
+
+The public API counts requests per key. Until March it used a fixed window, and
+clients that woke at the full minute were refused together.
+
+## Decision
+
+On 4 March we chose the token bucket, because it lets short bursts through and
+still holds the mean rate. A bucket holds 60 tokens and gains one a second.
+
+## Open
+
+What a refused client is told, and whether the header names the wait.
+"""
+
+SPEC_TEXT = """Interface specification, part 2.
+
+A server that refuses a request for its rate answers 429 and names the seconds to
+wait in Retry-After. Clients must not try again before.
+
+Buckets are kept per key and per route.
+"""
+
+CODE_TEXT = '''class TokenBucket:
+    """Lets bursts through and holds the mean rate."""
+
+    def __init__(self, capacity, per_second):
+        self.capacity = capacity
+        self.per_second = per_second
+
+    def take(self, now):
+        self.tokens = min(self.capacity, self.tokens + (now - self.last) * self.per_second)
+        self.last = now
+        return self.tokens >= 1
+'''
+
+DOCUMENTS = {
+    NOTES / "api" / "rate-limits.md": LIMITS_TEXT,
+    NOTES / "api" / "interface.pdf": SPEC_TEXT,
+    NOTES / "src" / "bucket.py": CODE_TEXT,
+}
+
+
+def hit_in(path: Path, text: str, passage: str, chunk_id: int, heading: str = "", page: int | None = None) -> Hit:
+    """A hit whose chunk is `passage`, placed where it stands in `text`."""
+    start = text.index(passage)
+    line = text.count("\n", 0, start) + 1
+    end_line = line + passage.count("\n")
+    chunk = Chunk(passage, start, start + len(passage), line, end_line, heading, page, len(passage.split()))
+    return Hit(chunk_id, path, chunk, 1.0 / chunk_id, 0.2, chunk_id, chunk_id)
+
+
+def sample_hits() -> list[Hit]:
+    markdown, pdf, code = DOCUMENTS
+    return [
+        hit_in(markdown, LIMITS_TEXT, _between(LIMITS_TEXT, "On 4 March", "second."), 1, "Rate limits > Decision"),
+        hit_in(pdf, SPEC_TEXT, _between(SPEC_TEXT, "A server", "before."), 2, page=7),
+        hit_in(code, CODE_TEXT, _between(CODE_TEXT, "    def take", "tokens >= 1"), 3, "TokenBucket > take"),
+    ]
+
+
+def _between(text: str, first: str, last: str) -> str:
+    start = text.index(first)
+    return text[start : text.index(last, start) + len(last)]
+
+
+def answer_of(question: str, text: str, hits: Sequence[Hit], cited: Sequence[int], *, grounded: bool = True) -> Answer:
+    citations = tuple(
+        Citation(n, hits[n - 1].path, hits[n - 1].chunk.line_start, hits[n - 1].chunk.line_end, hits[n - 1].chunk.text)
+        for n in cited
+    )
+    return Answer(question, text, grounded, citations, {"total_s": 2.4})
+
+
+def sample_answer(question: str = "Why a token bucket?") -> list[AnswerEvent]:
+    """Evidence, pieces, the end."""
+    hits = tuple(sample_hits())
+    text = "The **token bucket** was chosen on 4 March [1]: it lets bursts through and holds the mean rate [3]."
+    pieces = [PieceGenerated(word + " ") for word in text.split(" ")[:-1]] + [PieceGenerated(text.split(" ")[-1])]
+    return [EvidenceFound(hits), *pieces, AnswerFinished(answer_of(question, text, hits, (1, 3)))]
+
+
+class FakeDesk:
+    """Answers at once unless a gate stands in the way; a gate is an Event, and closing the desk opens all."""
+
+    def __init__(self) -> None:
+        self.hits: Callable[[str, SearchMode], list[Hit]] = lambda query, mode: sample_hits()
+        self.script: list[AnswerEvent | threading.Event | Exception] = list(sample_answer())
+        """What `ask` plays: events are yielded, gates waited for, exceptions raised."""
+        self.progress: list[IndexProgress] = []
+        self.folders: tuple[Path, ...] = (NOTES,)
+        self.failed: tuple[FailedFile, ...] = ()
+        self.documents: dict[Path, str] = dict(DOCUMENTS)
+        self.failures: dict[str, Exception] = {}
+        """Raised by the call of that name."""
+        self.search_gates: dict[tuple[str, SearchMode], threading.Event] = {}
+        self.model_gate = threading.Event()
+        self.model_gate.set()
+        self.closed = threading.Event()
+        self.watching = threading.Event()
+        self.finished = threading.Event()
+        """Watching has ended."""
+        self.calls: list[tuple[Any, ...]] = []
+        self.num_answers_closed = 0
+        self.notify: Callable[[str], None] = lambda notice: None
+        self.most_at_once: dict[str, int] = {}
+        self._running: dict[str, int] = {}
+        self._lock = threading.Lock()
+
+    def index(
+        self,
+        folders: Sequence[Path] = (),
+        on_progress: Callable[[IndexProgress], None] | None = None,
+        is_stopped: Callable[[], bool] | None = None,
+    ) -> IndexReport:
+        self._called("index", *folders)
+        self.folders = (*self.folders, *folders)
+        return IndexReport(0, 0, 0, 0, 0, 0, (), 0.0)
+
+    def search(self, query: str, n: int = 10, mode: SearchMode = "hybrid") -> list[Hit]:
+        self._called("search", query, mode)
+        with self._lock:
+            self._running[mode] = self._running.get(mode, 0) + 1
+            self.most_at_once[mode] = max(self.most_at_once.get(mode, 0), self._running[mode])
+        try:
+            self._wait(self.search_gates.get((query, mode)))
+            return self.hits(query, mode)
+        finally:
+            with self._lock:
+                self._running[mode] -= 1
+
+    def ask(
+        self, question: str, history: Sequence[Turn] = (), is_stopped: Callable[[], bool] | None = None
+    ) -> Iterator[AnswerEvent]:
+        self._called("ask", question, tuple(history))
+        try:
+            for step in self.script:
+                if isinstance(step, threading.Event):
+                    self._wait(step, is_stopped)
+                elif isinstance(step, Exception):
+                    raise step
+                else:
+                    yield step
+        finally:
+            self.num_answers_closed += 1
+
+    def embed(self, texts: Sequence[str], instruction: str = "") -> np.ndarray[Any, np.dtype[np.float32]]:
+        self._called("embed", *texts)
+        self._wait(self.model_gate)
+        return np.zeros((len(texts), 4), np.float32)
+
+    def status(self) -> Status:
+        self._called("status")
+        return Status(1204, 8310, 0, self.failed, self.folders, "grit-nano.gguf", "f", Path("/home/index.sqlite"), 1, 1)
+
+    def watch(self, on_progress: Callable[[IndexProgress], None], stop: threading.Event) -> None:
+        self._called("watch")
+        for progress in self.progress:
+            on_progress(progress)
+        self.watching.set()
+        self._wait(stop)
+        self.watching.clear()
+        self.finished.set()
+
+    def document_text(self, path: Path) -> str | None:
+        self._called("document_text", path)
+        return self.documents.get(path)
+
+    def subscribe(self, listener: Callable[[str], None]) -> None:
+        self.notify = listener
+
+    def close(self) -> None:
+        self.closed.set()
+
+    def searches(self) -> list[tuple[str, str]]:
+        return [(call[1], call[2]) for call in self.calls if call[0] == "search"]
+
+    def named(self, name: str) -> list[tuple[Any, ...]]:
+        return [call[1:] for call in self.calls if call[0] == name]
+
+    def _called(self, name: str, *arguments: Any) -> None:
+        self.calls.append((name, *arguments))
+        if name in self.failures:
+            raise self.failures[name]
+
+    def _wait(self, gate: threading.Event | None, is_stopped: Callable[[], bool] | None = None) -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while gate is not None and not gate.wait(0.05) and time.monotonic() < deadline:
+            if self.closed.is_set() or (is_stopped is not None and is_stopped()):
+                return

@@ -1,0 +1,197 @@
+"""The ask screen: answers stream in, stop, restart and fail as they should, and citations open."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+from conftest import ready, screen_text, until
+from fake_desk import FakeDesk, answer_of, sample_answer, sample_hits
+from textual.pilot import Pilot
+from textual.widgets import Markdown
+
+from gritdesk.errors import ModelError
+from gritdesk.records import AnswerFinished, AnswerRestarted, EvidenceFound, PieceGenerated, Turn
+from gritdesk.tui.app import GritDeskApp
+from gritdesk.tui.screens.viewer import ViewerScreen
+from gritdesk.tui.widgets.answer_block import AnswerBlock
+from gritdesk.tui.widgets.hit_list import HitList
+from gritdesk.tui.widgets.passage_view import PassageView
+from gritdesk.tui.widgets.question_input import QuestionInput
+
+WIDE = (120, 40)
+NARROW = (80, 24)
+
+
+def blocks(app: GritDeskApp) -> list[AnswerBlock]:
+    return list(app.screen.query(AnswerBlock))
+
+
+async def asked(pilot: Pilot[None], app: GritDeskApp, question: str = "w?") -> AnswerBlock:
+    """Ask, and give the new block."""
+    num_before = len(blocks(app))
+    await pilot.press("f3")
+    await until(pilot, lambda: app.screen.query(QuestionInput))
+    app.screen.query_one(QuestionInput).focus()
+    await pilot.press(*question, "enter")
+    await until(pilot, lambda: len(blocks(app)) > num_before, "the block")
+    return blocks(app)[-1]
+
+
+async def test_an_answer_streams_in_and_names_its_sources(app: GritDeskApp) -> None:
+    async with app.run_test(size=WIDE) as pilot:
+        await ready(pilot)
+        block = await asked(pilot, app)
+        await until(pilot, lambda: block.state == "finished")
+        text = screen_text(app)
+        assert "The token bucket was chosen on 4 March [1]" in text
+        assert "[1] rate-limits.md L8   [3] bucket.py L8   2.4 s" in text
+        assert block.query_one(Markdown).source == block.text
+        assert [hit.chunk_id for hit in app.screen.query_one(HitList).hits] == [1, 2, 3]
+
+
+async def test_escape_stops_at_once_and_keeps_what_came(app: GritDeskApp, desk: FakeDesk) -> None:
+    never = threading.Event()
+    desk.script = [EvidenceFound(tuple(sample_hits())), PieceGenerated("It was "), never, PieceGenerated("too late")]
+    async with app.run_test(size=WIDE) as pilot:
+        await ready(pilot)
+        block = await asked(pilot, app)
+        await until(pilot, lambda: block.text == "It was ")
+        assert "Esc stops" in screen_text(app)
+        await pilot.press("escape")
+        await pilot.pause()
+        assert block.state == "stopped" and block.text == "It was "
+        assert "Stopped; this is what had come" in screen_text(app)
+        await until(pilot, lambda: desk.num_answers_closed == 1, "the end of the generation")
+        assert block.text == "It was "
+        desk.script = list(sample_answer())
+        following = await asked(pilot, app, "x?")
+        await until(pilot, lambda: following.state == "finished")
+        assert desk.named("ask")[1] == ("x?", (Turn("user", "w?"), Turn("assistant", "It was ")))
+
+
+async def test_a_new_question_stops_the_answer_before_it(app: GritDeskApp, desk: FakeDesk) -> None:
+    desk.script = [PieceGenerated("first "), threading.Event()]
+    async with app.run_test(size=WIDE) as pilot:
+        await ready(pilot)
+        first = await asked(pilot, app)
+        await until(pilot, lambda: first.text)
+        desk.script = list(sample_answer())
+        second = await asked(pilot, app, "x?")
+        await until(pilot, lambda: second.state == "finished")
+        assert (first.state, first.text) == ("stopped", "first ")
+
+
+async def test_a_restarted_engine_voids_the_pieces_and_says_so(app: GritDeskApp, desk: FakeDesk) -> None:
+    go_on = threading.Event()
+    hits = tuple(sample_hits())
+    desk.script = [
+        EvidenceFound(hits),
+        PieceGenerated("void words"),
+        AnswerRestarted("it died of [signal 6]"),
+        go_on,
+        PieceGenerated("good "),
+        PieceGenerated("words"),
+        AnswerFinished(answer_of("w?", "good words", hits, (2,))),
+    ]
+    async with app.run_test(size=(200, 60)) as pilot:
+        await ready(pilot)
+        block = await asked(pilot, app)
+        await until(pilot, lambda: "it died of [signal 6]" in screen_text(app))
+        assert "void words" not in screen_text(app)
+        go_on.set()
+        await until(pilot, lambda: block.state == "finished")
+        assert block.query_one(Markdown).source == "good words"
+        assert "the answer starts anew" in screen_text(app)
+
+
+async def test_an_answer_without_evidence_is_visibly_marked(app: GritDeskApp, desk: FakeDesk) -> None:
+    answer = answer_of("w?", "Perhaps.", (), (), grounded=False)
+    desk.script = [EvidenceFound(()), PieceGenerated("Perhaps."), AnswerFinished(answer)]
+    async with app.run_test(size=NARROW) as pilot:
+        await ready(pilot)
+        block = await asked(pilot, app)
+        await until(pilot, lambda: block.state == "finished")
+        assert block.has_class("-ungrounded")
+        assert "No passage in your files supports this answer" in screen_text(app)
+
+
+async def test_a_failed_answer_says_why_and_a_surprise_does_not_end_the_app(app: GritDeskApp, desk: FakeDesk) -> None:
+    desk.script = [PieceGenerated("so "), ModelError("the engine gave up; try a smaller model")]
+    async with app.run_test(size=WIDE) as pilot:
+        await ready(pilot)
+        block = await asked(pilot, app)
+        await until(pilot, lambda: block.state == "failed")
+        assert "the engine gave up; try a smaller model" in screen_text(app)
+        desk.script = [KeyError("surprise")]
+        block = await asked(pilot, app, "x?")
+        await until(pilot, lambda: block.state == "failed")
+        assert "unexpected KeyError" in screen_text(app)
+        assert app.is_running
+
+
+async def test_digits_and_enter_open_citations_at_their_passage(app: GritDeskApp) -> None:
+    async with app.run_test(size=WIDE) as pilot:
+        await ready(pilot)
+        block = await asked(pilot, app)
+        await until(pilot, lambda: block.state == "finished")
+        for keys, passage in ((("3",), "def take"), (("2",), "A server"), (("tab", "tab", "enter"), "On 4 March")):
+            await pilot.press(*keys)
+            await until(pilot, lambda: isinstance(app.screen, ViewerScreen), f"the viewer after {keys}")
+            view = app.screen.query_one(PassageView)
+            await until(pilot, lambda view=view, passage=passage: view.passage.strip().startswith(passage))
+            await pilot.press("escape")
+            await until(pilot, lambda: not isinstance(app.screen, ViewerScreen))
+            block.focus()
+        await pilot.press("9")
+        await until(pilot, lambda: any("[1] to [3]" in each.message for each in app._notifications))
+
+
+async def test_keys_move_between_answers_evidence_and_question(app: GritDeskApp) -> None:
+    async with app.run_test(size=NARROW) as pilot:
+        await ready(pilot)
+        first = await asked(pilot, app)
+        await until(pilot, lambda: first.state == "finished")
+        second = await asked(pilot, app, "x?")
+        await until(pilot, lambda: second.state == "finished")
+        assert second.has_focus
+        await pilot.press("alt+up")
+        assert first.has_focus
+        await pilot.press("alt+down", "pageup", "up", "down", "k", "j", "pagedown")
+        assert second.has_focus
+        assert not app.screen.query_one("#evidence").display
+        await pilot.press("e")
+        assert app.screen.query_one("#evidence").display
+        await pilot.press("y", "v")
+        await until(pilot, lambda: isinstance(app.screen, ViewerScreen))
+        assert app.clipboard == str(Path("/notes/api/rate-limits.md"))
+        await pilot.press("q", "escape")
+        await until(pilot, lambda: app.screen.query(QuestionInput))
+        await until(pilot, lambda: app.screen.query_one(QuestionInput).has_focus)
+
+
+async def test_a_question_has_several_lines_and_a_new_conversation_forgets(app: GritDeskApp, desk: FakeDesk) -> None:
+    async with app.run_test(size=WIDE) as pilot:
+        await ready(pilot)
+        await pilot.press("f3")
+        await until(pilot, lambda: "Ask your files" in screen_text(app))
+        await pilot.press("enter", "a", "ctrl+n", "b", "enter")
+        await until(pilot, lambda: blocks(app) and blocks(app)[0].state == "finished")
+        assert desk.named("ask") == [("a\nb", ())]
+        await pilot.press("n")
+        await until(pilot, lambda: not blocks(app))
+        assert app.screen.query_one(QuestionInput).has_focus
+        block = await asked(pilot, app)
+        await until(pilot, lambda: block.state == "finished")
+        assert desk.named("ask")[1] == ("w?", ())
+
+
+async def test_a_question_waits_for_the_model_and_says_so(app: GritDeskApp, desk: FakeDesk) -> None:
+    desk.model_gate.clear()
+    desk.script.insert(0, desk.model_gate)
+    async with app.run_test(size=WIDE) as pilot:
+        await until(pilot, lambda: app.activity.desk == "open")
+        block = await asked(pilot, app)
+        await until(pilot, lambda: "Waiting for the model" in screen_text(app))
+        desk.model_gate.set()
+        await until(pilot, lambda: block.state == "finished")

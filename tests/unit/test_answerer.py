@@ -1,0 +1,97 @@
+"""An answer streams its evidence, its pieces and its end; without evidence no model is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gritdesk import prompting
+from gritdesk.answerer import Answerer
+from gritdesk.config import AnswerConfig
+from gritdesk.records import (
+    Answer,
+    AnswerEvent,
+    AnswerFinished,
+    AnswerRestarted,
+    Chunk,
+    EvidenceFound,
+    Hit,
+    PieceGenerated,
+    Sampling,
+    Turn,
+)
+
+TEA = Hit(7, Path("notes.md"), Chunk("Tea is at four.", 0, 15, 3, 3), score=1.0)
+
+
+@dataclass
+class Restarted:
+    reason: str
+
+
+class ScriptedEngine:
+    """Plays pieces; stands for the engine's door."""
+
+    def __init__(self, *pieces: str | Restarted) -> None:
+        self.pieces = pieces
+        self.prompts: list[Sequence[Turn]] = []
+
+    def count_prompt_tokens(self, turns: Sequence[Turn]) -> int:
+        return sum(len(turn.text.split()) for turn in turns)
+
+    def stream(
+        self, turns: Sequence[Turn], sampling: Sampling, *, is_stopped: Callable[[], bool] | None = None
+    ) -> Iterator[object]:
+        self.prompts.append(turns)
+        for piece in self.pieces:
+            if is_stopped is not None and is_stopped():
+                return
+            yield piece
+
+
+def events_of(engine: ScriptedEngine, hits: Sequence[Hit] = (TEA,), stop_after: int = 99) -> list[AnswerEvent]:
+    events: list[AnswerEvent] = []
+    answerer = Answerer(lambda question: hits, engine, 512, AnswerConfig())
+    for event in answerer.answer("When is tea?", is_stopped=lambda: len(events) > stop_after):
+        events.append(event)
+    return events
+
+
+def answer_of(events: list[AnswerEvent]) -> Answer:
+    assert isinstance(events[-1], AnswerFinished)
+    return events[-1].answer
+
+
+def test_answer_streams_evidence_then_pieces_then_the_cited_end() -> None:
+    events = events_of(ScriptedEngine("Tea is ", "at four [1]."))
+    assert events[:3] == [EvidenceFound((TEA,)), PieceGenerated("Tea is "), PieceGenerated("at four [1].")]
+    answer = answer_of(events)
+    assert answer.text == "Tea is at four [1]." and answer.grounded and not answer.stopped
+    assert [(each.n, each.path, each.line_start) for each in answer.citations] == [(1, Path("notes.md"), 3)]
+
+
+def test_no_evidence_is_said_without_asking_the_model() -> None:
+    engine = ScriptedEngine("made up")
+    answer = answer_of(events_of(engine, hits=()))
+    assert answer.text == prompting.NO_EVIDENCE and not answer.grounded and engine.prompts == []
+
+
+def test_refusal_of_the_model_is_not_grounded() -> None:
+    answer = answer_of(events_of(ScriptedEngine("The documents do not say.")))
+    assert not answer.grounded and answer.citations == ()
+
+
+def test_answer_that_nothing_supports_is_not_grounded() -> None:
+    assert not answer_of(events_of(ScriptedEngine("Paris is a large city."))).grounded
+
+
+def test_restart_of_the_engine_voids_the_pieces_before_it() -> None:
+    events = events_of(ScriptedEngine("Tea is at ni", Restarted("it was killed"), "Tea is at four [1]."))
+    assert AnswerRestarted("it was killed") in events
+    assert answer_of(events).text == "Tea is at four [1]."
+
+
+def test_stopped_answer_keeps_what_came() -> None:
+    answer = answer_of(events_of(ScriptedEngine("Tea ", "is ", "at ", "four."), stop_after=2))
+    assert answer.stopped and answer.text == "Tea is"

@@ -1,0 +1,57 @@
+"""config.toml is read strictly, and what a person wrote in it survives the program's own changes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gritdesk.config import add_folder, home_dir, load_config
+from gritdesk.errors import ConfigError
+
+
+def test_missing_file_gives_the_defaults(tmp_path: Path) -> None:
+    config = load_config(tmp_path)
+    assert config.index_path == tmp_path / "index.sqlite" and config.index.folders == ()
+
+
+def test_home_is_moved_by_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRITDESK_HOME", str(tmp_path / "elsewhere"))
+    assert home_dir() == tmp_path / "elsewhere"
+
+
+def test_values_are_read_and_whole_numbers_stand_for_fractions(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text('[search]\nsemantic_weight = 1\n[index]\nfolders = ["/a"]\n')
+    config = load_config(tmp_path)
+    assert config.search.semantic_weight == 1.0 and config.index.folders == ("/a",)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[engine]\nmodle = 1\n", "unknown key engine.modle"),
+        ("[motor]\n", "unknown section"),
+        ("[index]\nchunk_tokens = 'many'\n", "index.chunk_tokens must be int"),
+        ("[index]\nfolders = [1]\n", "must be a list of strings"),
+        ("not toml", "cannot read"),
+    ],
+)
+def test_mistake_is_named_with_its_file(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "config.toml").write_text(text)
+    with pytest.raises(ConfigError, match=said) as caught:
+        load_config(tmp_path)
+    assert "config.toml" in str(caught.value)
+
+
+def test_added_folder_is_kept_beside_what_the_person_wrote(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text("# mine\n[engine]\nn_threads = 3  # quiet\n")
+    add_folder(load_config(tmp_path), tmp_path / "notes")
+    text = (tmp_path / "config.toml").read_text()
+    assert "# mine" in text and "# quiet" in text
+    again = load_config(tmp_path)
+    assert again.index.folders == (str(tmp_path / "notes"),) and again.engine.n_threads == 3
+
+
+def test_folder_inside_a_listed_one_is_not_added(tmp_path: Path) -> None:
+    config = add_folder(load_config(tmp_path), tmp_path / "notes")
+    assert add_folder(config, tmp_path / "notes" / "deep") is config

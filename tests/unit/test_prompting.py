@@ -1,0 +1,87 @@
+"""Prompts fit the context, and [n] leads to the sentence it was taken from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from gritdesk import prompting
+from gritdesk.errors import ContextOverflow
+from gritdesk.records import Chunk, Hit, Turn
+
+
+def count_words(turns: Sequence[Turn]) -> int:
+    return sum(len(turn.text.split()) for turn in turns)
+
+
+def hit(text: str, path: str = "notes.md", line: int = 1, page: int | None = None) -> Hit:
+    lines = line + text.count("\n")
+    return Hit(1, Path(path), Chunk(text, 0, len(text), line, lines, "Notes", page), score=1.0)
+
+
+LAMP = hit("The lamp is cleaned every Monday.\nThe fog horn is tested on Fridays.\nTea is at four.", line=10)
+BOAT = hit("The boat is called Marigold and has a crew of three.", path="boat.pdf", page=2)
+
+
+def test_prompt_numbers_the_passages_and_ends_with_the_question() -> None:
+    prompt = prompting.build_prompt("When is tea?", [LAMP, BOAT], (), count_words, 500)
+    expected = (
+        "Documents:\n[1] The lamp is cleaned every Monday. The fog horn is tested on Fridays. Tea is at four.\n\n"
+        "[2] The boat is called Marigold and has a crew of three.\n\n"
+        "Question: When is tea?\nAnswer from the documents and cite them."
+    )
+    assert prompt.turns == (Turn("user", expected),)
+    assert prompt.hits == (LAMP, BOAT)
+
+
+def test_prompt_drops_old_turns_before_passages_and_passages_before_text() -> None:
+    history = [Turn("user", "Earlier question?"), Turn("assistant", "Earlier answer.")]
+    full = prompting.build_prompt("When is tea?", [LAMP, BOAT], history, count_words, 500)
+    assert len(full.turns) == 3
+    everything = count_words(full.turns)
+
+    without_history = prompting.build_prompt("When is tea?", [LAMP, BOAT], history, count_words, everything - 1)
+    assert len(without_history.turns) == 1 and len(without_history.hits) == 2
+
+    left = count_words(without_history.turns)
+    one_passage = prompting.build_prompt("When is tea?", [LAMP, BOAT], history, count_words, left - 1)
+    assert one_passage.hits == (LAMP,)
+
+    long = hit("word " * 400)
+    cut = prompting.build_prompt("When is tea?", [long], (), count_words, 150)
+    assert count_words(cut.turns) <= 150
+    assert long.chunk.text.startswith(cut.hits[0].chunk.text)
+
+
+def test_question_longer_than_the_context_says_so() -> None:
+    with pytest.raises(ContextOverflow, match="shorten it"):
+        prompting.build_prompt("why " * 300, [LAMP], (), count_words, 200)
+
+
+def test_citation_leads_to_the_line_of_the_cited_sentence() -> None:
+    answer = "Tea is at four [1]. The boat is called Marigold [2]."
+    first, second = prompting.resolve_citations(answer, [LAMP, BOAT])
+    assert (first.n, first.line_start, first.line_end, first.quote) == (1, 12, 12, "Tea is at four.")
+    assert (second.path, second.page) == (Path("boat.pdf"), 2)
+
+
+def test_number_that_names_no_passage_is_no_citation() -> None:
+    assert prompting.resolve_citations("As shown in [3] and [0].", [LAMP, BOAT]) == ()
+
+
+def test_passage_cited_twice_is_listed_once() -> None:
+    assert len(prompting.resolve_citations("Monday [1]. Friday [1].", [LAMP])) == 1
+
+
+def test_answer_without_citation_is_attributed_only_to_a_passage_that_holds_its_words() -> None:
+    (citation,) = prompting.attribute("The boat has a crew of three.", [LAMP, BOAT])
+    assert citation.n == 2
+    assert prompting.attribute("Paris is the capital of France.", [LAMP, BOAT]) == ()
+
+
+def test_abbreviations_inside_a_word_do_not_end_a_sentence() -> None:
+    text = "Version 1.2.3 was released in May. It is stable."
+    start, end = prompting.best_sentence("released in May", text)
+    assert text[start:end] == "Version 1.2.3 was released in May."
