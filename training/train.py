@@ -1,0 +1,154 @@
+"""`python -m training.train training/recipes/NAME.toml --data DIR`: one recipe, one checkpoint.
+
+Read top to bottom: load the data, make or resume the model, step, save. The same command continues a run that
+was stopped, with the same curve: batches depend on seed and step alone, and nothing else is random.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections import deque
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel
+
+from gritdesk.grit_format import BOS
+from training import checkpoint
+from training.config import TrainConfig, read_recipe
+from training.data import Batches, read_sources, tokenizer_sample
+from training.model import load_model, new_model, start_token_embeddings
+from training.steps import StepLosses, grit_step
+from training.tokenizer import FrameTokenizer, save_tokenizer, train_tokenizer
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m training.train", description=__doc__.split("\n")[0])
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("--data", help="folder with pairs/, chat/ and text/")
+    parser.add_argument("--output", help="checkpoint folder; an unfinished run in it is continued")
+    parser.add_argument("--max-steps", type=int)
+    given = parser.parse_args(arguments)
+    try:
+        config = read_recipe(given.recipe, data_dir=given.data, output_dir=given.output, max_steps=given.max_steps)
+        train(config)
+    except ValueError as error:
+        print(f"training: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def train(config: TrainConfig) -> Path:
+    """Run the recipe to its last step; returns the checkpoint folder.
+
+    Raises: ValueError if data or settings cannot be used, or a loss stops being finite.
+    """
+    torch.manual_seed(config.seed)
+    torch.set_num_threads(config.num_threads)
+    folder = Path(config.output_dir)
+    checkpoint.recover(folder)
+
+    sources = read_sources(config)
+    if not (folder / "tokenizer.json").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        sample = tokenizer_sample(sources, config.tokenizer_sample_mb, config.seed)
+        save_tokenizer(train_tokenizer(sample, config.model.vocab_size), folder, config.model.context_length)
+    tokenizer = FrameTokenizer.from_folder(folder)
+
+    state = checkpoint.load_state(folder)
+    if state is None:
+        shape = config.model
+        model = new_model(shape, tokenizer.control_id(BOS), tokenizer.eos_id, tokenizer.pad_id)
+        if config.token_embeddings_from:
+            start_token_embeddings(model, tokenizer, config.token_embeddings_from)
+    else:
+        model = load_model(folder)
+    optimizers = make_optimizers(model, config)
+    if state is not None:
+        for optimizer, saved in zip(optimizers, state.optimizers, strict=True):
+            optimizer.load_state_dict(saved)
+    first_step = 0 if state is None else state.step
+
+    batches = Batches(sources, tokenizer, config)
+    progress = Progress(config, folder, first_step)
+    model.train()
+    for step in range(first_step, config.max_steps):
+        temperature = temperature_at(step, config)
+        losses = grit_step(model, batches.embedding(step), batches.generation(step), config, temperature)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+        rate = learning_rate_factor(step, config)
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * rate
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        progress.stepped(step, losses, rate)
+        if (step + 1) % config.save_every_steps == 0 or step + 1 == config.max_steps:
+            checkpoint.save(folder, model, optimizers, step + 1, config)
+    return folder
+
+
+def make_optimizers(model: PreTrainedModel, config: TrainConfig) -> list[torch.optim.Optimizer]:
+    """Muon for the hidden matrices (about twice the progress per token of AdamW), AdamW for the rest."""
+    matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed_tokens" not in name]
+    rest = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed_tokens" in name]
+    muon = torch.optim.Muon(
+        matrices, lr=config.muon_lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
+    )
+    adamw = torch.optim.AdamW(rest, lr=config.adamw_lr, betas=(0.9, 0.95), weight_decay=config.weight_decay)
+    for optimizer in (muon, adamw):
+        for group in optimizer.param_groups:
+            group["initial_lr"] = group["lr"]
+    return [muon, adamw]
+
+
+def learning_rate_factor(step: int, config: TrainConfig) -> float:
+    """Share of the full rate at a step: linear warm-up, constant, linear decay to zero at the end."""
+    warm = (step + 1) / max(config.warmup_steps, 1)
+    decay_steps = max(config.max_steps * config.decay_fraction, 1)
+    return max(min(warm, 1.0, (config.max_steps - step) / decay_steps), 0.0)
+
+
+def temperature_at(step: int, config: TrainConfig) -> float:
+    """Contrastive temperature of a step: geometric from its start to its final value."""
+    done = min(step / max(config.temperature_steps, 1), 1.0)
+    start, end = config.contrastive_temperature_start, config.contrastive_temperature
+    return float(start * (end / start) ** done)
+
+
+class Progress:
+    """The progress line on stderr and the JSON-lines log beside the checkpoint."""
+
+    def __init__(self, config: TrainConfig, folder: Path, first_step: int) -> None:
+        self.config = config
+        self.log_path = folder.with_name(folder.name + ".log.jsonl")
+        self.first_step = first_step
+        self.started = time.monotonic()
+        self.num_tokens = 0
+        self.recent: deque[StepLosses] = deque(maxlen=config.log_every_steps)
+
+    def stepped(self, step: int, losses: StepLosses, rate: float) -> None:
+        self.recent.append(losses)
+        self.num_tokens += losses.num_tokens
+        if (step + 1) % self.config.log_every_steps and step + 1 != self.config.max_steps:
+            return
+        elapsed_s = time.monotonic() - self.started
+        done = step + 1 - self.first_step
+        row = {
+            "step": step + 1,
+            "loss_emb": round(sum(each.loss_emb for each in self.recent) / len(self.recent), 4),
+            "loss_gen": round(sum(each.loss_gen for each in self.recent) / len(self.recent), 4),
+            "lr_factor": round(rate, 4),
+            "tokens_per_s": round(self.num_tokens / elapsed_s),
+            "eta_min": round(elapsed_s / done * (self.config.max_steps - step - 1) / 60, 1),
+        }
+        with self.log_path.open("a", encoding="utf-8") as log:
+            log.write(json.dumps(row) + "\n")
+        print("  ".join(f"{key} {value}" for key, value in row.items()), file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
