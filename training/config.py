@@ -72,10 +72,12 @@ class TrainConfig:
     loss_emb_weight: float = 1.0
     loss_gen_weight: float = 1.0
 
-    muon_lr: float = 0.004
+    muon_lr: float = 0.0006
     """Learning rate of the hidden matrices (Muon, update matched to AdamW's size)."""
-    adamw_lr: float = 0.003
-    """Learning rate of token embeddings and norms."""
+    embedding_lr: float = 0.0003
+    """Learning rate of the token embeddings (AdamW): higher ones undo in tens of steps what tells texts apart."""
+    head_lr: float = 0.003
+    """Learning rate of the output head and the norms (AdamW)."""
     weight_decay: float = 0.01
     warmup_steps: int = 50
     decay_fraction: float = 0.4

@@ -8,6 +8,7 @@ the other passages are negatives of the same kind (GRIT paper, table 22).
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import math
 import random
@@ -76,15 +77,14 @@ def read_rows(path: Path, limit: int) -> Iterator[dict[str, Any]]:
     """
     with path.open("rb") as raw:
         stream = zstandard.ZstdDecompressor().stream_reader(raw) if path.suffix == ".zst" else raw
-        for number, line in enumerate(io.TextIOWrapper(stream, encoding="utf-8"), start=1):
-            if number > limit:
-                return
-            try:
-                row = json.loads(line)
-                assert isinstance(row, dict)
-            except (ValueError, AssertionError) as error:
-                raise ValueError(f"{path}, line {number}: expected a JSON object, found {line[:60]!r}") from error
-            yield row
+        with io.TextIOWrapper(stream, encoding="utf-8") as lines:
+            for number, line in enumerate(itertools.islice(lines, limit), start=1):
+                try:
+                    row = json.loads(line)
+                    assert isinstance(row, dict)
+                except (ValueError, AssertionError) as error:
+                    raise ValueError(f"{path}, line {number}: expected a JSON object, found {line[:60]!r}") from error
+                yield row
 
 
 def read_pairs(path: Path, limit: int) -> list[Pair]:

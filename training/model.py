@@ -17,7 +17,7 @@ from training.tokenizer import FrameTokenizer
 
 
 def new_model(shape: ModelShape, bos_id: int, eos_id: int, pad_id: int) -> PreTrainedModel:
-    """A Llama with random weights, tied embeddings and GRIT's keys in its config."""
+    """A Llama with random weights and GRIT's keys in its config."""
     config = LlamaConfig(
         vocab_size=shape.vocab_size,
         hidden_size=shape.hidden_size,
@@ -28,13 +28,21 @@ def new_model(shape: ModelShape, bos_id: int, eos_id: int, pad_id: int) -> PreTr
         head_dim=shape.hidden_size // shape.num_heads,
         max_position_embeddings=shape.context_length,
         rope_parameters={"rope_type": "default", "rope_theta": shape.rope_theta},
-        tie_word_embeddings=True,
+        # tied, the next-token loss pulls all token embeddings one way at first and the texts' with them
+        tie_word_embeddings=False,
         bos_token_id=bos_id,
         eos_token_id=eos_id,
         pad_token_id=pad_id,
     )
     config.grit = {"dimension": shape.hidden_size, "markers": "special"}
-    return LlamaForCausalLM(config)
+    model = LlamaForCausalLM(config)
+    with torch.no_grad():
+        # each block starts as the identity: random ones drown the token embeddings, all texts look alike, and
+        # the contrastive loss stays at chance for hundreds of steps
+        for layer in model.model.layers:
+            layer.self_attn.o_proj.weight.zero_()
+            layer.mlp.down_proj.weight.zero_()
+    return model
 
 
 @torch.no_grad()

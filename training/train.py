@@ -93,12 +93,18 @@ def train(config: TrainConfig) -> Path:
 
 def make_optimizers(model: PreTrainedModel, config: TrainConfig) -> list[torch.optim.Optimizer]:
     """Muon for the hidden matrices (about twice the progress per token of AdamW), AdamW for the rest."""
-    matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed_tokens" not in name]
-    rest = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed_tokens" in name]
+    embeddings = [model.get_input_embeddings().weight]
+    matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
+    apart = {id(p) for p in [*embeddings, *matrices]}
+    rest = [p for p in model.parameters() if id(p) not in apart]
     muon = torch.optim.Muon(
         matrices, lr=config.muon_lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
     )
-    adamw = torch.optim.AdamW(rest, lr=config.adamw_lr, betas=(0.9, 0.95), weight_decay=config.weight_decay)
+    adamw = torch.optim.AdamW(
+        [{"params": embeddings, "lr": config.embedding_lr}, {"params": rest, "lr": config.head_lr}],
+        betas=(0.9, 0.95),
+        weight_decay=config.weight_decay,
+    )
     for optimizer in (muon, adamw):
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]

@@ -1,0 +1,123 @@
+"""A run learns, is resumed on the same curve, and its folder converts to a GGUF that finds what it learned."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from training_data import write_data
+
+from converters.hf_to_gguf import convert
+from gritdesk.engine.embedder import Embedder
+from gritdesk.engine.llama import LlamaModel
+from gritdesk.grit_format import embedding_frame, encode
+from training import checkpoint
+from training.config import ModelShape, TrainConfig
+from training.evaluate import embed
+from training.model import hidden_states, load_model
+from training.tokenizer import FrameTokenizer
+from training.train import train
+
+
+def small_config(tmp_path: Path, **changes: object) -> TrainConfig:
+    data = tmp_path / "data"
+    config = TrainConfig(
+        data_dir=str(data if data.exists() else write_data(data)),
+        output_dir=str(tmp_path / "model"),
+        max_steps=40,
+        model=ModelShape(vocab_size=400, hidden_size=256, intermediate_size=256, num_layers=2, context_length=256),
+        pairs={"animals": 1.0},
+        chat={"animals": 1.0},
+        text={"animals": 1.0},
+        embedding_batch_size=8,
+        generation_tokens=200,
+        contrastive_temperature_start=0.06,
+        warmup_steps=5,
+        muon_lr=0.002,
+        embedding_lr=0.001,
+        log_every_steps=5,
+        save_every_steps=1000,
+        num_threads=1,
+    )
+    return dataclasses.replace(config, **changes)
+
+
+def losses_of(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in folder.with_name(folder.name + ".log.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(small_config(tmp_path_factory.mktemp("run")))
+
+
+def test_both_losses_fall_on_data_learned_by_heart(trained: Path) -> None:
+    log = losses_of(trained)
+    assert log[-1]["loss_emb"] < 0.3 * log[0]["loss_emb"]
+    assert log[-1]["loss_gen"] < 0.5 * log[0]["loss_gen"]
+
+
+def test_stopped_run_continues_on_the_same_curve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = train(small_config(tmp_path, max_steps=10, output_dir=str(tmp_path / "whole")))
+
+    def save_and_die(*arguments: object) -> None:
+        checkpoint.save(*arguments)  # type: ignore[arg-type]
+        raise KeyboardInterrupt
+
+    parts = small_config(tmp_path, max_steps=10, save_every_steps=5, output_dir=str(tmp_path / "parts"))
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("training.train.checkpoint", SimpleNamespace(**vars(checkpoint) | {"save": save_and_die}))
+        train(parts)
+    train(parts)
+
+    curves = [
+        [(row["step"], row["loss_emb"], row["loss_gen"]) for row in losses_of(folder)]
+        for folder in (whole, tmp_path / "parts")
+    ]
+    assert [step for step, _, _ in curves[0]] == [5, 10]
+    assert curves[0] == [
+        (step, pytest.approx(emb, abs=2e-3), pytest.approx(gen, abs=2e-3)) for step, emb, gen in curves[1]
+    ]
+
+
+def test_save_killed_between_its_renames_loses_nothing(trained: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(trained, folder.with_name("model.old"))
+    checkpoint.recover(folder)
+    assert checkpoint.load_state(folder) is not None
+
+
+def test_attention_of_the_trained_model_switches(trained: Path) -> None:
+    model, tokenizer = load_model(trained).eval(), FrameTokenizer.from_folder(trained)
+    ids = [encode(embedding_frame("", f"The otter met the {end}"), tokenizer, "special").ids for end in ("a", "b")]
+    assert ids[0][:-1] == ids[1][:-1]
+    with torch.no_grad():
+        for causal, changed in ((True, False), (False, True)):
+            first, second = (
+                hidden_states(model, torch.tensor([each]), torch.ones(1, len(each), dtype=torch.long), causal=causal)
+                for each in ids
+            )
+            assert bool((first[0, 0] - second[0, 0]).abs().max() > 1e-4) is changed
+
+
+@pytest.mark.parametrize("quantization_type", ["F32", "Q8_0"])
+def test_trained_folder_converts_to_a_gguf_with_the_same_embeddings(
+    trained: Path, tmp_path: Path, quantization_type: str
+) -> None:
+    out = tmp_path / "model.gguf"
+    convert(trained, out, quantization_type)
+    inputs = [("Find the answer", "Where does the heron live?"), ("", "The heron lives by the river."), ("", "Noon")]
+    tokenizer = FrameTokenizer.from_folder(trained)
+    with torch.no_grad():
+        expected = embed(load_model(trained).eval(), tokenizer, inputs)
+    with LlamaModel(out) as model:
+        found = Embedder(model).embed(inputs)
+    # the trainer computes in bfloat16
+    assert float((expected * found).sum(axis=1).min()) > 0.995
+    assert np.argmax(found[1:] @ found[0]) == 0

@@ -1,0 +1,32 @@
+"""A data folder in the forms the trainer reads, small enough to learn by heart."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+
+def write_data(folder: Path, num_rows: int = 12) -> Path:
+    """A data folder of the real form, small enough to learn by heart."""
+    animals = ["otter", "heron", "badger", "lynx", "stoat", "crane", "newt", "vole", "hare", "kite", "wren", "toad"]
+    pairs = [
+        {"query": ["Find the answer", f"Where does the {name} live?"], "pos": [["", f"The {name} lives by the river."]]}
+        | ({"neg": [["", f"The {name} sleeps at noon."]]} if number % 2 else {"neg": []})
+        for number, name in enumerate(animals[:num_rows])
+    ]
+    chats = [
+        {
+            "messages": [
+                {"role": "user", "content": f"Say {name}"},
+                {"role": "assistant", "content": f"{name} {name}"},
+                {"role": "user", "content": "Again"},
+                {"role": "assistant", "content": name},
+            ]
+        }
+        for name in animals[:num_rows]
+    ]
+    texts = [{"text": f"Once a {name} met another {name} at the water."} for name in animals[:num_rows]]
+    for kind, rows in (("pairs", pairs), ("chat", chats), ("text", texts)):
+        (folder / kind).mkdir(parents=True)
+        (folder / kind / "animals.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
