@@ -160,6 +160,8 @@ def replacing(out: Path) -> Iterator[tuple[Path, Path]]:
     """
     if out.is_dir():
         raise ValueError(f"{out} is a folder; name a file to write")
+    if out.exists() and not out.is_file():  # replacing /dev/null, as root may, harms the whole machine
+        raise ValueError(f"{out} is a device or a pipe; name a file to write")
     if not out.parent.is_dir():
         raise ValueError(f"the folder {out.parent} does not exist; make it first")
     try:

@@ -39,7 +39,7 @@ def _run_child(*job: Any, stdin: list[str] | None = None) -> Any:
     root = str(Path(converters.__file__).parents[1])
     path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(
-        [sys.executable, "-m", "converters.native", json.dumps(job)],
+        [sys.executable, "-P", "-m", "converters.native", json.dumps(job)],  # -P: no modules from the cwd
         input=json.dumps(stdin),
         capture_output=True,
         encoding="utf-8",

@@ -95,7 +95,9 @@ class Answerer:
     def _finish(
         self, question: str, text: str, hits: Sequence[Hit], timings: dict[str, float], stopped: bool
     ) -> Answer:
-        if text.startswith(prompting.REFUSAL.rstrip(".")):
-            return Answer(question, text, grounded=False, timings=timings, stopped=stopped)
-        citations = prompting.resolve_citations(text, hits) or prompting.attribute(text, hits)
-        return Answer(question, text, bool(citations), citations, timings, stopped)
+        refused = text.startswith(prompting.REFUSAL.rstrip("."))
+        citations = () if refused else prompting.resolve_citations(text, hits) or prompting.attribute(text, hits)
+        if citations and prompting.is_supported(text, citations, hits):
+            return Answer(question, text, True, citations, timings, stopped)
+        # a person is better served with a place to look than with words that nothing stands behind
+        return Answer(question, text, False, (), timings, stopped, prompting.closest(question, hits))

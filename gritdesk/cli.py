@@ -9,32 +9,72 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
     from gritdesk.desk import Desk
-    from gritdesk.records import Answer, Hit, IndexProgress, SearchMode
+    from gritdesk.records import Answer, Citation, Hit, IndexProgress, SearchMode
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON value and nothing else.")
 
 
+class _WrongUsage(click.UsageError):
+    """Wrong usage said in one line, where click would print its usage too."""
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        command = self.ctx.command_path if self.ctx else "gritdesk"
+        _say(f"{command}: {_shown(self.message).rstrip('.')}; see `{command} --help`")
+
+
+@contextmanager
+def _usage_in_one_line() -> Iterator[None]:
+    try:
+        yield
+    except click.UsageError as error:
+        raise _WrongUsage(error.format_message(), error.ctx) from error
+
+
 class _Commands(click.Group):
-    """Turns every failure a person can meet into one line on stderr and exit code 1."""
+    """Turns every failure a person can meet into one line on stderr: exit code 2 for wrong usage, otherwise 1."""
+
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        with _usage_in_one_line():
+            return super().make_context(*args, **extra)
 
     def invoke(self, context: click.Context) -> Any:
         from gritdesk.errors import GritDeskError
 
         try:
-            return super().invoke(context)
+            with _usage_in_one_line():
+                return super().invoke(context)
         except GritDeskError as error:
-            _say(f"gritdesk: {' '.join(str(error).split())}")
+            _say(f"gritdesk: {_shown(' '.join(str(error).split()))}")
             context.exit(1)
         except BrokenPipeError:
             sys.stderr.close()  # the reader of a pipe has gone: nothing is left to say, and nobody to say it to
             context.exit(1)
+        except OSError as error:  # standard output on a full disk
+            _say(f"gritdesk: {_shown(str(error))}")
+            context.exit(1)
+
+
+def _paths(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[Path, ...]:
+    """Arguments as paths; an empty one, of a script's unset variable, would mean the current folder."""
+    if "" in values:
+        raise click.BadParameter("it is empty; give a folder, `.` for this one", context, parameter)
+    return tuple(map(Path, values))
+
+
+def _text(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    """Words as Unicode, bytes of other encodings as replacement characters; an argument must say something."""
+    if isinstance(parameter, click.Argument) and not value.strip():
+        raise click.BadParameter("it is empty; give at least one word", context, parameter)
+    return value.encode(errors="surrogateescape").decode(errors="replace")
 
 
 @click.group(cls=_Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
@@ -60,7 +100,7 @@ def _run_tui() -> None:
 
 
 @main.command()
-@click.argument("folders", nargs=-1, type=click.Path(path_type=Path))
+@click.argument("folders", nargs=-1, callback=_paths)
 @_json_option
 def index(folders: tuple[Path, ...], as_json: bool) -> None:
     """Add FOLDERS to the index and bring it up to date; alone: the folders it has."""
@@ -103,7 +143,8 @@ def watch() -> None:
     stop = threading.Event()
     with _open_desk() as desk:
         desk.subscribe(_say)
-        _say("watching " + ", ".join(map(str, desk.folders)) + "; Ctrl+C ends it")
+        if desk.folders:
+            _say(f"watching {_shown(', '.join(map(str, desk.folders)))}; Ctrl+C ends it")
         try:
             desk.watch(_print_progress, stop)
         except KeyboardInterrupt:
@@ -111,7 +152,7 @@ def watch() -> None:
 
 
 @main.command()
-@click.argument("query")
+@click.argument("query", callback=_text)
 @click.option("-n", "num_hits", type=click.IntRange(1, 1000), default=10, show_default=True, help="Hits at most.")
 @click.option(
     "--mode",
@@ -123,32 +164,28 @@ def watch() -> None:
 @_json_option
 def search(query: str, num_hits: int, mode: SearchMode, as_json: bool) -> None:
     """Find the passages that fit QUERY; "quoted words" must stand in that order."""
-    if not query.strip():
-        raise click.UsageError("QUERY is empty: give at least one word")
     with _open_desk() as desk:
         hits = desk.search(query, num_hits, mode)
     if as_json:
         _print_json({"query": query, "mode": mode, "hits": [_hit_json(n, hit) for n, hit in enumerate(hits, start=1)]})
         return
     for n, hit in enumerate(hits, start=1):
-        heading = f"  {hit.chunk.heading}" if hit.chunk.heading else ""
+        heading = f"  {_shown(hit.chunk.heading)}" if hit.chunk.heading else ""
         click.secho(f"{n:>2}  {_place(hit)}", bold=True, nl=False)
         click.secho(heading, dim=True)
-        click.echo(f"    {_snippet(hit)}")
+        click.echo(f"    {_shown(_snippet(hit))}")
     if not hits:
         click.echo("nothing found")
 
 
 @main.command()
-@click.argument("question")
+@click.argument("question", callback=_text)
 @_json_option
 def ask(question: str, as_json: bool) -> None:
     """Answer QUESTION from the indexed files, with citations."""
     from gritdesk.errors import ModelError
     from gritdesk.records import AnswerFinished, AnswerRestarted, PieceGenerated
 
-    if not question.strip():
-        raise click.UsageError("QUESTION is empty: ask something")
     answer: Answer | None = None
     with _open_desk() as desk:
         for event in desk.ask(question):
@@ -159,7 +196,7 @@ def ask(question: str, as_json: bool) -> None:
                 if not as_json:
                     click.echo()
             elif isinstance(event, PieceGenerated) and not as_json:
-                click.echo(event.text, nl=False)
+                click.echo(_shown(event.text, keep="\n\t"), nl=False)
     if answer is None:
         raise ModelError("the engine ended without an answer; see `gritdesk doctor`")
     if as_json:
@@ -167,15 +204,17 @@ def ask(question: str, as_json: bool) -> None:
         return
     click.echo()
     for citation in answer.citations:
-        page = f" (page {citation.page})" if citation.page else ""
-        click.secho(f"[{citation.n}] {citation.path}:{citation.line_start}{page}", bold=True)
-        click.echo(f"    {' '.join(citation.quote.split())}")
+        _echo_citation(citation)
     if not answer.grounded:
-        click.secho("not supported by any indexed passage", dim=True)
+        click.secho("no passage supports this answer" + ("; the closest one:" if answer.closest else ""), dim=True)
+    if answer.closest:
+        _echo_citation(answer.closest)
 
 
 @main.command()
-@click.option("--instruction", default="", help="The task, as GRIT puts it before a query; none for passages.")
+@click.option(
+    "--instruction", default="", callback=_text, help="The task, as GRIT puts it before a query; none for passages."
+)
 @click.option("--model", "model", type=click.Path(), default=None, help="A GGUF, or a name of `gritdesk models`.")
 @_json_option
 def embed(instruction: str, model: str | None, as_json: bool) -> None:
@@ -195,7 +234,7 @@ def embed(instruction: str, model: str | None, as_json: bool) -> None:
             raise ConfigError(f"line {number} of standard input is empty; give one text a line")
     if not texts:
         return
-    with Desk.open(config) as desk:
+    with Desk(config) as desk:  # not `open`: it needs no index, and a damaged one is no hindrance
         for embedding in desk.embed(texts, instruction):
             click.echo(json.dumps([round(float(value), 7) for value in embedding]))
 
@@ -239,13 +278,13 @@ def status(as_json: bool) -> None:
         )
         return
     click.echo(f"index    {found.index_path} ({found.index_bytes / 1e6:.1f} MB)")
-    click.echo(f"folders  {', '.join(map(str, found.folders)) or 'none; add one with `gritdesk index FOLDER`'}")
+    click.echo(f"folders  {_shown(', '.join(map(str, found.folders))) or 'none; add one with `gritdesk index FOLDER`'}")
     click.echo(f"holds    {found.files} files, {found.chunks} passages; {found.pending} files wait to be read")
     click.echo(f"model    {found.model}")
     if found.failed:
         click.echo(f"not read {len(found.failed)} files:")
         for each in found.failed:
-            click.echo(f"  {each.path}: {each.reason}")
+            click.echo(f"  {_shown(f'{each.path}: {each.reason}')}")
 
 
 @main.command()
@@ -281,7 +320,9 @@ def doctor(as_json: bool) -> None:
         for each in checks:
             click.secho("ok     " if each.ok else "wrong  ", fg="green" if each.ok else "red", nl=False)
             click.echo(f"{each.name:<12} {each.found}")
-    if not all(each.ok for each in checks):
+    wrong = [each.name for each in checks if not each.ok]
+    if wrong:
+        _say(f"gritdesk: {len(wrong)} of {len(checks)} checks failed: {', '.join(wrong)}")
         sys.exit(1)
 
 
@@ -296,12 +337,18 @@ def _open_desk() -> Desk:
 
 
 def _place(hit: Hit) -> str:
-    return f"{hit.path}:{hit.chunk.line_start}" + (f" (page {hit.chunk.page})" if hit.chunk.page else "")
+    return f"{_shown(str(hit.path))}:{hit.chunk.line_start}" + (f" (page {hit.chunk.page})" if hit.chunk.page else "")
 
 
 def _snippet(hit: Hit, width: int = 200) -> str:
     text = " ".join(hit.chunk.text.split())
     return text if len(text) <= width else text[:width].rsplit(" ", 1)[0] + " …"
+
+
+def _echo_citation(citation: Citation) -> None:
+    page = f" (page {citation.page})" if citation.page else ""
+    click.secho(_shown(f"[{citation.n}] {citation.path}:{citation.line_start}{page}"), bold=True)
+    click.echo(f"    {_shown(' '.join(citation.quote.split()))}")
 
 
 def _hit_json(rank: int, hit: Hit) -> dict[str, Any]:
@@ -337,6 +384,13 @@ def _answer_json(answer: Answer) -> dict[str, Any]:
     }
 
 
+def _shown(text: str, keep: str = "") -> str:
+    """Text for one line of a terminal: what would steer it, end the line or not be encoded becomes an escape."""
+    encoding = sys.stdout.encoding if sys.stdout else "utf-8"
+    plain = "".join(each if each.isprintable() or each in keep else ascii(each)[1:-1] for each in text)
+    return plain.encode(encoding, "backslashreplace").decode(encoding)
+
+
 def _print_json(value: Any) -> None:
     # names of files may hold bytes that are no UTF-8; escaped they survive any pipe
     click.echo(json.dumps(value, ensure_ascii=True))
@@ -351,7 +405,7 @@ def _print_progress(progress: IndexProgress) -> None:
     if progress.note:
         _say(progress.note)
     if sys.stderr.isatty():
-        name = progress.current.name if progress.current else ""
+        name = _shown(progress.current.name) if progress.current else ""
         line = f"{progress.files_done} of {progress.files_total} files  {name}"
         click.echo(f"\r\x1b[K{line[:78]}", nl=False, err=True)
 

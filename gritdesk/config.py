@@ -7,6 +7,7 @@ application data. It holds config.toml, index.sqlite, models/ and logs/.
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import tomllib
 from dataclasses import dataclass, field
@@ -95,6 +96,21 @@ class Config:
         return self.home / "logs"
 
 
+_LEAST = {
+    "engine.n_threads": 0,
+    "engine.n_ctx": 16,
+    "engine.batch_tokens": 16,
+    "index.chunk_tokens": 16,
+    "index.max_file_mb": 1,
+    "search.keyword_weight": 0,
+    "search.semantic_weight": 0,
+    "search.rrf_k": 0,
+    "search.num_passages": 1,
+    "answer.max_tokens": 1,
+    "answer.temperature": 0,
+}
+"""The smallest number that makes sense; what a number is too large for, the engine knows."""
+
 _SECTIONS = {"engine": EngineConfig, "index": IndexConfig, "search": SearchConfig, "answer": AnswerConfig}
 
 
@@ -102,7 +118,7 @@ def home_dir() -> Path:
     """The folder of all state; not created here."""
     set_home = os.environ.get("GRITDESK_HOME")
     if set_home:
-        return Path(set_home).expanduser().absolute()
+        return _expanded(Path(set_home)).absolute()
     from platformdirs import user_data_path  # 10 ms that a set GRITDESK_HOME does not pay
 
     return user_data_path("gritdesk", appauthor=False)
@@ -117,29 +133,44 @@ def load_config(home: Path | None = None) -> Config:
     path = home / "config.toml"
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # of a home that is no folder, whoever writes there speaks
         return Config(home)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"cannot read {path}: {error}; mend it or move it away to use the defaults") from error
-    sections = {name: _read_section(path, name, section) for name, section in values.items()}
-    return Config(home, **sections)
+    config = Config(home, **{name: _read_section(path, name, section) for name, section in values.items()})
+    if config.index.chunk_tokens > config.engine.batch_tokens:
+        raise ConfigError(
+            f"{path}: index.chunk_tokens ({config.index.chunk_tokens}) must be at most engine.batch_tokens "
+            f"({config.engine.batch_tokens}), or the ends of passages are not embedded"
+        )
+    folders = tuple(str(_full_path(path, folder)) for folder in config.index.folders)
+    return dataclasses.replace(config, index=dataclasses.replace(config.index, folders=folders))
 
 
 def add_folder(config: Config, folder: Path) -> Config:
-    """Write one more folder into config.toml, keeping what a person wrote there; no-op if a listed one holds it."""
+    """Write one more folder into config.toml, keeping what a person wrote there; no-op if a listed one holds it.
+
+    Raises: ConfigError if config.toml cannot be written.
+    """
     folder = folder.absolute()
     if any(folder == known or known in folder.parents for known in map(Path, config.index.folders)):
         return config
     import tomlkit
     import tomlkit.items
 
-    document = tomlkit.parse(config.path.read_text(encoding="utf-8")) if config.path.exists() else tomlkit.document()
-    section = document.setdefault("index", tomlkit.table())
-    section["folders"] = [*config.index.folders, str(folder)]
-    config.home.mkdir(parents=True, exist_ok=True)
-    beside = config.path.with_suffix(".toml.new")
-    beside.write_text(tomlkit.dumps(document), encoding="utf-8")
-    beside.replace(config.path)
+    try:
+        text = config.path.read_text(encoding="utf-8") if config.path.exists() else ""
+        document = tomlkit.parse(text)
+        section = document.setdefault("index", tomlkit.table())
+        section["folders"] = [*config.index.folders, str(folder)]
+        config.home.mkdir(parents=True, exist_ok=True)
+        beside = config.path.with_suffix(".toml.new")
+        beside.write_text(tomlkit.dumps(document), encoding="utf-8")
+        beside.replace(config.path)
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"the name of {folder} is not valid Unicode, as config.toml needs it; rename it") from error
+    except OSError as error:
+        raise ConfigError(f"cannot write {config.path}: {error.strerror}; check that you may write there") from error
     index = dataclasses.replace(config.index, folders=(*config.index.folders, str(folder)))
     return dataclasses.replace(config, index=index)
 
@@ -153,7 +184,7 @@ def _read_section(path: Path, name: str, values: Any) -> Any:
     for key, value in values.items():
         if key not in known:
             raise ConfigError(f"{path}: unknown key {name}.{key}; known are {', '.join(known)}")
-        read[key] = _converted(path, f"{name}.{key}", value, known[key].default)
+        read[key] = _in_range(path, f"{name}.{key}", _converted(path, f"{name}.{key}", value, known[key].default))
     return section(**read)
 
 
@@ -166,3 +197,26 @@ def _converted(path: Path, key: str, value: Any, default: Any) -> Any:
         return value
     wanted = "a list of strings" if isinstance(default, tuple) else type(default).__name__
     raise ConfigError(f"{path}: {key} must be {wanted}, found {value!r}")
+
+
+def _in_range(path: Path, key: str, value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{path}: {key} must be a finite number, found {value}")
+    if key in _LEAST and value < _LEAST[key]:
+        raise ConfigError(f"{path}: {key} must be {_LEAST[key]} or more, found {value}")
+    return value
+
+
+def _full_path(path: Path, folder: str) -> Path:
+    """A folder of the configuration: relative, it would be another one wherever the program is started."""
+    expanded = _expanded(Path(folder))
+    if not expanded.is_absolute():
+        raise ConfigError(f"{path}: index.folders must be full paths, found {folder!r}")
+    return expanded
+
+
+def _expanded(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise ConfigError(f"{path}: the home folder it begins with is not known; write the full path") from error

@@ -6,6 +6,7 @@ engine is started by the first call that needs it, so that a search by words nev
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from gritdesk.config import Config, add_folder
-from gritdesk.errors import ConfigError, ModelError, StoreBusy
+from gritdesk.errors import ConfigError, ModelError, StoreBusy, StoreError
 from gritdesk.records import (
     AnswerEvent,
     EmbeddingInput,
@@ -80,13 +81,17 @@ class Desk:
         Raises: ConfigError for a folder that is not there; StoreBusy if another process is indexing;
             ModelError if the engine cannot embed.
         """
-        for folder in folders:
-            self.add_folder(folder)
+        wanted = [_existing_folder(folder) for folder in folders]
         with self._indexer() as indexer:
+            for folder in wanted:
+                self.config = add_folder(self.config, folder)
+            # another model forgets all embeddings: then every folder is read, not only the new ones
+            is_full = not wanted or self._store().fingerprint not in (None, self.fingerprint)
             return indexer.run(
-                [folder.absolute() for folder in folders] or self.folders,
+                self.folders if is_full else wanted,
                 on_progress or (lambda progress: None),
                 is_stopped or (lambda: False),
+                forget_others=is_full,
             )
 
     def watch(self, on_progress: Callable[[IndexProgress], None], stop: threading.Event) -> None:
@@ -102,19 +107,19 @@ class Desk:
             raise ConfigError("no folder is indexed yet; add one with `gritdesk index FOLDER`")
         with self._indexer() as indexer:
             while not stop.is_set():
-                indexer.run(self.folders, on_progress, stop.is_set)
-                swept_at = time.monotonic()
+                swept_at: float | None = None
                 for changed_paths in watcher.watch(self.folders, stop, on_notice=self._notify, timeout_s=SWEEP_EVERY_S):
-                    if changed_paths:
+                    if swept_at is None:
+                        indexer.run(self.folders, on_progress, stop.is_set, forget_others=True)
+                        swept_at = time.monotonic()
+                    elif changed_paths:
                         indexer.update(changed_paths, on_progress, stop.is_set)
                     if time.monotonic() - swept_at > SWEEP_EVERY_S:
                         break
 
     def add_folder(self, folder: Path) -> None:
         """Keep one more folder in the index; it is read by the next `index` or `watch`."""
-        if not folder.is_dir():
-            raise ConfigError(f"no such folder: {folder}; give a folder that exists")
-        self.config = add_folder(self.config, folder)
+        self.config = add_folder(self.config, _existing_folder(folder))
 
     def search(self, query: str, n: int = 10, mode: SearchMode = "hybrid") -> list[Hit]:
         """The `n` best chunks, best first; by words alone the engine is not started.
@@ -153,6 +158,10 @@ class Desk:
         from gritdesk.indexer import count_pending
         from gritdesk.models import find_model
 
+        try:
+            model = str(find_model(self.config))
+        except ModelError as error:  # what the index holds can be told all the same
+            model = str(error)
         store = self._store()
         files, chunks, text_bytes = store.counts()
         return Status(
@@ -161,7 +170,7 @@ class Desk:
             pending=count_pending(store, self.folders, self.config.index),
             failed=tuple(store.failures()),
             folders=tuple(self.folders),
-            model=str(find_model(self.config)),
+            model=model,
             fingerprint=store.fingerprint or "",
             index_path=self.config.index_path,
             index_bytes=sum(each.stat().st_size for each in self.config.home.glob("index.sqlite*") if each.is_file()),
@@ -203,8 +212,7 @@ class Desk:
     def engine(self) -> EngineHost:
         """The engine's process; started by its first request."""
         with self._lock:
-            if self._closed:
-                raise ModelError("gritdesk is closing; the engine is not started again")
+            self._check_open()
             if self._engine is None:
                 from gritdesk.engine.host import EngineHost
                 from gritdesk.models import find_model
@@ -237,6 +245,7 @@ class Desk:
     def _store(self) -> Store:
         store: Store | None = getattr(self._local, "store", None)
         if store is None:
+            self._check_open()
             store = self._local.store = Store(self.config.index_path)
             with self._lock:
                 self._stores.append(store)
@@ -254,11 +263,15 @@ class Desk:
             lock.acquire(timeout=0)
         except Timeout:
             raise StoreBusy(f"another gritdesk is indexing {self.config.home}; wait for it, or close it") from None
+        except OSError as error:
+            raise StoreError(f"cannot lock {self.config.lock_path}: {error.strerror}; may you write there?") from error
         try:
+            if self._store().fingerprint not in (None, self.fingerprint):
+                self.engine().info()  # before the old embeddings are forgotten: is the other model any good?
             yield Indexer(
                 self._store(),
                 self._embed_passages,
-                lambda texts: self.engine().count_tokens(texts),
+                self._count_tokens,
                 self._read,
                 self.fingerprint,
                 self.config.index,
@@ -267,6 +280,7 @@ class Desk:
             lock.release()
 
     def _read(self, path: Path) -> Any:
+        self._check_open()
         if self._reader is None:
             from gritdesk.extract.worker import Reader
 
@@ -280,9 +294,28 @@ class Desk:
         embedding: NDArray[np.float32] = self.engine().embed([query_input(question)], priority=Priority.QUERY)[0]
         return embedding
 
+    def _count_tokens(self, texts: Sequence[str]) -> list[int]:
+        from gritdesk.engine.host import Priority
+
+        return self.engine().count_tokens(texts, priority=Priority.INDEXING)
+
     def _embed_passages(self, inputs: Sequence[EmbeddingInput]) -> NDArray[np.float32]:
         return self.engine().embed(inputs)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ModelError("gritdesk is closing; nothing is started again")
 
     def _notify(self, notice: str) -> None:
         for listener in self._listeners:
             listener(notice)
+
+
+def _existing_folder(folder: Path) -> Path:
+    """The full path of a folder, the same however it was written: `../notes` is not a second folder."""
+    if not folder.is_dir():
+        what = "a file" if folder.exists() else "not there"
+        raise ConfigError(f"{folder} is {what}; give a folder that exists")
+    plain = Path(os.path.abspath(folder))
+    # a link followed by `..` leads elsewhere than its name says
+    return plain if plain.exists() and plain.samefile(folder) else folder.resolve()

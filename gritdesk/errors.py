@@ -3,8 +3,10 @@
     GritDeskError            caught once, at the front end: one line on stderr, or one notification
     ├── ConfigError          config.toml or an option is wrong
     ├── ExtractError         a file cannot be turned into text
-    ├── ModelError           a GGUF cannot be loaded or used, or the engine gave up on a request
-    │   └── ContextOverflow  a text does not fit the model's context
+    │   └── ReaderClosed     gritdesk is closing; the file is not to blame
+    ├── ModelError           a GGUF cannot be loaded or used
+    │   └── RequestRefused   the engine cannot serve one request; others are not affected
+    │       └── ContextOverflow  a text does not fit the model's context
     └── StoreError           the index cannot be opened, read or written
         ├── StoreBusy        another process is indexing
         └── FingerprintMismatch  the index was made by another model or other settings
@@ -26,11 +28,19 @@ class ExtractError(GritDeskError):
     """A file cannot be turned into text; the message is the reason shown in the library."""
 
 
+class ReaderClosed(ExtractError):
+    """The reader was closed before or while it read a file, which is not to blame."""
+
+
 class ModelError(GritDeskError):
     """A model file or the engine that runs it failed."""
 
 
-class ContextOverflow(ModelError):
+class RequestRefused(ModelError):
+    """The engine cannot serve this one request, of whose text it died or which has no embedding; it goes on."""
+
+
+class ContextOverflow(RequestRefused):
     """A prompt or text is longer than the context it must fit."""
 
 

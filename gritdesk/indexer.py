@@ -6,8 +6,8 @@ What is not done twice:
 So additions come first, then deletions, then embeddings that nothing uses any more.
 
 What is not lost: every file is one transaction, so a run that ends anywhere is continued by the next one. A file
-that fails is listed with its reason and read again when it changes. A folder that cannot be read, or is not there,
-keeps its rows.
+that fails, be it in the reader or in the engine, is listed with its reason and tried again when it changes or is
+touched. A folder that cannot be read, or is not there, keeps its rows.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from gritdesk.chunking import split
 from gritdesk.config import IndexConfig
-from gritdesk.errors import ExtractError, GritDeskError
+from gritdesk.errors import ExtractError, GritDeskError, ReaderClosed, RequestRefused
 from gritdesk.grit_format import passage_input
 from gritdesk.records import Document, EmbeddingInput, FailedFile, IndexProgress, IndexReport
 from gritdesk.store import FileState, Store
@@ -40,7 +40,7 @@ class Indexer:
     """Keeps the store up with folders; the only writer of its store while it lives.
 
     Args:
-        embed: float32[num, dimension], one row per input.
+        embed: float32[num, dimension], one row per input; raises RequestRefused for a text that it cannot take.
         read: raises ExtractError for a file that cannot be turned into text.
         fingerprint: names the vector space of `embed`; embeddings of another one are forgotten.
     """
@@ -67,14 +67,21 @@ class Indexer:
         folders: Sequence[Path],
         on_progress: Callable[[IndexProgress], None] = lambda progress: None,
         is_stopped: Callable[[], bool] = lambda: False,
+        *,
+        forget_others: bool = False,
     ) -> IndexReport:
         """Bring the index up to date with all files of the folders.
 
-        Raises: ModelError or StoreError where no file is at fault; what was indexed until then stays.
+        Args:
+            forget_others: also forget, before all else, whatever lies under none of the folders.
+        Raises: ModelError, StoreError or ReaderClosed where no file is at fault; what was indexed until then stays.
         """
         tally = _Tally(on_progress, is_stopped)
         self._forget_other_embeddings(tally)
-        files, unreadable = _walk(folders)
+        if forget_others:
+            within = set(folders)
+            self._delete([path for path in self._states if not _is_within(path, within)], tally)
+        files, unreadable = _walk(folders, self._store)
         self._bring_up(files, folders, unreadable, tally)
         if not tally.was_stopped:  # files that were not reached may still use what seems orphaned now
             self._store.prune()
@@ -91,7 +98,7 @@ class Indexer:
         self._forget_other_embeddings(tally)
         changed_paths = set(paths)
         gone = {path for path in changed_paths if not os.path.lexists(path)}
-        files, unreadable = _walk([path for path in changed_paths - gone if not path.is_symlink()])
+        files, unreadable = _walk([path for path in changed_paths - gone if not path.is_symlink()], self._store)
         self._bring_up(files, sorted(changed_paths), unreadable, tally)
         return tally.report()
 
@@ -133,15 +140,17 @@ class Indexer:
             tally.files_unchanged += 1
             return
         state = FileState(file_stat.st_size, file_stat.st_mtime_ns, _content_hash(path, file_stat, self._config))
-        if known is not None and state.content_hash and state.content_hash == known.content_hash:
+        if _is_same_content(known, state):
             self._store.touch(path, state)
-            self._states[path] = replace(known, size_bytes=state.size_bytes, mtime_ns=state.mtime_ns)
+            self._states[path] = state
             tally.files_unchanged += 1
             return
         try:
             self._write(path, state, tally)
             self._states[path] = state
-        except ExtractError as error:
+        except ReaderClosed:
+            raise
+        except (ExtractError, RequestRefused) as error:
             self._record_failure(path, state, str(error), tally)
         except (GritDeskError, _Stopped):
             raise
@@ -188,12 +197,13 @@ class Indexer:
         gone = [
             path
             for path in self._states
-            if path not in present
-            and not within.isdisjoint([path, *path.parents])
-            and kept.isdisjoint([path, *path.parents])
+            if path not in present and _is_within(path, within) and not _is_within(path, kept)
         ]
-        self._store.delete_documents(gone)
-        for path in gone:
+        self._delete(gone, tally)
+
+    def _delete(self, paths: Sequence[Path], tally: _Tally) -> None:
+        self._store.delete_documents(paths)
+        for path in paths:
             tally.files_deleted += self._states.pop(path).state == "indexed"
 
     @property
@@ -212,7 +222,7 @@ class Indexer:
 def count_pending(store: Store, folders: Sequence[Path], config: IndexConfig) -> int:
     """Number of files whose present content is not in the index."""
     known = store.files()
-    files, _ = _walk(folders)
+    files, _ = _walk(folders, store)
     return sum(not _is_same(known.get(path), file_stat) for path, file_stat in files.items())
 
 
@@ -258,7 +268,7 @@ class _Tally:
         )
 
 
-def _walk(folders: Iterable[Path]) -> tuple[dict[Path, os.stat_result], dict[Path, str]]:
+def _walk(folders: Iterable[Path], store: Store) -> tuple[dict[Path, os.stat_result], dict[Path, str]]:
     """All documents of the folders, and the folders that could not be listed with the reason."""
     files: dict[Path, os.stat_result] = {}
     unreadable: dict[Path, str] = {}
@@ -266,11 +276,34 @@ def _walk(folders: Iterable[Path]) -> tuple[dict[Path, os.stat_result], dict[Pat
         walk = Walk(folder)
         files.update(walk.files())
         unreadable.update(walk.unreadable)
+    if isinstance(store.path, Path):
+        files = {path: found for path, found in files.items() if not _is_own(path, store.path.parent)}
     return files, unreadable
+
+
+def _is_own(path: Path, home: Path) -> bool:
+    """Whether gritdesk itself writes the file: a log that is indexed would change with every run, without end."""
+    if not path.is_relative_to(home):
+        return False
+    name = path.relative_to(home).parts[0]
+    return name in ("logs", "models", "index.lock") or name.startswith(
+        ("index.sqlite", "config.toml", "model_identities.json")
+    )
 
 
 def _is_same(known: FileState | None, file_stat: os.stat_result) -> bool:
     return known is not None and (known.size_bytes, known.mtime_ns) == (file_stat.st_size, file_stat.st_mtime_ns)
+
+
+def _is_same_content(known: FileState | None, state: FileState) -> bool:
+    """Whether the rows stand for this content; a file that failed is tried again: it may have been the machine."""
+    if known is None or known.state == "failed" or not known.content_hash:
+        return False
+    return known.content_hash == state.content_hash
+
+
+def _is_within(path: Path, folders: set[Path]) -> bool:
+    return not folders.isdisjoint([path, *path.parents])
 
 
 def _could_not_be_opened(known: FileState | None) -> bool:

@@ -81,7 +81,7 @@ def migrate(connection: apsw.Connection, steps: Sequence[str] = MIGRATIONS) -> N
     Raises: StoreError if the file belongs to another program or to a newer gritdesk.
     """
     name = connection.filename or "the index"
-    while (version := _version(connection, name, len(steps))) < len(steps):
+    while (version := _version_at_once(connection, name, len(steps))) < len(steps):
         connection.execute("BEGIN IMMEDIATE")
         try:
             if _version(connection, name, len(steps)) == version:  # otherwise another process was faster
@@ -92,6 +92,15 @@ def migrate(connection: apsw.Connection, steps: Sequence[str] = MIGRATIONS) -> N
         except BaseException:
             connection.execute("ROLLBACK")
             raise
+
+
+def _version_at_once(connection: apsw.Connection, name: str, newest: int) -> int:
+    """`_version` of one moment: between its reads another process may be making the file."""
+    connection.execute("BEGIN")
+    try:
+        return _version(connection, name, newest)
+    finally:
+        connection.execute("COMMIT")
 
 
 def _version(connection: apsw.Connection, name: str, newest: int) -> int:

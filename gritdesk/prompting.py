@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 from gritdesk.errors import ContextOverflow
 from gritdesk.records import Chunk, Citation, Hit, Prompt, Turn
@@ -20,7 +21,13 @@ REFUSAL = "The documents do not say."
 """What the default model was trained to say when its passages hold no answer."""
 
 _CITATION = re.compile(r"\[(\d{1,2})\]")
-_SENTENCE = re.compile(r"[^.!?\n]*(?:[.!?](?!\s)[^.!?\n]*)*[.!?]?\s*")
+_SENTENCE_BREAK = re.compile(
+    r"""(?<=[.!?…])(?<!\b[A-Z]\.)(?<!\b[DM]r\.)(?<!\b(?:Ms|St|No)\.)(?<!\bMrs\.)["'”’)\]]*\s+(?=[^a-z\s])"""
+    r"""|(?<=[。！？])|\n[ \t]*\n"""
+    r"""|\n(?=[ \t]*(?:[-*+•|#]|\d{1,3}[.)]))"""  # a list item, table row or heading
+    r"""|^#[^\n]*\n""",  # a heading is a stretch of its own
+    re.MULTILINE,
+)
 _WORD = re.compile(r"\w+")
 
 
@@ -86,24 +93,49 @@ def attribute(answer: str, hits: Sequence[Hit], min_share: float = 0.7) -> tuple
     return (_cite(best + 1, hits[best], answer),)
 
 
+def is_supported(answer: str, citations: Sequence[Citation], hits: Sequence[Hit], min_share: float = 0.5) -> bool:
+    """Whether the cited passages hold at least `min_share` of the answer's words: a floor against made-up text."""
+    cited = " ".join(hits[citation.n - 1].chunk.text for citation in citations)
+    return _shared_words(_CITATION.sub(" ", answer), cited) >= min_share
+
+
+def closest(question: str, hits: Sequence[Hit]) -> Citation:
+    """The sentence of the best passage that shares most words with the question: a place to look, not an answer."""
+    return _cite(1, hits[0], question)
+
+
 def _cite(n: int, hit: Hit, claim: str) -> Citation:
     chunk = hit.chunk
     start, end = best_sentence(claim, chunk.text)
-    first = min(chunk.line_start + chunk.text.count("\n", 0, start), chunk.line_end)
-    last = min(first + chunk.text.count("\n", start, end), chunk.line_end)
-    return Citation(n, hit.path, first, last, chunk.text[start:end], chunk.page, chunk.heading)
+    quote = chunk.text[start:end]
+    first, last = chunk.line_start, chunk.line_end
+    if chunk.text.count("\n") == last - first:  # otherwise lines of the text are not lines of the source: HTML
+        first += chunk.text.count("\n", 0, start)
+        last = first + quote.count("\n")
+    return Citation(n, hit.path, first, last, quote, chunk.page, chunk.heading)
 
 
 def best_sentence(claim: str, text: str) -> tuple[int, int]:
     """Span of the sentence of `text` that shares most words with the claim; the whole text if none shares any."""
-    spans = [(m.start(), m.start() + len(m.group().rstrip())) for m in _SENTENCE.finditer(text) if m.group().strip()]
     wanted = set(_words(claim))
     # of sentences that share as many words the shorter says it more plainly
-    scored = [(len(wanted & set(_words(text[a:b]))), a - b, a, b) for a, b in spans]
+    scored = [(len(wanted & set(_words(text[start:end]))), start - end, start, end) for start, end in _sentences(text)]
     if not scored or max(scored)[0] == 0:
         return 0, len(text)
     _, _, start, end = max(scored)
-    return start + len(text[start:end]) - len(text[start:end].lstrip()), end
+    return start, end
+
+
+def _sentences(text: str) -> list[tuple[int, int]]:
+    """Spans without the white space around them; a sentence may go over lines, a heading or list item is one."""
+    borders = [0, *(border for match in _SENTENCE_BREAK.finditer(text) for border in match.span()), len(text)]
+    spans = []
+    for start, end in pairwise(borders):
+        stripped = text[start:end].strip()
+        if stripped:
+            first = start + text[start:end].index(stripped)
+            spans.append((first, first + len(stripped)))
+    return spans
 
 
 def _sentence_before(answer: str, position: int) -> str:
@@ -122,5 +154,6 @@ def _words(text: str) -> list[str]:
 def _halved(hit: Hit) -> Hit:
     chunk: Chunk = hit.chunk
     text = chunk.text[: len(chunk.text) // 2]
-    lines = chunk.line_start + text.count("\n")
-    return replace(hit, chunk=replace(chunk, text=text, char_end=chunk.char_start + len(text), line_end=lines))
+    is_same = chunk.text.count("\n") == chunk.line_end - chunk.line_start
+    last = chunk.line_start + text.count("\n") if is_same else chunk.line_end
+    return replace(hit, chunk=replace(chunk, text=text, char_end=chunk.char_start + len(text), line_end=last))

@@ -119,12 +119,15 @@ class Answer:
     question: str
     text: str
     grounded: bool
-    """False when the answer came from no evidence, or says that the documents hold none."""
+    """True when cited passages hold the answer's words; False also when it says that the documents hold none."""
     citations: tuple[Citation, ...] = ()
+    """What the answer was taken from; none if it is not grounded."""
     timings: Mapping[str, float] = field(default_factory=dict)
-    """Seconds by stage: retrieve_s, first_piece_s, total_s; and num_prompt_tokens, num_pieces."""
+    """Seconds by stage: retrieve_s, first_piece_s, total_s; and num_pieces."""
     stopped: bool = False
     """True when the person stopped it; the text is what had come until then."""
+    closest: Citation | None = None
+    """Of an answer that is not grounded, the place to look instead."""
 
 
 @dataclass(frozen=True)
@@ -200,6 +203,7 @@ class Status:
     failed: tuple[FailedFile, ...]
     folders: tuple[Path, ...]
     model: str
+    """Path of the model file; where there is none, the sentence that says so."""
     fingerprint: str
     index_path: Path
     index_bytes: int

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from gritdesk.config import SearchConfig
 from gritdesk.records import Hit, SearchMode
-from gritdesk.store import Store
+from gritdesk.store import Store, quoted_parts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,14 +33,17 @@ class Retriever:
         self._config = config
 
     def search(self, query: str, n: int = 10, mode: SearchMode = "hybrid") -> list[Hit]:
-        """The `n` best chunks, best first, each text once; by words alone while the index has no embeddings."""
+        """The `n` best chunks, best first, each text once; by words alone while the index has no embeddings.
+
+        "Quoted parts" of the query stand in every hit; a search by meaning finds such among the nearest chunks.
+        """
         if n < 1 or not query.strip():
             return []
         depth = max(_MIN_DEPTH, 5 * n)
         in_order = {} if mode == "semantic" else self._in_order(query, depth)
         by_words = [] if mode == "semantic" else _each_once([*self._store.keyword(query, depth), *in_order.values()])
         by_meaning = [] if mode == "keyword" else self._by_meaning(query, depth)
-        fused = self._fuse(by_words, by_meaning)
+        fused = self._bound(self._fuse(by_words, by_meaning), quoted_parts(query))
         ranked = [_raised(hit, query) if hit.chunk_id in in_order else hit for hit in fused]
         ranked.sort(key=lambda hit: -hit.score)
         return _each_text_once(ranked)[:n]
@@ -49,6 +51,15 @@ class Retriever:
     def _in_order(self, query: str, depth: int) -> dict[int, Hit]:
         """By chunk id, the hits that hold a phrase of the query: its words in their order."""
         return {hit.chunk_id: hit for phrase in _phrases(query) for hit in self._store.phrase(phrase, depth)}
+
+    def _bound(self, hits: list[Hit], parts: Sequence[str]) -> list[Hit]:
+        """The hits that hold every quoted part as words in order; if none does, those that hold it letter by letter."""
+        if not parts:
+            return hits
+        holding = self._store.holding(parts, [hit.chunk_id for hit in hits])
+        return [hit for hit in hits if hit.chunk_id in holding] or [
+            hit for hit in hits if all(_plain(part) in _plain(hit.chunk.text) for part in parts)
+        ]
 
     def _by_meaning(self, query: str, depth: int) -> list[Hit]:
         if self._store.fingerprint is None:
@@ -76,8 +87,7 @@ class Retriever:
 
 def _phrases(query: str) -> list[str]:
     """The quoted parts of a query, or all of it if it has two words or more."""
-    quoted = [part for part in re.findall(r'"([^"]+)"', query) if part.strip()]
-    return quoted or ([query.replace('"', " ")] if len(query.split()) > 1 else [])
+    return quoted_parts(query) or ([query.replace('"', " ")] if len(query.split()) > 1 else [])
 
 
 def _raised(hit: Hit, query: str) -> Hit:

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 import os
 import re
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -35,6 +37,10 @@ _BUSY_MS = 10_000
 _MAX_NEIGHBOURS = 4096  # vec0's own limit
 _MAX_ANY_WORDS = 12
 """Words that are OR-ed at most: ranking every row that holds any word is what a search by words costs."""
+_MAX_LITERAL_BYTES = 4000
+"""Longest text that is looked for letter by letter; SQLite itself refuses a pattern of 50,000 bytes."""
+_CLOSE_S = 5.0
+"""How long `close` waits for another thread to notice its interrupt."""
 
 _STOP_WORDS = frozenset(
     """a about an and are as at be been but by can could did do does for from had has have how i if in into is it its
@@ -95,7 +101,18 @@ class Store:
         connection.enable_load_extension(False)
 
     def close(self) -> None:
-        self._connection.close()
+        """Close the index, from whatever thread: a call under way in another one fails. Never raises."""
+        give_up_at = time.monotonic() + _CLOSE_S
+        with suppress(apsw.Error):
+            while True:
+                try:
+                    self._connection.close()
+                    return
+                except apsw.ThreadingViolationError:
+                    if time.monotonic() > give_up_at:
+                        return
+                self._connection.interrupt()  # not sooner: closing would not move the log into the index any more
+                time.sleep(0.005)
 
     def __enter__(self) -> Store:
         return self
@@ -136,13 +153,16 @@ class Store:
             )
 
     def clear_embeddings(self) -> None:
-        """Forget all embeddings and what made them; every indexed file counts as changed, words stay searchable."""
+        """Forget all embeddings and what made them; every file counts as changed, words stay searchable.
+
+        Failed files as well: it may have been the other model that could not take them.
+        """
         with self._transaction():
             self._run("UPDATE chunk SET embedding_id = NULL")
             self._run("DELETE FROM embedding")
             self._run("DROP TABLE IF EXISTS vector")
             self._run("DELETE FROM setting WHERE key IN ('fingerprint', 'dimension')")
-            self._run("UPDATE document SET size_bytes = -1, content_hash = '' WHERE state = 'indexed'")
+            self._run("UPDATE document SET size_bytes = -1, content_hash = ''")
 
     # ------------------------------------------------------------ files
 
@@ -274,6 +294,14 @@ class Store:
             return []
         return _keyword_ranked(self._matching(_quoted(text), limit))
 
+    def holding(self, phrases: Sequence[str], chunk_ids: Sequence[int]) -> set[int]:
+        """Those of the chunks that hold the words of every phrase (at least one) in its order."""
+        rows = self._run(
+            "SELECT rowid FROM word WHERE word MATCH ? AND rowid IN (SELECT value FROM json_each(?))",
+            (_all_of(phrases), json.dumps(list(chunk_ids))),
+        )
+        return {chunk_id for (chunk_id,) in rows}
+
     def nearest(self, embedding: NDArray[np.float32], limit: int) -> list[Hit]:
         """Chunks whose embedding is nearest by cosine distance, nearest first; [] while there are no embeddings.
 
@@ -309,7 +337,7 @@ class Store:
 
     def _containing(self, text: str, limit: int) -> list[Hit]:
         literal = re.sub(r"([%_\\])", r"\\\1", text.strip().strip('"').strip())
-        if not literal:
+        if not literal or len(literal.encode(errors="replace")) > _MAX_LITERAL_BYTES:
             return []
         rows = self._run(
             f"""SELECT {_HIT_COLUMNS} FROM chunk JOIN document ON document.id = chunk.document_id
@@ -419,6 +447,8 @@ class Store:
                 return StoreError(f"{self.path} is damaged ({error}); {_REBUILD}")
             case apsw.BusyError() | apsw.LockedError():
                 return StoreBusy(f"{self.path} is being written by another program; try again when it is done")
+            case apsw.InterruptError() | apsw.ConnectionClosedError():
+                return StoreError(f"the index {self.path} was closed while it was in use; open gritdesk again")
             case apsw.FullError():
                 return StoreError(f"no room left on the disk of {self.path}; free some and run the command again")
             case apsw.CantOpenError() | apsw.ReadOnlyError() | apsw.PermissionsError() | apsw.AuthError() | OSError():
@@ -488,6 +518,11 @@ def _any_of(words: Sequence[str]) -> str:
     """FTS5 expression for chunks with any of the words, of which the last may be half typed."""
     longest = sorted(words, key=len, reverse=True)[:_MAX_ANY_WORDS]  # long words are the rare ones
     return " OR ".join([*map(_quoted, longest), *(f"{_quoted(word)}*" for word in words[-1:])])
+
+
+def quoted_parts(query: str) -> list[str]:
+    """What stands in "quotation marks" in a query and has a letter or digit."""
+    return _search_terms(query)[0]
 
 
 def _search_terms(query: str) -> tuple[list[str], list[str]]:

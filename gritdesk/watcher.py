@@ -40,6 +40,9 @@ def watch(
 ) -> Iterator[set[Path]]:
     """Changed files, folders and paths that are gone, one batch at a time, until `stop` is set.
 
+    The first batch is empty and comes as soon as the folders are watched: a sweep at that moment, however long,
+    misses nothing.
+
     Args:
         debounce_ms: a batch ends when nothing happened for so long.
         on_notice: called with one line when the system's limit of watches forces a slower way.
@@ -47,6 +50,7 @@ def watch(
     """
     events: queue.SimpleQueue[Path] = queue.SimpleQueue()
     with _observed([folder for folder in folders if folder.is_dir()], events, on_notice):
+        yield set()
         quiet_since = time.monotonic()
         while not stop.is_set():
             paths = _next_batch(events, stop, debounce_ms / 1000)

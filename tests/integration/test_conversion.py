@@ -113,6 +113,14 @@ def test_marker_in_a_text_is_no_marker_in_the_file(tiny_gguf_q8: Path) -> None:
             assert model.tokenize(text) == tokenizer.tokenize(text) != tokenizer.tokenize_with_special(text)
 
 
+def test_files_of_the_working_folder_are_not_run_by_the_child(
+    tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "json.py").write_text("raise SystemExit('run')")
+    monkeypatch.chdir(tmp_path)
+    assert native.tokenize(tiny_gguf, [""]) == [[]]
+
+
 def test_numpy_quantization_gives_llama_cpps_bytes(tiny_gguf: Path, tiny_gguf_q8: Path, tmp_path: Path) -> None:
     native.quantize(tiny_gguf, tmp_path / "native.gguf", quantize.file_type("Q8_0"))
     ours, theirs = (_tensors(path) for path in (tiny_gguf_q8, tmp_path / "native.gguf"))

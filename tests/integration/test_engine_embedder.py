@@ -10,7 +10,7 @@ import pytest
 
 from gritdesk.engine.embedder import Embedder, mean_pool, pack
 from gritdesk.engine.llama import LlamaModel
-from gritdesk.errors import ContextOverflow, ModelError
+from gritdesk.errors import ContextOverflow, RequestRefused
 from gritdesk.grit_format import embedding_frame, encode
 
 TEXTS = [
@@ -93,7 +93,7 @@ def test_instruction_that_fills_the_context_is_refused(embedder: Embedder) -> No
 
 @pytest.mark.parametrize("text", ["", " \n\t"])
 def test_empty_text_is_refused(embedder: Embedder, text: str) -> None:
-    with pytest.raises(ModelError, match="cannot embed an empty text"):
+    with pytest.raises(RequestRefused, match="cannot embed an empty text"):
         embedder.embed([("", "good"), ("", text)])
 
 
@@ -114,7 +114,7 @@ def test_tokens_are_counted_without_a_frame(embedder: Embedder, model: LlamaMode
 
 def test_states_that_are_no_numbers_are_refused() -> None:
     for states in (np.full((2, 4), np.nan), np.full((2, 4), np.inf), np.zeros((2, 4))):
-        with pytest.raises(ModelError, match="no numbers"):
+        with pytest.raises(RequestRefused, match="no numbers"):
             mean_pool(states.astype(np.float32), [True, True])
 
 

@@ -19,7 +19,7 @@ import pytest
 from gritdesk.config import EngineConfig
 from gritdesk.engine import host as host_module
 from gritdesk.engine.host import EngineHost, Priority, Restarted
-from gritdesk.errors import ContextOverflow, ModelError
+from gritdesk.errors import ContextOverflow, ModelError, RequestRefused
 from gritdesk.records import Sampling, Turn
 
 CONFIG = EngineConfig(n_threads=1, n_ctx=1024)
@@ -328,7 +328,7 @@ def test_request_that_kills_the_engine_twice_is_refused_and_others_are_not(
             restarts.get(timeout=20)
             num_kills += 1
     refusal = outcome.get()
-    assert isinstance(refusal, ModelError)
+    assert isinstance(refusal, RequestRefused)
     assert "died twice and gave up working on this request (killed by SIGKILL); see " in str(refusal)
     assert num_kills >= 2
     assert host.embed([("", "a")]).shape == (1, 256)
@@ -404,8 +404,11 @@ def test_death_while_loading_is_given_up_after_the_second(
     script.chmod(0o700)
     monkeypatch.setattr(sys, "executable", str(script))
     with EngineHost(tiny_gguf, CONFIG, tmp_path / "logs", on_restart=restarts.put) as host:
-        with pytest.raises(ModelError, match=r"died twice and gave up loading .*\(exit code 3\); see .*engine\.log"):
+        with pytest.raises(
+            ModelError, match=r"died twice and gave up loading .*\(exit code 3\); see .*engine\.log"
+        ) as caught:
             host.start()
+        assert not isinstance(caught.value, RequestRefused)
     assert (tmp_path / "logs" / "engine.log").read_text() == "a broken installation\n" * 2
 
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from gritdesk import prompting
 from gritdesk.answerer import Answerer
 from gritdesk.config import AnswerConfig
@@ -77,13 +79,14 @@ def test_no_evidence_is_said_without_asking_the_model() -> None:
     assert answer.text == prompting.NO_EVIDENCE and not answer.grounded and engine.prompts == []
 
 
-def test_refusal_of_the_model_is_not_grounded() -> None:
-    answer = answer_of(events_of(ScriptedEngine("The documents do not say.")))
-    assert not answer.grounded and answer.citations == ()
-
-
-def test_answer_that_nothing_supports_is_not_grounded() -> None:
-    assert not answer_of(events_of(ScriptedEngine("Paris is a large city."))).grounded
+@pytest.mark.parametrize(
+    "text", ["The documents do not say.", "Paris is a large city.", "Paris is a large city [1].", "See [4]."]
+)
+def test_answer_that_no_passage_supports_is_not_grounded_but_says_where_to_look(text: str) -> None:
+    answer = answer_of(events_of(ScriptedEngine(text)))
+    assert not answer.grounded
+    assert answer.citations == ()
+    assert answer.closest is not None and answer.closest.quote == "Tea is at four."
 
 
 def test_restart_of_the_engine_voids_the_pieces_before_it() -> None:

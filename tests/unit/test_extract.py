@@ -1,14 +1,17 @@
 import io
 import os
+import re
 import signal
 import sys
+import threading
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from gritdesk.errors import ExtractError
+from gritdesk.errors import ExtractError, ReaderClosed
 from gritdesk.extract import read_document
 from gritdesk.extract.worker import Reader
 from gritdesk.records import Document, Section
@@ -111,6 +114,30 @@ def test_html_lines_are_those_of_the_source() -> None:
         for number, line in enumerate(text.split("\n")):
             for word in line.replace("5 €", "").replace("&", "").split():
                 assert word in source[section.line - 1 + number], (word, section.line + number)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "<p>alpha <b>foo</b>\nbeta more\n<i>gamma</i>\ndelta",
+        "<p>\na\nalpha\n\n<b>beta</b>\n\n\n gamma <i> delta\n</i>\n",
+        "<pre>\n\nalpha\n\n<b>beta\n</b>\n\ngamma</pre>\n<p>\n delta\n\n<b>epsilon</b>",
+        "<h1>\nalpha\n<b>beta</b>\n</h1>\n\ngamma\n",
+    ],
+)
+def test_html_lines_are_right_around_inline_tags(tmp_path: Path, source: str) -> None:
+    document = read_bytes(tmp_path, f"<html>{source}".encode(), "a.html")
+    found = {
+        word: section.line + number
+        for text, section in stretches(document)
+        for number, line in enumerate(text.split("\n"))
+        for word in line.split()
+    }
+    names = [word for word in ("a", "alpha", "beta", "gamma", "delta", "epsilon", "foo", "more") if word in found]
+    assert len(names) >= 3
+    for number, line in enumerate(source.split("\n"), start=1):
+        for word in re.sub("<[^>]*>", " ", line).split():
+            assert found[word] == number, word
 
 
 def test_broken_html_still_gives_its_text(tmp_path: Path) -> None:
@@ -383,6 +410,32 @@ def test_closed_reader_leaves_no_child(reader: Reader) -> None:
     reader.close()
     reader.close()
     assert child is not None and child.returncode is not None
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes with names are a POSIX matter")
+def test_close_does_not_wait_for_a_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tmp_path / "begun")
+    play(tmp_path, monkeypatch, f"open({str(tmp_path / 'begun')!r}, 'w').close(); import time; time.sleep(60)")
+    errors: list[ExtractError] = []
+
+    def read_evil() -> None:
+        try:
+            reader.read(tmp_path / "evil.txt")
+        except ExtractError as error:
+            errors.append(error)
+
+    with Reader(MAX_BYTES) as reader:
+        threads = [threading.Thread(target=read_evil) for _ in range(2)]  # the second waits for the first
+        for thread in threads:
+            thread.start()
+        (tmp_path / "begun").read_bytes()  # waits until the file is being read
+        closed_at = time.monotonic()
+        reader.close()
+        for thread in threads:
+            thread.join()
+        assert time.monotonic() - closed_at < 20
+        assert [(type(error), "gritdesk is closing" in str(error)) for error in errors] == [(ReaderClosed, True)] * 2
+        assert reader.read(DATA / "text.txt") == read("text.txt")
 
 
 def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deed: str) -> None:

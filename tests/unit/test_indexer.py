@@ -9,7 +9,7 @@ import pytest
 from fake_engine import FakeEngine, read_plain
 
 from gritdesk.config import IndexConfig
-from gritdesk.errors import ModelError
+from gritdesk.errors import ContextOverflow, ModelError, ReaderClosed, RequestRefused
 from gritdesk.indexer import Indexer, count_pending
 from gritdesk.records import Document, FailedFile, IndexProgress
 from gritdesk.store import Store
@@ -144,6 +144,37 @@ def test_only_rows_of_the_given_folders_are_deleted(world: World) -> None:
     assert world.names() == {"one/a.txt", "two/b.txt"}
 
 
+def test_rows_of_other_folders_are_forgotten_where_that_is_asked_for(world: World) -> None:
+    world.write("one/a.txt", "walrus")
+    world.write("two/b.txt", "penguin")
+    world.write("two/c.txt", "broken")
+    world.indexer().run([world.folder / "one", world.folder / "two", world.folder / "gone"])
+    assert len(world.store.failures()) == 2
+    report = world.indexer().run([world.folder / "one"], forget_others=True)
+    assert report.files_deleted == 1
+    assert world.names() == {"one/a.txt"}
+    assert world.store.failures() == []
+    assert world.found("penguin") == []
+    assert len(world.store.nearest(world.engine.embed_query("penguin"), 9)) == 1
+
+
+def test_other_folders_are_forgotten_even_by_a_run_that_is_stopped(world: World) -> None:
+    world.write("one/a.txt", "walrus")
+    world.write("two/b.txt", "penguin")
+    world.indexer().run([world.folder])
+    world.indexer().run([world.folder / "one"], is_stopped=lambda: True, forget_others=True)
+    assert world.names() == {"one/a.txt"}
+
+
+def test_folder_that_vanished_is_not_one_of_the_others(world: World) -> None:
+    world.write("one/a.txt", "walrus")
+    world.write("two/b.txt", "penguin")
+    world.indexer().run([world.folder])
+    (world.folder / "one").rename(world.folder.with_name("away"))
+    world.indexer().run([world.folder / "one", world.folder / "two"], forget_others=True)
+    assert world.names() == {"one/a.txt", "two/b.txt"}
+
+
 @pytest.mark.parametrize("name", ["new\nline.txt", "🐋 e\u0301.txt", "with 'quotes\".txt"])
 def test_files_with_unusual_names_are_indexed(world: World, name: str) -> None:
     world.write(name, "walrus")
@@ -179,13 +210,15 @@ def test_broken_file_is_listed_with_its_reason_and_stops_nothing(world: World) -
     assert count_pending(world.store, [world.folder], IndexConfig()) == 0
 
 
-def test_broken_file_is_read_again_only_when_it_changed(world: World) -> None:
+def test_broken_file_is_read_again_only_when_it_was_touched_or_changed(world: World) -> None:
     path = world.write("a.txt", "broken")
     world.indexer().run([world.folder])
     world.indexer().run([world.folder])
+    assert len(world.read_paths) == 1
     os.utime(path, ns=(5, 5))
     world.indexer().run([world.folder])
-    assert len(world.read_paths) == 1
+    world.indexer().run([world.folder])
+    assert len(world.read_paths) == 2
     assert len(world.store.failures()) == 1
     world.write("a.txt", "mended")
     world.indexer().run([world.folder])
@@ -222,6 +255,35 @@ def test_failure_of_the_engine_ends_the_run_and_blames_no_file(world: World) -> 
     assert world.store.failures() == []
     world.indexer().run([world.folder])
     assert world.names() == {"a.txt", "b.txt"}
+
+
+@pytest.mark.parametrize("refusal", [RequestRefused("the engine died of it twice"), ContextOverflow("too long")])
+def test_text_that_the_engine_refuses_is_that_files_failure(world: World, refusal: ModelError) -> None:
+    poison = world.write("a.txt", "poison")
+    world.write("b.txt", "walrus")
+
+    def embed(inputs: Sequence[tuple[str, str]]) -> np.ndarray:
+        if "poison" in inputs[0][1]:
+            raise refusal
+        return world.engine.embed(inputs)
+
+    report = world.indexer(embed=embed).run([world.folder])
+    assert report.failed == (FailedFile(poison, str(refusal)),)
+    assert world.names() == {"b.txt"}
+    assert world.indexer(embed=refuse).run([world.folder]).files_unchanged == 2
+    world.indexer("model-b").run([world.folder])
+    assert world.names() == {"a.txt", "b.txt"}
+
+
+def test_reader_that_is_closed_ends_the_run_and_blames_no_file(world: World) -> None:
+    world.write("a.txt", "walrus")
+
+    def read(path: Path) -> Document:
+        raise ReaderClosed("gritdesk is closing")
+
+    with pytest.raises(ReaderClosed):
+        world.indexer(read=read).run([world.folder])
+    assert world.store.failures() == []
 
 
 def test_folder_that_vanished_keeps_its_rows_and_is_listed(world: World) -> None:

@@ -85,3 +85,17 @@ def test_abbreviations_inside_a_word_do_not_end_a_sentence() -> None:
     text = "Version 1.2.3 was released in May. It is stable."
     start, end = prompting.best_sentence("released in May", text)
     assert text[start:end] == "Version 1.2.3 was released in May."
+
+
+def test_quote_is_a_whole_sentence_of_hard_wrapped_text() -> None:
+    text = "# Lamp\nThe lamp is cleaned every Monday\nmorning before ten by Dr. Smith, the keeper.\n- Tea is at four\n- Bed"
+    start, end = prompting.best_sentence("Who cleans the lamp on Monday morning?", text)
+    assert text[start:end] == "The lamp is cleaned every Monday\nmorning before ten by Dr. Smith, the keeper."
+    start, end = prompting.best_sentence("When is tea?", text)
+    assert text[start:end] == "- Tea is at four"
+
+
+def test_lines_are_the_whole_chunks_where_text_and_source_run_apart() -> None:
+    page = Hit(1, Path("page.html"), Chunk("One thing.\nAnother thing.", 0, 25, 4, 18), score=1.0)
+    (citation,) = prompting.resolve_citations("Another thing [1].", [page])
+    assert (citation.line_start, citation.line_end) == (4, 18)

@@ -97,6 +97,31 @@ def test_exact_phrase_stays_on_top_whatever_the_weights(library: Library) -> Non
         assert library.found('decided "token bucket"', **weights)[0] == "phrase"
 
 
+@pytest.mark.parametrize("mode", ["hybrid", "semantic", "keyword"])
+def test_quoted_parts_bind_every_hit_in_every_mode(library: Library, mode: str) -> None:
+    library.add(
+        both="a token bucket and a walrus pond here",
+        one="a token bucket",
+        other="a walrus pond",
+        neither="bucket of a token, pond of a walrus",
+    )
+    assert library.found('"token bucket"', mode) in (["one", "both"], ["both", "one"])
+    assert library.found('"token bucket" "walrus pond"', mode) == ["both"]
+    assert library.found('seal "walrus pond" "token bucket"', mode) == ["both"]
+    assert library.found('"no such words"', mode) == []
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "semantic", "keyword"])
+def test_quoted_part_of_a_script_without_spaces_is_found_letter_by_letter(library: Library, mode: str) -> None:
+    library.add(a="東京都の天気は晴れ", b="walrus")
+    assert library.found('"天気"', mode) == ["a"]
+
+
+def test_quotation_mark_that_is_never_closed_binds_nothing(library: Library) -> None:
+    library.add(a="walrus", b="penguin")
+    assert sorted(library.found('the "walrus')) == ["a", "b"]
+
+
 def test_phrase_as_it_is_spelled_comes_before_its_other_forms(library: Library) -> None:
     library.add(other="tokens bucket tokens bucket", literal="about the token bucket of this long text here")
     assert library.found("token bucket") == ["literal", "other"]

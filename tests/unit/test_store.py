@@ -2,6 +2,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -193,6 +194,12 @@ def test_query_of_thousands_of_words_is_searched(store: Store) -> None:
     assert store.phrase(query, 5) == []
 
 
+@pytest.mark.parametrize("letter", ["x", "東", "%"])
+def test_word_of_thousands_of_letters_finds_nothing(store: Store, letter: str) -> None:
+    add(store, "/a.txt", "walrus")
+    assert found(store, letter * 60_000) == []
+
+
 @pytest.mark.parametrize("query", ["", " ", "\n", '" "'])
 def test_empty_query_finds_nothing(store: Store, query: str) -> None:
     add(store, "/a.txt", "walrus and more")
@@ -272,6 +279,14 @@ def test_cleared_embeddings_leave_words_and_make_every_file_pending(store: Store
     assert store.integrity() == []
 
 
+def test_another_model_tries_failed_files_again(store: Store) -> None:
+    failed = FileState(10, 20, "abc", "failed", "the engine died of it twice")
+    store.record_failure(Path("/a.txt"), failed)
+    store.clear_embeddings()
+    assert store.files()[Path("/a.txt")].size_bytes != failed.size_bytes
+    assert store.failures() == [FailedFile(Path("/a.txt"), failed.reason)]
+
+
 # ---------------------------------------------------------------- the file
 
 
@@ -347,6 +362,33 @@ def test_reader_sees_whole_documents_while_another_connection_writes(tmp_path: P
         add(writer, "/a.txt", "walrus")
         assert found(reader, "walrus") == ["a.txt"]
         assert len(reader.nearest(np.ones(DIMENSION, np.float32), 5)) == 1
+
+
+def test_close_ends_what_another_thread_is_doing(tmp_path: Path) -> None:
+    store = Store(tmp_path / "index.sqlite")
+    started = threading.Event()
+    errors: list[StoreError] = []
+    store._connection.create_scalar_function("started", lambda: started.set(), 0)
+
+    def count() -> None:
+        try:
+            store._run(
+                "WITH RECURSIVE n(x) AS (SELECT started() UNION ALL SELECT 1 FROM n LIMIT 1000000000) SELECT x FROM n "
+                "WHERE x = 2"
+            )
+        except StoreError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=count)
+    thread.start()
+    assert started.wait(20)
+    store.close()
+    thread.join(20)
+    assert not thread.is_alive()
+    assert "closed" in str(errors[0])
+    with pytest.raises(StoreError, match="closed"):
+        store.files()
+    store.close()
 
 
 def test_a_search_by_words_imports_no_numpy(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Generator, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
@@ -238,9 +239,18 @@ class AskScreen(DeskScreen):
     def action_open_citation(self, n: int) -> None:
         hits = self._current.hits if self._current else ()
         if n <= len(hits):
-            self.open_hit(hits[n - 1])
+            self.open_hit(self._at_cited_line(hits[n - 1], n))
         elif hits:
             self.notify(f"This answer has sources [1] to [{len(hits)}].", markup=False)
+
+    def _at_cited_line(self, hit: Hit, n: int) -> Hit:
+        """The passage from its cited sentence on, where the answer cites it: that line is where it opens."""
+        answer = self._current.answer if self._current else None
+        for citation in answer.citations if answer else ():
+            if citation.n == n:
+                chunk = replace(hit.chunk, line_start=citation.line_start, line_end=citation.line_end)
+                return replace(hit, chunk=chunk)
+        return hit
 
     @on(OptionList.OptionSelected, "#evidence-hits")
     def _open_evidence(self) -> None:

@@ -12,7 +12,7 @@ from textual.widgets import Markdown, Static
 from textual.widgets.markdown import MarkdownStream
 
 from gritdesk.records import Answer, Hit, Turn
-from gritdesk.tui.text import place, plain
+from gritdesk.tui.text import cited_place, plain
 from gritdesk.tui.widgets.status_line import count
 
 State = Literal["searching", "writing", "finished", "stopped", "failed"]
@@ -131,9 +131,16 @@ class AnswerBlock(Vertical, can_focus=True):
         if answer.stopped:
             self._say_stopped()
         elif not answer.grounded:
-            self._say("⚠ No passage in your files supports this answer.", "bold $text-warning")
+            self.query_one(".ground", Static).update(self._closest(answer))
         else:
             self.query_one(".ground", Static).update(self._sources(answer))
+
+    def _closest(self, answer: Answer) -> Content:
+        warning = ("⚠ No passage in your files supports this answer.", "bold $text-warning")
+        if answer.closest is None:
+            return Content.assemble(warning)
+        quote = plain(" ".join(answer.closest.quote.split()))
+        return Content.assemble(warning, "\nThe closest: ", (f"[{answer.closest.n}] ", "bold $text-accent"), quote)
 
     def _sources(self, answer: Answer) -> Content:
         cited = [each for each in answer.citations if 0 < each.n <= len(self.hits)]
@@ -141,7 +148,7 @@ class AnswerBlock(Vertical, can_focus=True):
         for citation in cited:
             hit = self.hits[citation.n - 1]
             label = (f"[{citation.n}] ", "bold $text-accent")
-            parts.append(Content.assemble(label, f"{plain(hit.path.name)} ", (place(hit), "$text-primary")))
+            parts.append(Content.assemble(label, f"{plain(hit.path.name)} ", (cited_place(citation), "$text-primary")))
         if total_s := answer.timings.get("total_s"):
             parts.append(Content.styled(f"{total_s:.1f} s", "$text-muted"))
         return Content("   ").join(parts)

@@ -1,0 +1,593 @@
+"""The command as a script or a hurried person uses it: real processes, the real engine, a real index."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from filelock import FileLock
+
+from gritdesk.cli import main
+from gritdesk.store import Store
+
+MAIN = "from gritdesk.cli import main; main(prog_name='gritdesk')"
+
+
+ORDINARY_PERSON = """
+import ctypes, os, sys
+prctl = getattr(ctypes.CDLL(None), "prctl", None)
+for capability in (1, 2):  # what lets root read and write everything; gone with the next exec
+    prctl and prctl(24, capability, 0, 0, 0)
+os.execv(sys.executable, [sys.executable, "-c", *sys.argv[1:]])
+"""
+
+NO_SOCKETS = """
+import sys
+def refuse(event, arguments):
+    if event.startswith("socket."):
+        sys.stderr.write("a socket was asked for\\n")
+        raise RuntimeError("a socket was asked for")
+sys.addaudithook(refuse)
+"""
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="root is made an ordinary person by a call of Linux")
+
+
+@dataclasses.dataclass(frozen=True)
+class Person:
+    """Someone with a home of gritdesk's and a shell."""
+
+    home: Path
+
+    @property
+    def cwd(self) -> Path | None:
+        return self.home.parent if self.home.parent.is_dir() else None
+
+    def run(self, *arguments: str | Path, stdin: bytes = b"", code: str = MAIN, **environment: str) -> Done:
+        command = [sys.executable, "-c", code, *map(str, arguments)]
+        done = subprocess.run(
+            command, input=stdin, capture_output=True, env=self.environment(**environment), cwd=self.cwd
+        )
+        return Done(done.returncode, done.stdout.decode("utf-8", "surrogateescape"), done.stderr.decode())
+
+    def start(self, *arguments: str | Path) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-c", MAIN, *map(str, arguments)]
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=self.environment())
+
+    def environment(self, **extra: str) -> dict[str, str]:
+        return os.environ | {"GRITDESK_HOME": str(self.home), "OMP_NUM_THREADS": "1", "NO_COLOR": "1"} | extra
+
+    def json(self, *arguments: str | Path, **environment: str) -> Any:
+        """What `--json` prints, which must be one value on one line and all there is."""
+        done = self.run(*arguments, "--json", **environment)
+        assert (done.code, done.errors) == (0, "")
+        assert done.output.endswith("\n") and done.output.count("\n") == 1 and done.output.isascii()
+        return json.loads(done.output, parse_constant=pytest.fail)
+
+    def configure(self, model: Path, more: str = "") -> None:
+        self.home.mkdir(parents=True, exist_ok=True)
+        engine = f"[engine]\nmodel = {json.dumps(str(model))}\nn_threads = 1\nn_ctx = 1024\n"
+        (self.home / "config.toml").write_text(engine + "[answer]\nmax_tokens = 24\n" + more)
+
+
+@dataclasses.dataclass(frozen=True)
+class Done:
+    """What a process that ended has left."""
+
+    code: int
+    output: str
+    errors: str
+
+    def failure(self, code: int = 1) -> str:
+        """The one line that says what is wrong."""
+        assert (self.code, self.output) == (code, ""), self
+        assert self.errors.startswith("gritdesk") and self.errors.count("\n") == 1, self.errors
+        return self.errors
+
+
+def write_documents(folder: Path) -> None:
+    folder.mkdir()
+    (folder / "ferry.txt").write_text("The ferry leaves at noon.\nIt comes back at six in the evening.\n")
+    (folder / "guide.md").write_text("# Harbour\n\n## Tides\n\nThe tide rises twice a day.\n")
+    (folder / "new\nline.txt").write_text("A zebra stands in a line of its own.\n")
+    (folder / "🦉.txt").write_text("An owl and a zebra sleep by day.\n")
+    with contextlib.suppress(OSError):  # a file system that takes no such names
+        Path(os.fsdecode(os.fsencode(folder) + b"/bad\xff.txt")).write_text("The third zebra has a name of bytes.\n")
+
+
+BAD_FILES = {
+    "empty.txt": b"",
+    "binary.dat": bytes(range(256)) * 8,
+    "huge.txt": b"huge " * 220_000,
+    "encoded.txt": b"\xff\xfe\x00\xd8",
+    "corrupt.pdf": b"%PDF-1.4 and then nothing of the kind",
+    "corrupt.docx": b"PK\x03\x04 word/document.xml and no more",
+}
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory, tiny_gguf: Path) -> tuple[Path, Path, dict[str, Any]]:
+    """Documents good and bad, a home that has indexed them, and what `index --json` said."""
+    folder = tmp_path_factory.mktemp("library")
+    write_documents(folder / "docs")
+    for name, content in BAD_FILES.items():
+        (folder / "docs" / name).write_bytes(content)
+    person = Person(folder / "home")
+    person.configure(tiny_gguf, "[index]\nmax_file_mb = 1\n")
+    return folder / "docs", person.home, person.json("index", folder / "docs")
+
+
+@pytest.fixture
+def docs(library: tuple[Path, Path, dict[str, Any]]) -> Path:
+    return library[0]
+
+
+@pytest.fixture
+def person(library: tuple[Path, Path, dict[str, Any]], tmp_path: Path) -> Person:
+    """A person who has indexed the library, with a copy of the home to spoil."""
+    return Person(shutil.copytree(library[1], tmp_path / "home"))
+
+
+@pytest.fixture
+def newcomer(tmp_path: Path, tiny_gguf: Path) -> Person:
+    person = Person(tmp_path / "home")
+    person.configure(tiny_gguf)
+    return person
+
+
+# ---------------------------------------------------------------- what scripts rely on
+
+
+def test_index_says_what_it_did_in_one_json_value(library: tuple[Path, Path, dict[str, Any]]) -> None:
+    docs, _, report = library
+    num_good = len(list(docs.iterdir())) - len(BAD_FILES)
+    assert list(report) == [
+        "files_seen",
+        "files_indexed",
+        "files_unchanged",
+        "files_deleted",
+        "chunks_embedded",
+        "chunks_reused",
+        "failed",
+        "seconds",
+    ]
+    assert (report["files_seen"], report["files_indexed"]) == (num_good + len(BAD_FILES), num_good)
+    assert report["chunks_embedded"] == num_good
+    assert {Path(each["path"]).name for each in report["failed"]} == set(BAD_FILES)
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "semantic", "keyword"])
+def test_search_gives_hits_with_names_of_any_characters(person: Person, docs: Path, mode: str) -> None:
+    found = person.json("search", "zebra", "--mode", mode, "-n", "9")
+    assert (found["query"], found["mode"]) == ("zebra", mode)
+    for rank, hit in enumerate(found["hits"], start=1):
+        assert list(hit) == ["rank", "path", "page", "line_start", "line_end", "heading", "score", "snippet"]
+        assert hit["rank"] == rank and Path(hit["path"]).is_file()  # each of these names leads to its file
+    scores = [hit["score"] for hit in found["hits"]]
+    assert scores == sorted(scores, reverse=True)
+    with_zebras = {str(path) for path in docs.glob("*.txt") if b"zebra" in path.read_bytes()}
+    paths = {hit["path"] for hit in found["hits"]}
+    assert paths == with_zebras if mode == "keyword" else paths > with_zebras
+
+
+def test_search_tells_the_lines_and_the_heading(person: Person, docs: Path) -> None:
+    (hit,) = person.json("search", '"tide rises"', "--mode", "keyword")["hits"]
+    assert (hit["path"], hit["line_start"], hit["line_end"]) == (str(docs / "guide.md"), 1, 5)
+    assert (hit["heading"], hit["page"], hit["snippet"]) == (
+        "Harbour > Tides",
+        None,
+        "# Harbour ## Tides The tide rises twice a day.",
+    )
+
+
+def test_search_without_hits_is_no_failure(person: Person) -> None:
+    assert person.json("search", "xylophone", "--mode", "keyword") == {
+        "query": "xylophone",
+        "mode": "keyword",
+        "hits": [],
+    }
+
+
+def test_ask_gives_the_answer_with_what_supports_it(person: Person) -> None:
+    answer = person.json("ask", "When does the ferry leave?")
+    assert list(answer) == ["question", "answer", "grounded", "citations", "timings"]
+    assert answer["question"] == "When does the ferry leave?" and answer["answer"]
+    assert answer["grounded"] == bool(answer["citations"])
+    for citation in answer["citations"]:
+        assert list(citation) == ["n", "path", "page", "line_start", "line_end", "quote"]
+    assert answer["timings"]["total_s"] > 0
+    assert person.json("ask", "When does the ferry leave?")["answer"] == answer["answer"]
+
+
+def test_ask_of_an_empty_index_says_that_nothing_answers(newcomer: Person) -> None:
+    answer = newcomer.json("ask", "When does the ferry leave?")
+    assert (answer["grounded"], answer["citations"]) == (False, []) and answer["answer"]
+
+
+def test_embed_gives_an_array_a_line_whatever_the_bytes(tmp_path: Path, tiny_gguf: Path) -> None:
+    person = Person(tmp_path / "home")
+    (person.home).mkdir()
+    (person.home / "index.sqlite").write_bytes(b"no index, and none is needed")
+    done = person.run("embed", "--json", "--model", tiny_gguf, stdin=b"a ship\r\nein Schiff\n" + b"caf\xe9")
+    assert (done.code, done.errors) == (0, "")
+    rows = [json.loads(line) for line in done.output.splitlines()]
+    assert [len(row) for row in rows] == [256] * 3
+    assert [sum(value * value for value in row) for row in rows] == pytest.approx([1.0] * 3, abs=1e-4)
+    told = person.run("embed", "--model", tiny_gguf, "--instruction", "Find it", stdin=b"a ship")
+    assert json.loads(told.output) != rows[0]
+    assert person.run("embed", "--json", "--model", tiny_gguf).output == ""
+
+
+def test_status_lists_bad_files_with_reasons(person: Person, docs: Path, tiny_gguf: Path) -> None:
+    status = person.json("status")
+    assert {"files", "chunks", "pending", "failed", "model", "fingerprint", "sizes"} <= set(status)
+    assert status["pending"] == 0 and status["files"] == status["chunks"] == len(list(docs.iterdir())) - len(BAD_FILES)
+    assert (status["model"], status["folders"]) == (str(tiny_gguf), [str(docs)])
+    assert status["sizes"]["index_bytes"] > 0 and status["fingerprint"]
+    reasons = {Path(each["path"]).name: each["reason"] for each in status["failed"]}
+    assert set(reasons) == set(BAD_FILES)
+    for name, said in {
+        "empty.txt": "empty",
+        "binary.dat": "binary",
+        "huge.txt": "too large",
+        "encoded.txt": "encoded",
+        "corrupt.pdf": "damaged PDF",
+        "corrupt.docx": "damaged docx",
+    }.items():
+        assert said in reasons[name]
+
+
+def test_models_and_doctor_give_a_list_each(person: Person) -> None:
+    (person.home / "models").mkdir()
+    (person.home / "models" / "mine.gguf").write_bytes(b"")
+    assert {"name": "mine", "path": str(person.home / "models" / "mine.gguf"), "size_bytes": 0, "default": False} in (
+        person.json("models")
+    )
+    checks = person.json("doctor")
+    assert [each["name"] for each in checks] == [
+        "python",
+        "sqlite",
+        "config",
+        "index",
+        "folders",
+        "model",
+        "fingerprint",
+    ]
+    assert all(list(each) == ["name", "ok", "found"] and each["ok"] for each in checks)
+
+
+def test_words_on_a_terminal_are_one_line_each_and_steer_nothing(person: Person, tmp_path: Path) -> None:
+    docs = tmp_path / "more"
+    docs.mkdir()
+    (docs / "\x1b[31mred\n.txt").write_text("Some \x1b]0;title\x07 okapi\n")
+    assert person.run("index", docs).code == 0
+    for encoding in ("utf-8:strict", "ascii:strict"):
+        done = person.run("search", "okapi", "--mode", "keyword", PYTHONIOENCODING=encoding)
+        assert (done.code, done.errors, done.output.count("\n")) == (0, "", 2)
+        assert "\x1b" not in done.output and "\\x1b[31mred\\n.txt:1" in done.output
+        listed = person.run("search", "zebra", PYTHONIOENCODING=encoding)
+        assert (listed.code, listed.errors) == (0, "")
+
+
+@pytest.mark.parametrize("command", list(main.commands))
+def test_every_command_explains_itself(command: str) -> None:
+    done = CliRunner().invoke(main, [command, "--help"], prog_name="gritdesk")
+    assert (done.exit_code, done.stderr) == (0, "") and f"Usage: gritdesk {command}" in done.stdout
+
+
+def test_help_and_search_by_words_load_no_heavy_module(person: Person) -> None:
+    code = (
+        "import sys; from gritdesk.cli import main\n"
+        "main(prog_name='gritdesk', standalone_mode=False)\n"
+        "heavy = {'textual', 'llama_cpp', 'torch', 'transformers', 'numpy', 'pypdfium2', 'docx', 'watchdog'}\n"
+        "sys.stderr.write(' '.join(heavy & set(sys.modules)))"
+    )
+    for arguments in (["--help"], ["search", "zebra", "--mode", "keyword", "--json"]):
+        done = person.run(*arguments, code=code)
+        assert done.code == 0 and done.output and done.errors == ""
+
+
+# ---------------------------------------------------------------- wrong usage
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["search", "ship", "--jsno"], "No such option"),
+        (["--frobnicate"], "No such option"),
+        (["frobnicate"], "No such command"),
+        (["search", "ship", "--mode", "magic"], "magic"),
+        (["search", "ship", "-n", "0"], "0 is not in the range"),
+        (["search", " "], "empty"),
+        (["ask", ""], "empty"),
+        (["index", ""], "empty"),
+        (["search", "ship", "harbour"], "unexpected extra argument"),
+        (["convert", "checkpoint"], "Missing argument 'OUT'"),
+    ],
+)
+def test_wrong_usage_is_one_line_that_leads_to_help(arguments: list[str], said: str) -> None:
+    done = CliRunner().invoke(main, arguments, prog_name="gritdesk")
+    line = Done(done.exit_code, done.stdout, done.stderr).failure(code=2)
+    assert said in line and "--help`" in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["index"], "gritdesk index FOLDER"),
+        (["watch"], "gritdesk index FOLDER"),
+        (["index", "nowhere"], "nowhere is not there"),
+        (["index", "home/config.toml"], "config.toml is a file"),
+        (["embed", "--model", "nothing"], "there is no model 'nothing'"),
+        (["convert", "home", "out.gguf"], "no config.json"),
+        (["convert", "nowhere", "out.gguf"], "not a folder"),
+        ([], "terminal"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line(newcomer: Person, arguments: list[str], said: str) -> None:
+    assert said in newcomer.run(*arguments, stdin=b"a ship").failure()
+
+
+def test_conversion_that_is_refused_leaves_nothing(tmp_path: Path, newcomer: Person, tiny_checkpoint: Path) -> None:
+    assert "Q4_K_M" in newcomer.run("convert", tiny_checkpoint, tmp_path / "out.gguf", "--type", "Q99").failure()
+    os.mkfifo(tmp_path / "pipe")
+    assert "name a file" in newcomer.run("convert", tiny_checkpoint, tmp_path / "pipe").failure()
+    assert {path.name for path in tmp_path.iterdir()} == {"home", "pipe"}
+
+
+def test_empty_line_to_embed_is_named(newcomer: Person) -> None:
+    assert "line 2" in newcomer.run("embed", stdin=b"a\n\nb\n").failure()
+
+
+def test_query_of_bytes_that_are_no_text_is_searched(person: Person) -> None:
+    for arguments in (["search", "zebra \udcff"], ["search", "\udcff", "--mode", "keyword"], ["ask", "\udcff"]):
+        assert "\ufffd" in next(iter(person.json(*arguments).values()))
+
+
+# ---------------------------------------------------------------- broken state
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[engine\n", "cannot read"),
+        ("[engine]\nmodle = 'x'\n", "engine.modle"),
+        ("[index]\nchunk_tokens = 0\n", "index.chunk_tokens must be 16 or more"),
+        ("[search]\nkeyword_weight = nan\n", "finite"),
+        ("[index]\nfolders = ['notes']\n", "full paths"),
+        ("[index]\nchunk_tokens = 900\n", "engine.batch_tokens"),
+    ],
+)
+def test_broken_configuration_is_named(newcomer: Person, text: str, said: str) -> None:
+    (newcomer.home / "config.toml").write_text(text)
+    line = newcomer.run("status").failure()
+    assert said in line and "config.toml" in line
+
+
+def garbage(path: Path) -> None:
+    path.write_bytes(bytes(range(255, 0, -1)) * 40)
+
+
+def truncate(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size // 2)
+
+
+def another_program(path: Path) -> None:
+    path.unlink()
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE song(title)")
+        connection.commit()
+
+
+@pytest.mark.parametrize("spoil", [garbage, truncate, another_program])
+def test_spoiled_index_is_said_and_made_anew_once_it_is_moved(person: Person, docs: Path, spoil: Any) -> None:
+    path = person.home / "index.sqlite"
+    spoil(path)
+    for arguments in (["search", "zebra", "--json"], ["index"]):
+        line = person.run(*arguments).failure()
+        assert str(path) in line and "gritdesk index" in line
+    doctor = person.run("doctor", "--json")
+    assert doctor.code == 1 and doctor.errors.startswith("gritdesk: ") and doctor.errors.count("\n") == 1
+    checks = {each["name"]: each["ok"] for each in json.loads(doctor.output)}
+    assert not checks["index"] and checks["model"] and checks["folders"]
+    path.rename(path.with_name("old"))
+    person.json("index")
+    assert person.json("search", "zebra")["hits"]
+
+
+def test_unusable_model_is_said_and_costs_no_embeddings(person: Person, tmp_path: Path, tiny_gguf: Path) -> None:
+    model = tmp_path / "model.gguf"
+    good = (person.home / "config.toml").read_text()
+    (person.home / "config.toml").write_text(good.replace(str(tiny_gguf), str(model)))
+    before = counts(person)
+    contents = [None, b"", b"PNG, or so it says" * 100, tiny_gguf.read_bytes()[:100_000]]
+    for content in contents:
+        if content is not None:
+            model.write_bytes(content)
+        assert str(model) in person.run("index").failure()
+    person.run("search", "zebra").failure()
+    person.run("ask", "zebra?").failure()
+    assert len(person.json("search", "zebra", "--mode", "keyword")["hits"]) >= 2
+    model.unlink()
+    assert str(model) in person.json("status")["model"]
+    assert "model, fingerprint" in person.run("doctor").errors
+    (person.home / "config.toml").write_text(good)
+    assert person.json("index")["chunks_embedded"] == 0
+    assert person.json("search", "zebra", "--mode", "semantic")["hits"]
+    assert counts(person) == before
+
+
+def counts(person: Person) -> tuple[int, int, int]:
+    with Store(person.home / "index.sqlite") as store:
+        return store.counts()
+
+
+def test_index_of_another_model_waits_to_be_embedded_anew(person: Person, tiny_gguf: Path, tiny_gguf_q8: Path) -> None:
+    config = person.home / "config.toml"
+    config.write_text(config.read_text().replace(str(tiny_gguf), str(tiny_gguf_q8)))
+    for arguments in (["search", "zebra"], ["ask", "zebra?"]):
+        assert "run `gritdesk index`" in person.run(*arguments).failure()
+    assert person.json("search", "zebra", "--mode", "keyword")["hits"]
+    done = person.run("index", "--json")
+    assert "embedded anew" in done.errors
+    assert json.loads(done.output)["chunks_embedded"] == person.json("status")["chunks"]
+    assert person.json("search", "zebra")["hits"]
+
+
+def test_second_indexer_is_sent_away(person: Person) -> None:
+    with FileLock(person.home / "index.lock"):
+        assert "another gritdesk is indexing" in person.run("index").failure()
+        assert person.json("search", "zebra", "--mode", "keyword")["hits"]
+    person.json("index")
+
+
+def test_home_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for home in (tmp_path / "file", tmp_path / "file" / "home"):
+        assert "GRITDESK_HOME" in Person(home).run("status", GRITDESK_HOME=str(home)).failure()
+    Person(tmp_path / "home").run("status", GRITDESK_HOME="~nobody-of-this-name/x").failure()
+
+
+@linux
+def test_home_that_may_not_be_written_is_said(person: Person, docs: Path) -> None:
+    for mode, home_mode in ((0o400, 0o700), (0o400, 0o500)):
+        for path in person.home.iterdir():
+            if path.is_file():
+                path.chmod(mode)
+        person.home.chmod(home_mode)
+        for arguments in (["index"], ["index", docs.parent]):
+            line = person.run(MAIN, *arguments, code=ORDINARY_PERSON).failure()
+            assert str(person.home) in line and "write there" in line
+    person.home.chmod(0o700)
+
+
+@linux
+def test_file_that_may_not_be_read_is_listed_until_it_may(newcomer: Person, tmp_path: Path) -> None:
+    write_documents(tmp_path / "docs")
+    ferry = tmp_path / "docs" / "ferry.txt"
+    ferry.chmod(0)
+    indexed = newcomer.run(MAIN, "index", tmp_path / "docs", "--json", code=ORDINARY_PERSON)
+    (failed,) = json.loads(indexed.output)["failed"]
+    assert failed == {"path": str(ferry), "reason": "no permission to read it"}
+    assert newcomer.json("status")["failed"] == [failed]
+    ferry.chmod(0o600)
+    assert newcomer.json("index")["files_indexed"] == 1
+    assert newcomer.json("status")["failed"] == []
+
+
+def test_full_disk_behind_standard_output_is_one_line(person: Person) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    command = [sys.executable, "-c", MAIN, "search", "zebra", "--mode", "keyword", "--json"]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, env=person.environment())
+    assert done.returncode == 1 and done.stderr.count(b"\n") == 1
+
+
+# ---------------------------------------------------------------- what must hold
+
+
+def snapshot(folder: Path) -> dict[Path, tuple[int, int]]:
+    return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in folder.rglob("*")}
+
+
+def test_home_of_gritdesk_holds_all_that_is_written(newcomer: Person, tmp_path: Path) -> None:
+    write_documents(tmp_path / "docs")
+    others = {name: tmp_path / "others" / name for name in ("HOME", "TMPDIR", "XDG_DATA_HOME", "XDG_CACHE_HOME")}
+    for folder in others.values():
+        folder.mkdir(parents=True)
+    environment = {name: str(folder) for name, folder in others.items()}
+    before = snapshot(tmp_path / "docs") | snapshot(tmp_path / "others")
+    newcomer.json("index", tmp_path / "docs", **environment)
+    newcomer.json("search", "zebra", **environment)
+    newcomer.json("ask", "Where is the zebra?", **environment)
+    newcomer.json("status", **environment)
+    newcomer.json("doctor", **environment)
+    assert snapshot(tmp_path / "docs") | snapshot(tmp_path / "others") == before
+    assert {path.name for path in tmp_path.iterdir()} == {"docs", "home", "others"}
+
+
+def test_tree_that_holds_gritdesks_home_comes_to_rest(tmp_path: Path, tiny_gguf: Path) -> None:
+    write_documents(tmp_path / "docs")
+    person = Person(tmp_path / "docs" / "state")
+    person.configure(tiny_gguf)
+    assert person.json("index", tmp_path / "docs")["files_seen"] == len(list((tmp_path / "docs").iterdir())) - 1
+    again = person.json("index")
+    assert (again["files_indexed"], again["chunks_embedded"], person.json("status")["pending"]) == (0, 0, 0)
+
+
+def test_folder_written_in_other_ways_is_the_same_folder(person: Person, docs: Path) -> None:
+    before = person.json("status")
+    again = person.json("index", docs / ".." / docs.name)
+    assert (again["files_indexed"], again["files_deleted"]) == (0, 0)
+    assert person.json("status") == before
+
+
+def test_network_is_never_used(newcomer: Person, tmp_path: Path) -> None:
+    write_documents(tmp_path / "docs")
+    (tmp_path / "hooks").mkdir()
+    (tmp_path / "hooks" / "sitecustomize.py").write_text(NO_SOCKETS)
+    path = os.pathsep.join(filter(None, [str(tmp_path / "hooks"), os.environ.get("PYTHONPATH")]))
+    proof = newcomer.run(code="import socket; socket.socket()", PYTHONPATH=path)
+    assert "a socket was asked for" in proof.errors
+    newcomer.json("index", tmp_path / "docs", PYTHONPATH=path)
+    assert newcomer.json("search", "zebra", PYTHONPATH=path)["hits"]
+    assert newcomer.json("ask", "Where is the zebra?", PYTHONPATH=path)["answer"]
+    assert "socket" not in (newcomer.home / "logs" / "engine.log").read_text()
+
+
+def test_indexing_that_is_killed_again_and_again_ends_as_if_never_killed(tmp_path: Path, tiny_gguf: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    for n in range(24):
+        text = "\n\n".join(f"Ship {n} of fleet {part} lies at anchor {n * part}. " * 9 for part in range(1, 3))
+        (tmp_path / "docs" / f"{n}.txt").write_text(text)
+    killed, calm = Person(tmp_path / "killed"), Person(tmp_path / "calm")
+    for person in (killed, calm):
+        person.configure(tiny_gguf)
+    files_done = [0]
+    for _ in range(3):
+        process = killed.start("index", tmp_path / "docs")
+        wait_for_files(killed.home / "index.sqlite", files_done[-1] + 4, process)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        with Store(killed.home / "index.sqlite") as store:
+            assert store.integrity() == []
+            files_done.append(store.counts()[0])
+    assert files_done == sorted(files_done) and 4 <= files_done[-1] < 24
+    last = killed.json("index")
+    assert last["files_unchanged"] == files_done[-1] and last["files_indexed"] == 24 - files_done[-1]
+    calm.json("index", tmp_path / "docs")
+    with Store(killed.home / "index.sqlite") as one, Store(calm.home / "index.sqlite") as other:
+        assert one.integrity() == [] and one.files() == other.files() and one.fingerprint == other.fingerprint
+        assert all(one.chunks_of(path) == other.chunks_of(path) for path in other.files())
+    hits = [
+        [(hit["path"], hit["line_start"]) for hit in each.json("search", "fleet 3")["hits"]] for each in (killed, calm)
+    ]
+    assert hits[0] == hits[1]
+
+
+def wait_for_files(index: Path, num_files: int, process: subprocess.Popen[bytes]) -> None:
+    """Wait until an index that another process writes holds so many files."""
+    pause = threading.Event()
+    while process.poll() is None:
+        with (
+            contextlib.suppress(sqlite3.Error),
+            contextlib.closing(sqlite3.connect(f"file:{index}?mode=ro", uri=True)) as c,
+        ):
+            if c.execute("SELECT count(*) FROM document").fetchone()[0] >= num_files:
+                return
+        pause.wait(0.005)
+    pytest.fail("indexing was over before it could be killed")

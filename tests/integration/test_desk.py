@@ -1,0 +1,287 @@
+"""The desk over a real engine, a real index and real files: interrupted, moved, used from many threads."""
+
+from __future__ import annotations
+
+import os
+import queue
+import shutil
+import signal
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gritdesk.config import AnswerConfig, Config, EngineConfig, IndexConfig, load_config
+from gritdesk.desk import Desk
+from gritdesk.errors import ConfigError, FingerprintMismatch, GritDeskError, ModelError, StoreBusy
+from gritdesk.records import AnswerFinished, AnswerRestarted, EvidenceFound, IndexProgress, PieceGenerated
+
+NUM_FILES = 8
+aborts = pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGABRT between processes")
+
+
+@pytest.fixture
+def docs(tmp_path: Path) -> Path:
+    folder = tmp_path / "docs"
+    (folder / "old").mkdir(parents=True)
+    for n in range(NUM_FILES):
+        text = "\n\n".join(f"Ship {n} of fleet {part} lies at anchor in bay {n * part}. " * 8 for part in range(1, 4))
+        (folder / "old" / f"ship{n}.txt").write_text(text)
+    return folder
+
+
+def config_in(home: Path, model: Path) -> Config:
+    engine = EngineConfig(model=str(model), n_threads=1, n_ctx=1024)
+    return Config(home, engine=engine, answer=AnswerConfig(max_tokens=400))
+
+
+@pytest.fixture
+def config(tmp_path: Path, tiny_gguf: Path) -> Config:
+    return config_in(tmp_path / "home", tiny_gguf)
+
+
+@pytest.fixture
+def desk(config: Config) -> Iterator[Desk]:
+    with Desk.open(config) as desk:
+        yield desk
+
+
+def found(desk: Desk, query: str) -> list[tuple[Path, int, float]]:
+    return [(hit.path, hit.chunk.line_start, round(hit.score, 4)) for hit in desk.search(query, 20)]
+
+
+# ---------------------------------------------------------------- the engine dies
+
+
+@aborts
+def test_index_goes_on_when_the_engine_aborts(desk: Desk, docs: Path, tmp_path: Path, tiny_gguf: Path) -> None:
+    notices: queue.SimpleQueue[str] = queue.SimpleQueue()
+    desk.subscribe(notices.put)
+    to_kill: queue.SimpleQueue[int] = queue.SimpleQueue()
+    num_killed = 0
+
+    def kill_in_flight() -> None:
+        os.kill(to_kill.get(), signal.SIGABRT)  # while the next embedding is asked for
+
+    killer = threading.Thread(target=kill_in_flight)
+    killer.start()
+
+    def disturb(progress: IndexProgress) -> None:
+        nonlocal num_killed
+        if num_killed == 0 and progress.chunks_embedded > 2:
+            num_killed = 1
+            os.kill(desk.engine_info().pid, signal.SIGABRT)
+        elif num_killed == 1 and progress.chunks_embedded > 8:
+            num_killed = 2
+            to_kill.put(desk.engine_info().pid)
+
+    report = desk.index([docs], disturb)
+    killer.join()
+    assert num_killed == 2
+    for _ in range(num_killed):
+        assert "SIGABRT" in notices.get(timeout=20)
+    with Desk.open(config_in(tmp_path / "calm", tiny_gguf)) as calm:
+        undisturbed = calm.index([docs])
+        assert replace(report, seconds=0) == replace(undisturbed, seconds=0)
+        assert report.files_indexed == NUM_FILES and report.failed == ()
+        assert found(desk, "bay 6") == found(calm, "bay 6")
+    assert desk.check() == []
+
+
+@aborts
+def test_answer_begins_anew_when_the_engine_aborts(desk: Desk, docs: Path) -> None:
+    desk.index([docs])
+    notices: queue.SimpleQueue[str] = queue.SimpleQueue()
+    desk.subscribe(notices.put)
+    question, expected = long_answer(desk)
+    pid = desk.engine_info().pid
+    events = []
+    for event in desk.ask(question):
+        events.append(event)
+        if isinstance(event, PieceGenerated) and sum(isinstance(each, PieceGenerated) for each in events) == 3:
+            os.kill(pid, signal.SIGABRT)
+    (restarted,) = [event for event in events if isinstance(event, AnswerRestarted)]
+    assert "SIGABRT" in restarted.reason and "SIGABRT" in notices.get(timeout=20)
+    assert isinstance(events[0], EvidenceFound) and isinstance(events[-1], AnswerFinished)
+    assert events[-1].answer.text == expected
+    after = events[events.index(restarted) + 1 : -1]
+    assert "".join(event.text for event in after if isinstance(event, PieceGenerated)).strip() == expected
+    assert desk.engine_info().pid != pid
+
+
+def long_answer(desk: Desk) -> tuple[str, str]:
+    """A question whose answer takes the engine a while, and the answer."""
+    for n in range(NUM_FILES):
+        question = f"Where does ship {n} lie?"
+        *_, last = desk.ask(question)
+        assert isinstance(last, AnswerFinished)
+        if last.answer.timings["num_pieces"] > 150:
+            return question, last.answer.text
+    pytest.fail("every answer is short")
+
+
+def test_answer_that_is_stopped_ends_with_what_there_is(desk: Desk, docs: Path) -> None:
+    desk.index([docs])
+    question, whole = long_answer(desk)
+    pieces: list[str] = []
+    for event in desk.ask(question, is_stopped=lambda: len(pieces) >= 5):
+        if isinstance(event, PieceGenerated):
+            pieces.append(event.text)
+    assert isinstance(event, AnswerFinished) and event.answer.stopped
+    assert whole.startswith(event.answer.text) and len(event.answer.text) < len(whole)
+
+
+# ---------------------------------------------------------------- nothing is done twice
+
+
+def test_unchanged_tree_is_not_embedded_again_however_it_is_touched_moved_or_copied(desk: Desk, docs: Path) -> None:
+    first = desk.index([docs])
+    assert (first.files_indexed, first.chunks_embedded) == (NUM_FILES, desk.status().chunks)
+    again = desk.index()
+    assert (again.files_unchanged, again.files_indexed, again.chunks_embedded) == (NUM_FILES, 0, 0)
+    for path in (docs / "old").iterdir():
+        os.utime(path, (1, 1))
+    assert desk.status().pending == NUM_FILES
+    touched = desk.index()
+    assert (touched.files_unchanged, touched.chunks_embedded, desk.status().pending) == (NUM_FILES, 0, 0)
+    (docs / "old").rename(docs / "new")
+    moved = desk.index()
+    assert (moved.files_indexed, moved.files_deleted, moved.chunks_embedded) == (NUM_FILES, NUM_FILES, 0)
+    assert {hit.path.parent.name for hit in desk.search("ship", 50)} == {"new"}
+    shutil.copytree(docs / "new", docs / "copy")
+    copied = desk.index()
+    assert (copied.files_indexed, copied.chunks_embedded) == (NUM_FILES, 0)
+    assert copied.chunks_reused == first.chunks_embedded
+    assert desk.check() == []
+
+
+def test_changed_file_alone_is_embedded_and_a_deleted_one_is_found_no_more(desk: Desk, docs: Path) -> None:
+    desk.index([docs])
+    (docs / "old" / "ship0.txt").write_text("An okapi walks the deck.")
+    (docs / "old" / "ship1.txt").unlink()
+    report = desk.index()
+    assert (report.files_indexed, report.files_deleted, report.chunks_embedded) == (1, 1, 1)
+    assert desk.search("okapi")[0].path.name == "ship0.txt"
+    assert desk.document_text(docs / "old" / "ship1.txt") is None
+
+
+def test_index_that_is_stopped_keeps_whole_files_and_is_continued(desk: Desk, docs: Path) -> None:
+    done: list[int] = []
+    report = desk.index([docs], lambda progress: done.append(progress.files_done), lambda: bool(done and done[-1] >= 3))
+    assert report.files_indexed == 3 and desk.status().files == 3
+    rest = desk.index()
+    assert (rest.files_unchanged, rest.files_indexed) == (3, NUM_FILES - 3)
+
+
+def test_folder_that_is_not_there_for_a_while_keeps_its_rows(desk: Desk, docs: Path) -> None:
+    desk.index([docs])
+    before = desk.status().chunks
+    docs.rename(docs.with_name("unmounted"))
+    (failed,) = desk.index().failed
+    assert failed.path == docs and "not there" in failed.reason and desk.status().chunks == before
+    docs.with_name("unmounted").rename(docs)
+    back = desk.index()
+    assert (back.files_unchanged, back.chunks_embedded, desk.status().failed) == (NUM_FILES, 0, ())
+
+
+# ---------------------------------------------------------------- one index, many hands
+
+
+def test_calls_from_many_threads_agree(desk: Desk, docs: Path) -> None:
+    desk.index([docs])
+    queries = [f"ship {n}" for n in range(6)]
+    alone = [found(desk, query) for query in queries]
+    with ThreadPoolExecutor(6) as pool:
+        assert list(pool.map(lambda query: found(desk, query), queries * 3)) == alone * 3
+        embeddings = list(pool.map(lambda text: desk.embed([text])[0], queries))
+    np.testing.assert_allclose(np.array(embeddings), desk.embed(queries), atol=1e-4)
+
+
+def test_second_desk_on_the_same_index_may_search_but_not_index(desk: Desk, config: Config, docs: Path) -> None:
+    with Desk.open(config) as other:
+        refused: list[str] = []
+
+        def try_too(progress: IndexProgress) -> None:
+            if progress.files_done == 2 and not refused:
+                with pytest.raises(StoreBusy) as caught:
+                    other.index([docs])
+                refused.append(str(caught.value))
+                assert other.search("ship 0", mode="keyword")
+
+        desk.index([docs], try_too)
+        assert "another gritdesk" in refused[0]
+        assert other.index([docs]).files_unchanged == NUM_FILES
+
+
+def test_closed_desk_starts_nothing_again(config: Config, docs: Path) -> None:
+    desk = Desk.open(config)
+    desk.index([docs])
+    desk.close()
+    desk.close()
+    with pytest.raises(ModelError):
+        desk.embed(["a ship"])
+    with pytest.raises(GritDeskError):
+        desk.search("ship", mode="keyword")
+
+
+def test_watched_folder_is_searched_with_its_changes(desk: Desk, docs: Path) -> None:
+    desk.index([docs])
+    stop = threading.Event()
+    seen: queue.SimpleQueue[IndexProgress] = queue.SimpleQueue()
+    watching = threading.Thread(target=desk.watch, args=(seen.put, stop))
+    watching.start()
+    try:
+        while seen.get(timeout=20).files_done < NUM_FILES:  # the sweep before it
+            pass
+        (docs / "okapi.txt").write_text("An okapi walks the deck.")
+        while (progress := seen.get(timeout=20)).current != docs / "okapi.txt" or progress.files_done < 1:
+            pass
+        assert desk.search("okapi", mode="keyword")[0].path == docs / "okapi.txt"
+    finally:
+        stop.set()
+        watching.join(timeout=20)
+    assert not watching.is_alive()
+
+
+# ---------------------------------------------------------------- settings
+
+
+def test_other_settings_make_another_index(desk: Desk, config: Config, docs: Path) -> None:
+    desk.index([docs])
+    with Desk.open(replace(load_as(config, desk), index=IndexConfig((str(docs),), chunk_tokens=64))) as finer:
+        with pytest.raises(FingerprintMismatch, match="run `gritdesk index`"):
+            finer.search("ship 3")
+        assert finer.search("ship 3", mode="keyword")
+        notes: list[str] = []
+        finer.index(on_progress=lambda progress: notes.append(progress.note))
+        assert "embedded anew" in " ".join(notes)
+        assert finer.search("ship 3") and finer.status().chunks > NUM_FILES
+
+
+def load_as(config: Config, desk: Desk) -> Config:
+    """The configuration as a desk has written it, over the engine of the tests."""
+    return replace(config, index=load_config(desk.config.home).index)
+
+
+def test_mistaken_folder_adds_none_of_its_neighbours(desk: Desk, docs: Path) -> None:
+    with pytest.raises(ConfigError, match="is not there"):
+        desk.index([docs, docs / "nowhere"])
+    with pytest.raises(ConfigError, match="is a file"):
+        desk.index([docs, docs / "old" / "ship0.txt"])
+    assert desk.folders == [] and load_config(desk.config.home).index.folders == ()
+
+
+def test_linked_folder_is_known_by_the_name_that_was_given(desk: Desk, docs: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    try:
+        (tmp_path / "elsewhere" / "link").symlink_to(docs / "old")
+    except OSError:
+        pytest.skip("no symbolic links here")
+    desk.index([tmp_path / "elsewhere" / "link"])
+    assert desk.folders == [tmp_path / "elsewhere" / "link"]
+    desk.index([tmp_path / "elsewhere" / "link" / ".." / "old"])  # the parent of what the link leads to
+    assert desk.folders[1:] == [(docs / "old").resolve()]
