@@ -20,6 +20,9 @@ from gritdesk.records import (
     Turn,
 )
 
+_MAX_BLANK_PIECES = 8
+"""A model that goes on with nothing but white space has no more to say."""
+
 
 class AnswerEngine(Protocol):
     """What an answer needs of the engine; engine.host.EngineHost has it."""
@@ -75,15 +78,23 @@ class Answerer:
         yield EvidenceFound(prompt.hits)
 
         pieces: list[str] = []
-        first_piece_s = 0.0
+        first_piece_s, num_blank = 0.0, 0
         for piece in self._engine.stream(prompt.turns, self._sampling, is_stopped=is_stopped):
             if isinstance(piece, str):
-                first_piece_s = first_piece_s or time.monotonic() - started
-                pieces.append(piece)
-                yield PieceGenerated(piece)
+                piece = piece if pieces else piece.lstrip()
+                num_blank = 0 if piece.strip() else num_blank + 1
+                if num_blank > _MAX_BLANK_PIECES:
+                    break
+                if piece:
+                    first_piece_s = first_piece_s or time.monotonic() - started
+                    pieces.append(piece)
+                    yield PieceGenerated(piece)
             else:
                 pieces.clear()
                 yield AnswerRestarted(str(getattr(piece, "reason", piece)))
+        if not pieces and not is_stopped():
+            pieces.append(prompting.REFUSAL)
+            yield PieceGenerated(prompting.REFUSAL)
         timings = {
             "retrieve_s": retrieved - started,
             "first_piece_s": first_piece_s,

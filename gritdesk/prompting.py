@@ -119,7 +119,8 @@ def best_sentence(claim: str, text: str) -> tuple[int, int]:
     """Span of the sentence of `text` that shares most words with the claim; the whole text if none shares any."""
     wanted = set(_words(claim))
     # of sentences that share as many words the shorter says it more plainly
-    scored = [(len(wanted & set(_words(text[start:end]))), start - end, start, end) for start, end in _sentences(text)]
+    spans = [span for span in _sentences(text) if not text.startswith("#", span[0])] or _sentences(text)
+    scored = [(len(wanted & set(_words(text[start:end]))), start - end, start, end) for start, end in spans]
     if not scored or max(scored)[0] == 0:
         return 0, len(text)
     _, _, start, end = max(scored)

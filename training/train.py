@@ -63,8 +63,7 @@ def train(config: TrainConfig) -> Path:
         shape = config.model
         model = new_model(shape, tokenizer.control_id(BOS), tokenizer.eos_id, tokenizer.pad_id)
         if config.token_embeddings_from:
-            sample = tokenizer_sample(sources, 4, config.seed)
-            start_token_embeddings(model, tokenizer, config.token_embeddings_from, sample)
+            start_token_embeddings(model, tokenizer, config.token_embeddings_from)
     else:
         model = load_model(folder)
     optimizers = make_optimizers(model, config)

@@ -98,3 +98,14 @@ def test_restart_of_the_engine_voids_the_pieces_before_it() -> None:
 def test_stopped_answer_keeps_what_came() -> None:
     answer = answer_of(events_of(ScriptedEngine("Tea ", "is ", "at ", "four."), stop_after=2))
     assert answer.stopped and answer.text == "Tea is"
+
+
+@pytest.mark.parametrize("pieces", [(), ("\n",) * 200])
+def test_model_with_nothing_to_say_is_a_refusal_and_is_not_waited_for(pieces: tuple[str, ...]) -> None:
+    events = events_of(ScriptedEngine(*pieces))
+    assert len(events) == 3 and answer_of(events).text == prompting.REFUSAL
+
+
+def test_white_space_before_an_answer_is_not_shown() -> None:
+    events = events_of(ScriptedEngine("\n", "\n Tea is", " at four [1]."))
+    assert events[1] == PieceGenerated("Tea is")

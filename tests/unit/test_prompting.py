@@ -88,9 +88,9 @@ def test_abbreviations_inside_a_word_do_not_end_a_sentence() -> None:
 
 
 def test_quote_is_a_whole_sentence_of_hard_wrapped_text() -> None:
-    text = "# Lamp\nThe lamp is cleaned every Monday\nmorning before ten by Dr. Smith, the keeper.\n- Tea is at four\n- Bed"
+    text = "# Lamp\nThe lamp is cleaned every Monday\nmorning before ten by Dr. Smith.\n- Tea is at four\n- Bed"
     start, end = prompting.best_sentence("Who cleans the lamp on Monday morning?", text)
-    assert text[start:end] == "The lamp is cleaned every Monday\nmorning before ten by Dr. Smith, the keeper."
+    assert text[start:end] == "The lamp is cleaned every Monday\nmorning before ten by Dr. Smith."
     start, end = prompting.best_sentence("When is tea?", text)
     assert text[start:end] == "- Tea is at four"
 
