@@ -90,7 +90,9 @@ def grit_metadata(config: dict[str, Any], vocab: Vocab, hidden: int) -> GritMeta
         metadata = GritMetadata(**({"dimension": hidden, "markers": vocab.markers} | stated))
     except TypeError as error:
         raise ValueError(f"config.json: {CONFIG_KEY} has an unknown key: {error}") from error
-    default = GritMetadata(dimension=hidden, markers=metadata.markers)
+    if not (isinstance(metadata.dimension, int) and 1 <= metadata.dimension <= hidden):
+        raise ValueError(f"config.json: {CONFIG_KEY}.dimension is {metadata.dimension!r}, expected 1 to {hidden}")
+    default = GritMetadata(dimension=metadata.dimension, markers=metadata.markers)
     for key, value in vars(metadata).items():
         if value != vars(default)[key]:
             raise ValueError(f"config.json: {CONFIG_KEY}.{key} is {value!r}, expected {vars(default)[key]!r}")

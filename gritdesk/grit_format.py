@@ -191,7 +191,7 @@ class GritMetadata:
     """What a program must know to use one file in both modes; written as `grit.*` keys of a GGUF."""
 
     dimension: int
-    """Length of an embedding."""
+    """Length of an embedding: so many of the hidden states' dimensions, the first ones, are pooled."""
     markers: Markers = "special"
     pooling: Literal["mean"] = "mean"
     normalize: bool = True

@@ -70,14 +70,15 @@ class Embedder:
 
     def _embed_batch(self, frames: Sequence[EncodedFrame]) -> NDArray[np.float32]:
         hidden_states = self.context.hidden_states([frame.ids for frame in frames])
-        return np.stack([mean_pool(*each) for each in zip(hidden_states, (f.counts for f in frames), strict=True)])
+        pairs = zip(hidden_states, (frame.counts for frame in frames), strict=True)
+        return np.stack([mean_pool(hidden_TD[:, : self.dimension], counts) for hidden_TD, counts in pairs])
 
 
 def mean_pool(hidden_TD: NDArray[np.float32], counts: Sequence[bool]) -> NDArray[np.float32]:
     """Average the tokens that count and scale to length 1.
 
     Args:
-        hidden_TD: last hidden states (T tokens, D dimensions).
+        hidden_TD: last hidden states (T tokens), the D dimensions that make the embedding.
         counts: T flags, False on the frame.
     Returns: float32[D].
     Raises: RequestRefused if the states are no finite numbers: the file may be damaged in what this text needs.

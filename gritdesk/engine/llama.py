@@ -99,7 +99,7 @@ class LlamaModel:
         self.metadata = self._read_metadata()
         try:
             self.grit = GritMetadata.from_gguf(self.metadata)
-            if self.grit.dimension != self.n_embd:
+            if not 1 <= self.grit.dimension <= self.n_embd:
                 raise ValueError(f"its grit.embedding.dimension is {self.grit.dimension}, its width {self.n_embd}")
         except (KeyError, ValueError) as error:
             self.close()

@@ -217,8 +217,8 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
         r"model\.safetensors: tensor lm_head\.weight holds NaN",
     ),
     "another dimension": (
-        lambda folder: change_json(folder / "config.json", grit={"dimension": 128}),
-        r"grit\.dimension is 128, expected 256",
+        lambda folder: change_json(folder / "config.json", grit={"dimension": 257}),
+        r"grit\.dimension is 257, expected 1 to 256",
     ),
     "another pooling": (
         lambda folder: change_json(folder / "config.json", grit={"pooling": "last"}),
