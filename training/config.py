@@ -23,6 +23,9 @@ class ModelShape:
     context_length: int = 2048
     """Tokens the position encoding is laid out for."""
     rope_theta: float = 10000.0
+    embedding_dimension: int = 0
+    """First dimensions of the last hidden states that are pooled into the embedding; 0: all of them. The next-token
+    loss reads them and does not write there, the contrastive loss writes everywhere."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,12 @@ class TrainConfig:
     token_embeddings_from: str = ""
     """Installed package whose BERT the token embeddings start from; empty: random."""
 
+    static_steps: int = 0
+    """Updates of the token embeddings as a bag of tokens, before the first step; 0: the blocks learn from raw ones."""
+    static_batch_size: int = 1024
+    static_lr: float = 0.0006
+    static_temperature: float = 0.05
+
     tokenizer_sample_mb: int = 40
     """Text the tokenizer is trained on, drawn evenly from all files."""
 
@@ -61,6 +70,8 @@ class TrainConfig:
     started at 0.02 collapses: making all texts alike is its quickest way down."""
     temperature_steps: int = 300
 
+    language_steps: int = 0
+    """First updates, with the next-token loss alone: language takes long and high rates, embeddings neither."""
     generation_tokens: int = 4096
     """Tokens in a generation batch, chats and text together."""
     sequence_tokens: int = 512
@@ -68,6 +79,8 @@ class TrainConfig:
     chat_share_start: float = 0.2
     """Share of the generation tokens that are chats at the first step; the rest is plain text."""
     chat_share_end: float = 0.8
+    chat_as_text: float = 0.0
+    """Share of the chats of which every token is a target, at the first step; falls to none at the last."""
 
     loss_emb_weight: float = 1.0
     loss_gen_weight: float = 1.0

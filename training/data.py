@@ -24,6 +24,7 @@ from torch import Tensor
 from gritdesk.grit_format import BOS, EncodedFrame, chat_frame, embedding_frame, encode
 from gritdesk.records import EmbeddingInput, Turn
 from training.config import TrainConfig
+from training.losses import same_passage
 from training.tokenizer import FrameTokenizer
 
 Example = TypeVar("Example")
@@ -59,6 +60,8 @@ class EmbeddingBatch:
     """Positives first, in the order of the queries, then hard negatives."""
     num_queries: int
     num_passages: int
+    ignored_BN: Tensor
+    """True where a passage is the query's own positive, drawn by another query."""
     source: str
 
 
@@ -200,6 +203,7 @@ class Batches:
             _sorted_rows(passages, config.micro_batches, self.tokenizer.pad_id),
             len(queries),
             len(passages),
+            same_passage([pair.positive[1] for pair in pairs], len(passages)),
             source.name,
         )
 
@@ -213,7 +217,8 @@ class Batches:
         rows: list[EncodedFrame] = []
         left = int(config.generation_tokens * chat_share)
         while left > 0:
-            row = self._chat_row(rng.choice(_draw(self.sources.chats, rng).examples))
+            as_text = rng.random() < config.chat_as_text * (1 - progress)
+            row = self._chat_row(rng.choice(_draw(self.sources.chats, rng).examples), as_text)
             if row is not None:
                 rows.append(row)
                 left -= len(row.ids)
@@ -230,8 +235,10 @@ class Batches:
         end = max(max_tokens, frame.num_prefix + 8)
         return EncodedFrame(frame.ids[:end], frame.counts[:end])
 
-    def _chat_row(self, chat: Chat) -> EncodedFrame | None:
+    def _chat_row(self, chat: Chat, as_text: bool) -> EncodedFrame | None:
         frame = encode(chat_frame(chat.turns), self.tokenizer, "special")
+        if as_text:
+            frame = EncodedFrame(frame.ids, [False] + [True] * (len(frame.ids) - 1))
         fits = len(frame.ids) <= self.config.sequence_tokens
         return frame if fits else None  # a chat without its answer teaches nothing
 

@@ -26,7 +26,7 @@ from transformers import PreTrainedModel
 from gritdesk.grit_format import QUERY_INSTRUCTION, EncodedFrame, chat_frame, embedding_frame, encode
 from gritdesk.records import EmbeddingInput, Turn
 from training.data import pad_rows, read_rows
-from training.model import load_model
+from training.model import embedding_dimension, load_model
 from training.steps import embed_rows
 from training.tokenizer import FrameTokenizer
 
@@ -87,7 +87,7 @@ def embed(
         frame = encode(embedding_frame(instruction, text[: max_tokens * 10]), tokenizer, "special")
         frames.append(EncodedFrame(frame.ids[:max_tokens], frame.counts[:max_tokens]))
     order = sorted(range(len(frames)), key=lambda index: len(frames[index].ids))
-    found = np.zeros((len(frames), model.config.hidden_size), dtype=np.float32)
+    found = np.zeros((len(frames), embedding_dimension(model)), dtype=np.float32)
     for at in range(0, len(order), batch_size):
         chosen = order[at : at + batch_size]
         rows = pad_rows([frames[index] for index in chosen], tokenizer.pad_id)

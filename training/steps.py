@@ -11,12 +11,13 @@ from transformers import PreTrainedModel
 from training.config import TrainConfig
 from training.data import EmbeddingBatch, GenerationBatch, TokenRows
 from training.losses import contrastive_loss, next_token_loss
-from training.model import hidden_states, mean_pool
+from training.model import embedding_dimension, hidden_states, mean_pool, writing_gradients
 
 
 @dataclass(frozen=True)
 class StepLosses:
-    loss_emb: float
+    loss_emb: float | None
+    """None in a step without pairs."""
     loss_gen: float
     num_tokens: int
     """Tokens read in both modes, padding left out."""
@@ -24,18 +25,27 @@ class StepLosses:
 
 def grit_step(
     model: PreTrainedModel,
-    embedding: EmbeddingBatch,
+    embedding: EmbeddingBatch | None,
     generation: GenerationBatch,
     config: TrainConfig,
     temperature: float,
 ) -> StepLosses:
     """Both losses of one step, backpropagated; the optimizer step is the caller's.
 
+    Where only part of the hidden dimensions is pooled, the next-token gradient is kept from writing there: a step of
+    language would otherwise undo what many steps of pairs have told apart.
+
     Raises: ValueError if a loss is not finite or no token counts, before the parameters are touched.
     """
     loss_gen = _backward_generation(model, generation, config.loss_gen_weight)
-    loss_emb = _backward_embedding(model, embedding, config.loss_emb_weight, temperature)
-    every_rows = [*embedding.queries, *embedding.passages, *generation.rows]
+    pooled = embedding_dimension(model)
+    if pooled < model.config.hidden_size:
+        for gradient in writing_gradients(model):
+            gradient[..., :pooled] = 0.0
+    loss_emb, every_rows = None, list(generation.rows)
+    if embedding is not None:
+        loss_emb = _backward_embedding(model, embedding, config.loss_emb_weight, temperature)
+        every_rows += [*embedding.queries, *embedding.passages]
     return StepLosses(loss_emb, loss_gen, sum(int(rows.mask_BT.sum()) for rows in every_rows))
 
 
@@ -59,7 +69,7 @@ def _backward_generation(model: PreTrainedModel, batch: GenerationBatch, weight:
 def _backward_embedding(model: PreTrainedModel, batch: EmbeddingBatch, weight: float, temperature: float) -> float:
     query_BD = embed_rows(model, batch.queries, batch.num_queries)
     passage_ND = embed_rows(model, batch.passages, batch.num_passages)
-    loss = contrastive_loss(query_BD, passage_ND, temperature)
+    loss = contrastive_loss(query_BD, passage_ND, temperature, batch.ignored_BN)
     _check_finite(loss, f"contrastive ({batch.source})")
     (loss * weight).backward()
     return loss.item()
@@ -71,7 +81,7 @@ def embed_rows(model: PreTrainedModel, groups: list[TokenRows], num_rows: int) -
     for rows in groups:
         with _autocast():
             hidden_BTD = hidden_states(model, rows.ids_BT, rows.mask_BT, causal=False)
-        pooled.append(mean_pool(hidden_BTD, rows.counts_BT))
+        pooled.append(mean_pool(hidden_BTD[..., : embedding_dimension(model)], rows.counts_BT))
     order = torch.tensor([index for rows in groups for index in rows.order])
     return torch.cat(pooled)[torch.argsort(order)][:num_rows]
 

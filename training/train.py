@@ -19,8 +19,9 @@ from transformers import PreTrainedModel
 from gritdesk.grit_format import BOS
 from training import checkpoint
 from training.config import TrainConfig, read_recipe
-from training.data import Batches, read_sources, tokenizer_sample
-from training.model import load_model, new_model, start_token_embeddings
+from training.data import Batches, Sources, read_sources, tokenizer_sample
+from training.model import load_model, new_model, place_token_embeddings, teacher_token_embeddings
+from training.static_embeddings import fit_static_embeddings, start_dimension
 from training.steps import StepLosses, grit_step
 from training.tokenizer import FrameTokenizer, save_tokenizer, train_tokenizer
 
@@ -62,8 +63,7 @@ def train(config: TrainConfig) -> Path:
     if state is None:
         shape = config.model
         model = new_model(shape, tokenizer.control_id(BOS), tokenizer.eos_id, tokenizer.pad_id)
-        if config.token_embeddings_from:
-            start_token_embeddings(model, tokenizer, config.token_embeddings_from)
+        start_token_embeddings(model, sources, tokenizer, config)
     else:
         model = load_model(folder)
     optimizers = make_optimizers(model, config)
@@ -77,7 +77,8 @@ def train(config: TrainConfig) -> Path:
     model.train()
     for step in range(first_step, config.max_steps):
         temperature = temperature_at(step, config)
-        losses = grit_step(model, batches.embedding(step), batches.generation(step), config, temperature)
+        embedding = batches.embedding(step) if step >= config.language_steps else None
+        losses = grit_step(model, embedding, batches.generation(step), config, temperature)
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
         rate = learning_rate_factor(step, config)
         for optimizer in optimizers:
@@ -89,6 +90,19 @@ def train(config: TrainConfig) -> Path:
         if (step + 1) % config.save_every_steps == 0 or step + 1 == config.max_steps:
             checkpoint.save(folder, model, optimizers, step + 1, config)
     return folder
+
+
+def start_token_embeddings(
+    model: PreTrainedModel, sources: Sources, tokenizer: FrameTokenizer, config: TrainConfig
+) -> None:
+    """Teacher's vectors, fitted as a bag of tokens, put into the model: each only if the recipe asks for it."""
+    vectors_VK = None
+    if config.token_embeddings_from:
+        vectors_VK = teacher_token_embeddings(tokenizer, config.token_embeddings_from, start_dimension(config))
+    if config.static_steps:
+        vectors_VK = fit_static_embeddings(vectors_VK, sources.pairs, tokenizer, config)
+    if vectors_VK is not None:
+        place_token_embeddings(model, vectors_VK)
 
 
 def make_optimizers(model: PreTrainedModel, config: TrainConfig) -> list[torch.optim.Optimizer]:
@@ -145,8 +159,8 @@ class Progress:
         done = step + 1 - self.first_step
         row = {
             "step": step + 1,
-            "loss_emb": round(sum(each.loss_emb for each in self.recent) / len(self.recent), 4),
-            "loss_gen": round(sum(each.loss_gen for each in self.recent) / len(self.recent), 4),
+            "loss_emb": _mean([each.loss_emb for each in self.recent if each.loss_emb is not None]),
+            "loss_gen": _mean([each.loss_gen for each in self.recent]),
             "lr_factor": round(rate, 4),
             "tokens_per_s": round(self.num_tokens / elapsed_s),
             "eta_min": round(elapsed_s / done * (self.config.max_steps - step - 1) / 60, 1),
@@ -154,6 +168,10 @@ class Progress:
         with self.log_path.open("a", encoding="utf-8") as log:
             log.write(json.dumps(row) + "\n")
         print("  ".join(f"{key} {value}" for key, value in row.items()), file=sys.stderr, flush=True)
+
+
+def _mean(values: list[float]) -> float | None:
+    return round(sum(values) / len(values), 4) if values else None
 
 
 if __name__ == "__main__":

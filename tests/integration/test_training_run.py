@@ -86,6 +86,47 @@ def test_stopped_run_continues_on_the_same_curve(tmp_path: Path, monkeypatch: py
     ]
 
 
+def test_language_steps_leave_embeddings_as_they_are_and_learn_language(tmp_path: Path) -> None:
+    shape = ModelShape(
+        vocab_size=400, hidden_size=256, intermediate_size=256, num_layers=2, context_length=256, embedding_dimension=64
+    )
+    config = small_config(tmp_path, model=shape, max_steps=1, language_steps=1000, weight_decay=0.0, warmup_steps=0)
+    folder = train(config)
+    before = load_model(folder).model
+    train(dataclasses.replace(config, max_steps=20))
+    after = load_model(folder).model
+
+    writers = [
+        (before.embed_tokens.weight, after.embed_tokens.weight),
+        (before.norm.weight, after.norm.weight),
+    ]
+    for old_block, new_block in zip(before.layers, after.layers, strict=True):
+        writers.append((old_block.mlp.down_proj.weight.T, new_block.mlp.down_proj.weight.T))
+        writers.append((old_block.self_attn.o_proj.weight.T, new_block.self_attn.o_proj.weight.T))
+    for old, new in writers:
+        assert torch.equal(old[..., :64], new[..., :64])
+        assert not torch.equal(old[..., 64:], new[..., 64:])
+    log = losses_of(folder)
+    assert {row["loss_emb"] for row in log} == {None}
+    assert log[-1]["loss_gen"] < log[0]["loss_gen"] - 0.5
+
+
+def test_checkpoint_that_pools_part_of_its_dimensions_embeds_the_same_as_its_gguf(tmp_path: Path) -> None:
+    shape = ModelShape(
+        vocab_size=400, hidden_size=256, intermediate_size=256, num_layers=2, context_length=256, embedding_dimension=64
+    )
+    folder = train(small_config(tmp_path, model=shape, max_steps=15, static_steps=20, static_batch_size=8))
+    model, tokenizer = load_model(folder).eval(), FrameTokenizer.from_folder(folder)
+    inputs = [("", "The otter sleeps."), ("Find the animal", "A word about the badger and the otter")]
+    with torch.no_grad():
+        expected = embed(model, tokenizer, inputs)
+    convert(folder, tmp_path / "model.gguf", "F32")
+    with LlamaModel(tmp_path / "model.gguf") as gguf:
+        found = Embedder(gguf).embed(inputs)
+    assert found.shape == expected.shape == (2, 64)
+    assert (found * expected).sum(axis=1) == pytest.approx([1.0, 1.0], abs=1e-3)
+
+
 def test_save_killed_between_its_renames_loses_nothing(trained: Path, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     shutil.copytree(trained, folder.with_name("model.old"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,12 @@ import torch
 from training_data import write_data
 
 from gritdesk.grit_format import EOS, MARKERS
-from training.config import TrainConfig, read_recipe
+from training.config import ModelShape, TrainConfig, read_recipe
 from training.data import Batches, read_chats, read_pairs, read_sources, tokenizer_sample
 from training.evaluate import ndcg_at, spearman, token_f1
-from training.losses import contrastive_loss, next_token_loss
-from training.model import mean_pool
+from training.losses import contrastive_loss, next_token_loss, same_passage
+from training.model import hidden_states, mean_pool, new_model, place_token_embeddings
+from training.static_embeddings import bag, fit_static_embeddings, tokenize_source
 from training.tokenizer import FrameTokenizer, train_tokenizer
 from training.train import learning_rate_factor, temperature_at
 
@@ -54,6 +56,52 @@ def test_contrastive_loss_is_the_formula() -> None:
 def test_contrastive_loss_refuses_a_batch_with_nothing_to_tell_apart() -> None:
     with pytest.raises(ValueError, match="at least 2"):
         contrastive_loss(torch.ones(1, 4), torch.ones(1, 4), 0.02)
+
+
+def test_ones_own_passage_drawn_again_is_no_negative() -> None:
+    query = torch.eye(3)
+    passage = torch.cat([torch.eye(3)[[0, 0, 2]], torch.eye(3)[[1]]])
+    ignored = same_passage(["a", "a", "c"], 4)
+    assert ignored.tolist() == [[False, True, False, False], [True, False, False, False], [False] * 4]
+    # row 0 is left with the passages 0, 2 and 3, of which 0 is its own
+    expected = np.log(1 + 2 * np.exp(-1 / 0.5))
+    rows = [contrastive_loss(query[[0, 1, 2]], passage, 0.5, ignored).item() for _ in range(2)]
+    assert rows[0] == rows[1]
+    by_row = -torch.log_softmax((query @ passage.T / 0.5).masked_fill(ignored, float("-inf")), dim=1).diagonal()
+    assert rows[0] == pytest.approx(by_row.mean().item()) and by_row[0].item() == pytest.approx(expected)
+
+
+def test_bag_is_the_normalised_sum_of_a_texts_vectors() -> None:
+    vectors = torch.tensor([[3.0, 0.0], [0.0, 4.0], [1.0, 1.0]])
+    found = bag(vectors, [np.array([0, 1]), np.array([2, 2, 2])])
+    assert found.tolist() == [pytest.approx([0.6, 0.8]), pytest.approx([0.5**0.5, 0.5**0.5])]
+
+
+def test_static_embeddings_learn_which_passage_belongs_to_a_query(batches: Batches, config: TrainConfig) -> None:
+    shape = ModelShape(vocab_size=400, embedding_dimension=16)
+    config = dataclasses.replace(config, model=shape, static_steps=60, static_batch_size=8, static_lr=0.03)
+
+    def accuracy(steps: int) -> float:
+        changed = dataclasses.replace(config, static_steps=steps)
+        vectors = fit_static_embeddings(None, batches.sources.pairs, batches.tokenizer, changed)
+        assert vectors.shape == (batches.tokenizer.tokenizer.get_vocab_size(), 16)
+        (source,) = (tokenize_source(each, batches.tokenizer, config) for each in batches.sources.pairs)
+        scores = bag(vectors, source.queries) @ bag(vectors, source.positives).T
+        return (scores.argmax(dim=1) == torch.arange(len(scores))).float().mean().item()
+
+    assert accuracy(60) > max(accuracy(0), 0.9)
+
+
+def test_placed_vectors_pool_to_their_sum_lengths_included() -> None:
+    torch.manual_seed(0)
+    model = new_model(ModelShape(vocab_size=400, num_layers=1, embedding_dimension=96), 1, 2, 0)
+    vectors = torch.randn(400, 96) * torch.rand(400, 1)
+    place_token_embeddings(model, vectors)
+    ids = torch.tensor([[5, 17, 100, 230, 17]])
+    with torch.no_grad():
+        hidden = hidden_states(model, ids, torch.ones_like(ids), causal=False)
+    pooled = mean_pool(hidden[..., :96], torch.ones_like(ids))
+    assert (pooled * bag(vectors, [ids[0].numpy()])).sum().item() > 0.999
 
 
 def test_next_token_loss_counts_the_counted_tokens_alone() -> None:

@@ -1,0 +1,119 @@
+"""Token embeddings fitted as a bag of tokens before any block learns: minutes, where the blocks take hours.
+
+A text is the plain sum of its tokens' vectors, so a step of a thousand pairs costs less than one of thirty-two
+through the blocks. A vector's length is its token's weight: frequent tokens come out short, names long. The
+model takes the vectors over in `model.place_token_embeddings`, whose blocks start as the identity.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from training.config import TrainConfig
+from training.data import Pair, Source
+from training.losses import contrastive_loss, same_passage
+from training.tokenizer import FrameTokenizer
+
+FREQUENT = 1e-3
+"""Share of the text above which a token starts short (the `a` of smooth inverse frequency, Arora et al. 2017)."""
+ROWS_PER_SOURCE = 20_000
+
+
+@dataclass(frozen=True)
+class TokenizedSource:
+    """One file's pairs as token ids; without instructions, which are never pooled."""
+
+    queries: list[NDArray[np.int64]]
+    positives: list[NDArray[np.int64]]
+    negatives: list[NDArray[np.int64]]
+    """Empty where a pair has none."""
+    passages: list[str]
+    weight: float
+
+
+def fit_static_embeddings(
+    start_VK: Tensor | None, pairs: Sequence[Source[Pair]], tokenizer: FrameTokenizer, config: TrainConfig
+) -> Tensor:
+    """Token vectors by which the sum over a query's tokens finds its passage, float32[V, K].
+
+    Args:
+        start_VK: unit vectors to start from, zeros for tokens without one; random if None.
+    """
+    sources = [tokenize_source(source, tokenizer, config) for source in pairs]
+    num_tokens = tokenizer.tokenizer.get_vocab_size()
+    torch.manual_seed(config.seed)
+    if start_VK is None:
+        start_VK = F.normalize(torch.randn(num_tokens, start_dimension(config)), dim=-1)
+    counts_V = np.bincount(
+        np.concatenate([ids for source in sources for ids in source.positives]), minlength=num_tokens
+    )
+    share_V1 = torch.from_numpy(counts_V / counts_V.sum()).float()[:, None]
+    vectors_VK = (start_VK * FREQUENT / (FREQUENT + share_V1)).requires_grad_(True)
+    optimizer = torch.optim.Adam([vectors_VK], betas=(0.9, 0.98))
+    rng = random.Random(f"{config.seed}/static")
+    for step in range(config.static_steps):
+        loss = _static_loss(vectors_VK, rng.choices(sources, [each.weight for each in sources])[0], rng, config)
+        loss.backward()
+        done = step / config.static_steps
+        for group in optimizer.param_groups:
+            group["lr"] = config.static_lr * min((step + 1) / 20, 1.0, 2 * (1 - done))
+        optimizer.step()
+        optimizer.zero_grad()
+        if (step + 1) % 100 == 0:
+            print(f"static embeddings  step {step + 1}  loss {loss.item():.3f}", file=sys.stderr, flush=True)
+    return vectors_VK.detach()
+
+
+def start_dimension(config: TrainConfig) -> int:
+    """K: as many as are pooled."""
+    return config.model.embedding_dimension or config.model.hidden_size
+
+
+def tokenize_source(source: Source[Pair], tokenizer: FrameTokenizer, config: TrainConfig) -> TokenizedSource:
+    pairs = source.examples
+    if len(pairs) > ROWS_PER_SOURCE:
+        pairs = random.Random(config.seed).sample(pairs, ROWS_PER_SOURCE)
+    longest = max(config.passage_tokens)
+
+    def ids(texts: list[str], max_tokens: int) -> list[NDArray[np.int64]]:
+        encoded = tokenizer.tokenizer.encode_batch(
+            [text[: max_tokens * 10] for text in texts], add_special_tokens=False
+        )
+        return [np.array(each.ids[:max_tokens], dtype=np.int64) for each in encoded]
+
+    return TokenizedSource(
+        ids([pair.query[1] for pair in pairs], config.query_tokens),
+        ids([pair.positive[1] for pair in pairs], longest),
+        ids([pair.negative[1] if pair.negative else "" for pair in pairs], longest),
+        [pair.positive[1] for pair in pairs],
+        source.weight,
+    )
+
+
+def _static_loss(vectors_VK: Tensor, source: TokenizedSource, rng: random.Random, config: TrainConfig) -> Tensor:
+    chosen = rng.sample(range(len(source.queries)), min(config.static_batch_size, len(source.queries)))
+    longest = rng.choice(config.passage_tokens)
+    positives = [source.positives[index][:longest] for index in chosen]
+    negatives = [source.negatives[index][:longest] for index in chosen if len(source.negatives[index])]
+    query_BK = bag(vectors_VK, [source.queries[index] for index in chosen])
+    passage_NK = bag(vectors_VK, positives + negatives)
+    ignored_BN = same_passage([source.passages[index] for index in chosen], len(passage_NK))
+    return contrastive_loss(query_BK, passage_NK, config.static_temperature, ignored_BN)
+
+
+def bag(vectors_VK: Tensor, texts: Sequence[NDArray[np.int64]]) -> Tensor:
+    """Normalised sum of each text's token vectors, [B, K]."""
+    starts_B = np.cumsum([0, *(len(ids) for ids in texts[:-1])])
+    summed_BK = F.embedding_bag(
+        torch.from_numpy(np.concatenate(texts)), vectors_VK, torch.from_numpy(starts_B), mode="sum"
+    )
+    return F.normalize(summed_BK, dim=-1)
