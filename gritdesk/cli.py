@@ -8,7 +8,9 @@ Imports that cost time stand inside the command that needs them.
 from __future__ import annotations
 
 import json
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -99,6 +101,27 @@ def _run_tui() -> None:
     run(lambda: Desk.open(config))
 
 
+@contextmanager
+def _stopped_by_signals() -> Iterator[threading.Event]:
+    """An event that Ctrl+C or a polite kill sets, for work to end where nothing is lost; a second one ends it now."""
+    stop = threading.Event()
+
+    def on_signal(number: int, frame: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {each: signal.signal(each, on_signal) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
 @main.command()
 @click.argument("folders", nargs=-1, callback=_paths)
 @_json_option
@@ -106,12 +129,15 @@ def index(folders: tuple[Path, ...], as_json: bool) -> None:
     """Add FOLDERS to the index and bring it up to date; alone: the folders it has."""
     from gritdesk.errors import ConfigError
 
-    with _open_desk() as desk:
+    with _stopped_by_signals() as stop, _open_desk() as desk:
         if not folders and not desk.folders:
             raise ConfigError("no folder is indexed yet; add one with `gritdesk index FOLDER`")
         desk.subscribe(_say)
-        report = desk.index(folders, _print_progress)
+        report = desk.index(folders, _print_progress, stop.is_set)
     _end_progress()
+    if stop.is_set():
+        _say("gritdesk: stopped; what was indexed is kept, `gritdesk index` does the rest")
+        sys.exit(1)
     if as_json:
         _print_json(
             {
@@ -138,17 +164,11 @@ def index(folders: tuple[Path, ...], as_json: bool) -> None:
 @main.command()
 def watch() -> None:
     """Keep the index up with its folders until interrupted."""
-    import threading
-
-    stop = threading.Event()
-    with _open_desk() as desk:
+    with _stopped_by_signals() as stop, _open_desk() as desk:
         desk.subscribe(_say)
         if desk.folders:
             _say(f"watching {_shown(', '.join(map(str, desk.folders)))}; Ctrl+C ends it")
-        try:
-            desk.watch(_print_progress, stop)
-        except KeyboardInterrupt:
-            stop.set()
+        desk.watch(_print_progress, stop)
 
 
 @main.command()

@@ -30,7 +30,7 @@ class EngineConfig:
     n_ctx: int = 2048
     """Context for answers, in tokens; a model trained on less lowers it."""
     batch_tokens: int = 512
-    """Tokens embedded in one call, and so the longest passage."""
+    """Tokens embedded in one call, and so the longest passage with its title and frame."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,9 @@ _LEAST = {
 }
 """The smallest number that makes sense; what a number is too large for, the engine knows."""
 
+_TITLE_TOKENS = 64
+"""Room beside a chunk for its title and the frame."""
+
 _SECTIONS = {"engine": EngineConfig, "index": IndexConfig, "search": SearchConfig, "answer": AnswerConfig}
 
 
@@ -138,22 +141,22 @@ def load_config(home: Path | None = None) -> Config:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"cannot read {path}: {error}; mend it or move it away to use the defaults") from error
     config = Config(home, **{name: _read_section(path, name, section) for name, section in values.items()})
-    if config.index.chunk_tokens > config.engine.batch_tokens:
+    if config.index.chunk_tokens + _TITLE_TOKENS > config.engine.batch_tokens:
         raise ConfigError(
-            f"{path}: index.chunk_tokens ({config.index.chunk_tokens}) must be at most engine.batch_tokens "
-            f"({config.engine.batch_tokens}), or the ends of passages are not embedded"
+            f"{path}: index.chunk_tokens ({config.index.chunk_tokens}) must be at least {_TITLE_TOKENS} less than "
+            f"engine.batch_tokens ({config.engine.batch_tokens}), or the ends of passages are not embedded"
         )
     folders = tuple(str(_full_path(path, folder)) for folder in config.index.folders)
     return dataclasses.replace(config, index=dataclasses.replace(config.index, folders=folders))
 
 
 def add_folder(config: Config, folder: Path) -> Config:
-    """Write one more folder into config.toml, keeping what a person wrote there; no-op if a listed one holds it.
+    """Write one more folder into config.toml, keeping what a person wrote there; no-op if it is listed.
 
     Raises: ConfigError if config.toml cannot be written.
     """
     folder = folder.absolute()
-    if any(folder == known or known in folder.parents for known in map(Path, config.index.folders)):
+    if str(folder) in config.index.folders:
         return config
     import tomlkit
     import tomlkit.items

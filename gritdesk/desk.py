@@ -84,11 +84,11 @@ class Desk:
         wanted = [_existing_folder(folder) for folder in folders]
         with self._indexer() as indexer:
             for folder in wanted:
-                self.config = add_folder(self.config, folder)
+                self._list_folder(folder)
             # another model forgets all embeddings: then every folder is read, not only the new ones
             is_full = not wanted or self._store().fingerprint not in (None, self.fingerprint)
             return indexer.run(
-                self.folders if is_full else wanted,
+                self.folders if is_full else self._with_listed_ones_inside(wanted),
                 on_progress or (lambda progress: None),
                 is_stopped or (lambda: False),
                 forget_others=is_full,
@@ -119,7 +119,7 @@ class Desk:
 
     def add_folder(self, folder: Path) -> None:
         """Keep one more folder in the index; it is read by the next `index` or `watch`."""
-        self.config = add_folder(self.config, _existing_folder(folder))
+        self._list_folder(_existing_folder(folder))
 
     def search(self, query: str, n: int = 10, mode: SearchMode = "hybrid") -> list[Hit]:
         """The `n` best chunks, best first; by words alone the engine is not started.
@@ -241,6 +241,19 @@ class Desk:
 
     def __exit__(self, *exception: type[BaseException] | BaseException | TracebackType | None) -> None:
         self.close()
+
+    def _list_folder(self, folder: Path) -> None:
+        """Keep one more folder, unless a listed one finds it; one that is asked for by name is not ignored."""
+        from gritdesk.walking import Walk
+
+        holders = [listed for listed in self.folders if listed in folder.parents]
+        if all(Walk(holder).skips(folder) for holder in holders):
+            self.config = add_folder(self.config, folder)
+
+    def _with_listed_ones_inside(self, folders: Sequence[Path]) -> list[Path]:
+        """Folders and the listed ones in them, whose files a walk of their parent may not find."""
+        inside = [each for each in self.folders if any(folder in each.parents for folder in folders)]
+        return list(dict.fromkeys([*folders, *inside]))
 
     def _store(self) -> Store:
         store: Store | None = getattr(self._local, "store", None)

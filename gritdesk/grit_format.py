@@ -119,9 +119,12 @@ def query_input(question: str) -> EmbeddingInput:
     return QUERY_INSTRUCTION, question.strip()
 
 
+MAX_TITLE_CHARACTERS = 120
+
+
 def passage_input(chunk: Chunk) -> EmbeddingInput:
-    """A chunk as the embedder takes it: no instruction, its innermost heading as the title in front."""
-    title = chunk.heading.rsplit(" > ", 1)[-1]
+    """A chunk as the embedder takes it: no instruction, its innermost heading, cut short, as the title in front."""
+    title = chunk.heading.rsplit(" > ", 1)[-1][:MAX_TITLE_CHARACTERS].rstrip()
     text = chunk.text.strip()
     return "", f"{title} {text}" if title and title not in text else text
 

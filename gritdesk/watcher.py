@@ -84,7 +84,8 @@ def _filtered(paths: Iterable[Path], folders: Sequence[Path]) -> set[Path]:
             if path != folder and folder not in path.parents:
                 continue
             if path.name == ".gitignore":
-                changed_paths.add(folder)  # other files may be documents now, wherever they are
+                # other files may be documents now, wherever they are; a listed folder within has rows of its own
+                changed_paths.update(each for each in walks if folder in (each, *each.parents))
             elif path != folder and not walk.skips(path):
                 changed_paths.update((found for found, _ in walk.files_under(path)) if path.is_dir() else [path])
     return changed_paths

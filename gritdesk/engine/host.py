@@ -326,7 +326,7 @@ class EngineHost:
                     pending.events.put(Restarted(reason))
                 self._restart()
         if self._on_restart and not refusal:
-            self._on_restart(reason)
+            self._on_restart(reason if restart else f"the engine stopped ({cause}); it starts again when it is needed")
 
     def _restart(self) -> None:
         """Start a process that gets all that is pending; the lock is held."""

@@ -88,16 +88,18 @@ class Reader:
             child.kill()
 
         timer = threading.Timer(self._timeout_s, give_up)
+        timer.daemon = True  # one that Ctrl+C left running would keep a person waiting at the end
         answer = None
-        timer.start()
         try:
+            timer.start()
             _send(child.stdin, request)
             answer = _receive(child.stdout)
         except (OSError, ValueError):  # the pipe broke, or what came is no message
             pass
         finally:
             timer.cancel()
-            timer.join()
+            if timer.ident is not None:  # Ctrl+C may come before it runs
+                timer.join()
             if answer is None or timed_out.is_set():  # also on Ctrl+C: a late answer must not meet the next request
                 self._end_child()
         if answer is not None:

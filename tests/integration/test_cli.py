@@ -12,6 +12,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -297,6 +298,35 @@ def test_help_and_search_by_words_load_no_heavy_module(person: Person) -> None:
     for arguments in (["--help"], ["search", "zebra", "--mode", "keyword", "--json"]):
         done = person.run(*arguments, code=code)
         assert done.code == 0 and done.output and done.errors == ""
+
+
+# ---------------------------------------------------------------- interrupted
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no signal that one process sends another")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_indexing_says_so_and_is_taken_up_again(person: Person, tmp_path: Path, number: int) -> None:
+    docs = tmp_path / "many"
+    docs.mkdir()
+    for n in range(200):
+        (docs / f"{n:03}.txt").write_text(f"Note {n} about the harbour. " * 200)
+    num_before = person.json("status")["files"]
+    started = subprocess.Popen(
+        [sys.executable, "-c", MAIN, "index", str(docs)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=person.environment(),
+        start_new_session=True,
+    )
+    while started.poll() is None and person.json("status")["files"] < num_before + 3:
+        time.sleep(0.05)
+    os.killpg(started.pid, number)  # as a terminal does: the engine's and the reader's processes get it too
+    _, errors = started.communicate(timeout=30)
+    assert started.returncode == 1
+    assert errors.decode().splitlines()[-1].startswith("gritdesk: stopped; what was indexed is kept")
+    assert 0 < person.json("status")["pending"] < 200
+    assert 0 < person.json("index")["files_indexed"] < 200
+    assert person.json("status")["pending"] == 0
 
 
 # ---------------------------------------------------------------- wrong usage

@@ -285,3 +285,22 @@ def test_linked_folder_is_known_by_the_name_that_was_given(desk: Desk, docs: Pat
     assert desk.folders == [tmp_path / "elsewhere" / "link"]
     desk.index([tmp_path / "elsewhere" / "link" / ".." / "old"])  # the parent of what the link leads to
     assert desk.folders[1:] == [(docs / "old").resolve()]
+
+
+# ---------------------------------------------------------------- folders within folders
+
+
+def test_ignored_folder_asked_for_by_name_stays(desk: Desk, docs: Path) -> None:
+    (docs / ".gitignore").write_text("build/\n")
+    built = docs / "build"
+    built.mkdir()
+    (built / "page.txt").write_text("A walrus on the built page.")
+    desk.index([docs])
+    assert not desk.search("walrus", mode="keyword")
+
+    desk.index([docs / "old", built])
+    assert desk.folders == [docs, built]  # the first is found from its parent, the second is not
+    for folders in ([docs], []):
+        report = desk.index(folders)
+        assert (report.files_indexed, report.files_deleted) == (0, 0)
+        assert [hit.path for hit in desk.search("walrus", mode="keyword")] == [built / "page.txt"]

@@ -52,6 +52,6 @@ def test_added_folder_is_kept_beside_what_the_person_wrote(tmp_path: Path) -> No
     assert again.index.folders == (str(tmp_path / "notes"),) and again.engine.n_threads == 3
 
 
-def test_folder_inside_a_listed_one_is_not_added(tmp_path: Path) -> None:
+def test_listed_folder_is_not_added_again(tmp_path: Path) -> None:
     config = add_folder(load_config(tmp_path), tmp_path / "notes")
-    assert add_folder(config, tmp_path / "notes" / "deep") is config
+    assert add_folder(config, tmp_path / "notes") is config

@@ -140,6 +140,11 @@ def test_question_is_embedded_with_the_instruction_and_a_passage_without() -> No
     )
 
 
+def test_title_of_a_passage_is_cut_short() -> None:
+    _, text = passage_input(Chunk("It stands.", 0, 10, 1, 1, heading="lighthouse " * 100))
+    assert text.endswith("lighthouse It stands.") and len(text) <= 120 + len(" It stands.")
+
+
 def test_chat_template_renders_the_chat_frame() -> None:
     from jinja2 import Environment
 
