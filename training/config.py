@@ -7,7 +7,12 @@ import json
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+Attention = Literal["bidirectional", "causal", "causal_instruction"]
+Pooling = Literal["mean", "weighted_mean", "last_token", "first_token"]
+
+Precision = Literal["bf16", "fp32"]
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,18 @@ class TrainConfig:
     query_tokens: int = 48
     passage_tokens: tuple[int, ...] = (48, 64, 96, 160)
     """Longest passage of a batch, drawn anew for each: mostly short for speed, long enough often enough."""
+    contrastive_backward: Literal["whole", "split", "cached"] = "whole"
+    """How much of a contrastive batch is held for the backward pass: all of it; the queries or the passages, one
+    after the other; one micro-batch, at the cost of a second forward pass (GradCache, arXiv 2101.06983). The
+    gradients are the same."""
+    hard_negative_strength: float = 0.0
+    """Hard negatives weigh exp(this x cosine) times a random one; 0: as much."""
+    false_negative_margin: float | None = None
+    """Passages more like a query than its positive by this cosine are no negatives; none: all are."""
+    matryoshka_dimensions: tuple[int, ...] = ()
+    """Dimensions at which the contrastive loss is taken beside the full one, the mean of all."""
+    spread_out_weight: float = 0.0
+    """Weight of the squared cosines among the queries and among the positives."""
     contrastive_temperature: float = 0.02
     contrastive_temperature_start: float = 0.02
     """At the first step; falls geometrically to contrastive_temperature over temperature_steps. A random model
@@ -82,6 +99,13 @@ class TrainConfig:
     chat_as_text: float = 0.0
     """Share of the chats of which every token is a target, at the first step; falls to none at the last."""
 
+    mode: Literal["unified", "embedding", "generation"] = "unified"
+    attention: Attention = "bidirectional"
+    """Of embeddings: `bb`, `cc` and `cb` in the paper's codes. Generation is causal."""
+    pooling: Pooling = "mean"
+    generation_averaging: Literal["token", "sample", "mixed"] = "token"
+    """What counts alike in the next-token loss: tokens, samples, or tokens within groups of mixed_group_size."""
+    mixed_group_size: int = 32
     loss_emb_weight: float = 1.0
     loss_gen_weight: float = 1.0
 
@@ -97,11 +121,23 @@ class TrainConfig:
     """Last part of the run in which the learning rate falls linearly to zero."""
     clip_norm: float = 1.0
 
+    precision: Precision = "bf16"
+    """Of the matrix products (parameters, pooling and losses are float32): bf16 is twice as fast where the processor
+    has instructions for it."""
     num_threads: int = 2
-    micro_batches: int = 3
-    """Length-sorted groups a batch is padded in: fewer wasted tokens for a little overhead."""
+    micro_batch_tokens: int = 2048
+    """Tokens, padding included, in one pass through the model: memory and speed depend on it, numbers do not."""
     log_every_steps: int = 10
     save_every_steps: int = 200
+
+    @property
+    def generates(self) -> bool:
+        """Whether steps have a next-token loss."""
+        return self.mode != "embedding"
+
+    def embeds(self, step: int) -> bool:
+        """Whether a step has a contrastive loss."""
+        return self.mode == "embedding" or (self.mode == "unified" and step >= self.language_steps)
 
     def __post_init__(self) -> None:
         if self.embedding_batch_size < 2:
@@ -131,8 +167,9 @@ def config_from_dict(values: dict[str, Any], source: str) -> TrainConfig:
     values = dict(values)
     if isinstance(values.get("model"), dict):
         values["model"] = ModelShape(**values["model"])
-    if "passage_tokens" in values:
-        values["passage_tokens"] = tuple(values["passage_tokens"])
+    for name in ("passage_tokens", "matryoshka_dimensions"):
+        if name in values:
+            values[name] = tuple(values[name])
     return TrainConfig(**values)
 
 

@@ -7,13 +7,14 @@ the other passages are negatives of the same kind (GRIT paper, table 22).
 
 from __future__ import annotations
 
+import hashlib
 import io
 import itertools
 import json
 import math
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -24,7 +25,7 @@ from torch import Tensor
 from gritdesk.grit_format import BOS, EncodedFrame, chat_frame, embedding_frame, encode
 from gritdesk.records import EmbeddingInput, Turn
 from training.config import TrainConfig
-from training.losses import same_passage
+from training.distributed import Ranks
 from training.tokenizer import FrameTokenizer
 
 Example = TypeVar("Example")
@@ -51,6 +52,18 @@ class TokenRows:
     counts_BT: Tensor
     """1 where a token is pooled or is a target."""
     order: tuple[int, ...]
+    sequence_BT: Tensor | None = None
+    """Number of the sequence a token belongs to, from 1, where a row holds several; 0 on padding."""
+    positions_BT: Tensor | None = None
+    """Where they do not simply run from 0."""
+
+    @property
+    def num_tokens(self) -> int:
+        return int(self.mask_BT.sum())
+
+    def to(self, device: torch.device) -> TokenRows:
+        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **moved)
 
 
 @dataclass(frozen=True)
@@ -59,15 +72,20 @@ class EmbeddingBatch:
     passages: list[TokenRows]
     """Positives first, in the order of the queries, then hard negatives."""
     num_queries: int
-    num_passages: int
-    ignored_BN: Tensor
-    """True where a passage is the query's own positive, drawn by another query."""
+    keys_N: Tensor
+    """Equal numbers for equal passages."""
     source: str
+
+    @property
+    def num_passages(self) -> int:
+        return len(self.keys_N)
 
 
 @dataclass(frozen=True)
 class GenerationBatch:
     rows: list[TokenRows]
+    num_targets: tuple[int, ...]
+    """Of each sample, in the order of the batch."""
 
 
 # ---------------------------------------------------------------- jsonl -> examples
@@ -184,26 +202,31 @@ def tokenizer_sample(sources: Sources, size_mb: int, seed: int) -> Iterator[str]
 class Batches:
     """Draws the batches of any step. Holds no position: `embedding(step)` is the same whenever it is asked."""
 
-    def __init__(self, sources: Sources, tokenizer: FrameTokenizer, config: TrainConfig) -> None:
+    def __init__(
+        self, sources: Sources, tokenizer: FrameTokenizer, config: TrainConfig, ranks: Ranks | None = None
+    ) -> None:
+        """With several ranks, each gets its part of the same batch."""
         self.sources = sources
         self.tokenizer = tokenizer
         self.config = config
+        self.ranks = ranks or Ranks()
 
     def embedding(self, step: int) -> EmbeddingBatch:
         config = self.config
         rng = random.Random(f"{config.seed}/embedding/{step}")
         source = _draw(self.sources.pairs, rng)
         pairs = rng.sample(source.examples, min(config.embedding_batch_size, len(source.examples)))
+        pairs = pairs[self.ranks.share(len(pairs))]
         longest = rng.choice(config.passage_tokens)
         negatives = [pair.negative for pair in pairs if pair.negative is not None and pair.negative[1].strip()]
         queries = [self._embedding_row(pair.query, config.query_tokens) for pair in pairs]
-        passages = [self._embedding_row(each, longest) for each in [*(pair.positive for pair in pairs), *negatives]]
+        texts = [*(pair.positive for pair in pairs), *negatives]
+        passages = [self._embedding_row(each, longest) for each in texts]
         return EmbeddingBatch(
-            _sorted_rows(queries, 1, self.tokenizer.pad_id),
-            _sorted_rows(passages, config.micro_batches, self.tokenizer.pad_id),
+            _sorted_rows(queries, config.micro_batch_tokens, self.tokenizer.pad_id),
+            _sorted_rows(passages, config.micro_batch_tokens, self.tokenizer.pad_id),
             len(queries),
-            len(passages),
-            same_passage([pair.positive[1] for pair in pairs], len(passages)),
+            torch.tensor([passage_key(text) for _, text in texts], dtype=torch.long),
             source.name,
         )
 
@@ -227,7 +250,9 @@ class Batches:
             row = self._text_row(rng.choice(_draw(self.sources.texts, rng).examples), rng)
             rows.append(row)
             left -= len(row.ids)
-        return GenerationBatch(_sorted_rows(rows, config.micro_batches, self.tokenizer.pad_id))
+        rows = rows[self.ranks.share(len(rows))]
+        num_targets = tuple(sum(row.counts[1:]) for row in rows)
+        return GenerationBatch(_sorted_rows(rows, config.micro_batch_tokens, self.tokenizer.pad_id), num_targets)
 
     def _embedding_row(self, each: EmbeddingInput, max_tokens: int) -> EncodedFrame:
         # no token is shorter than one character, and few longer than ten: cut before tokenizing
@@ -254,10 +279,19 @@ def _draw(sources: Sequence[Source[Example]], rng: random.Random) -> Source[Exam
     return rng.choices(sources, weights=[source.weight for source in sources])[0]
 
 
-def _sorted_rows(frames: list[EncodedFrame], num_groups: int, pad_id: int) -> list[TokenRows]:
-    order = sorted(range(len(frames)), key=lambda index: len(frames[index].ids))
-    size = math.ceil(len(order) / num_groups)
-    groups = [order[at : at + size] for at in range(0, len(order), size)]
+def passage_key(text: str) -> int:
+    """A number that equal texts share, the same in every process."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big", signed=True)
+
+
+def _sorted_rows(frames: list[EncodedFrame], micro_batch_tokens: int, pad_id: int) -> list[TokenRows]:
+    """Micro-batches of rows of like length, each of at most so many tokens with its padding, or of one row."""
+    groups: list[list[int]] = []
+    for index in sorted(range(len(frames)), key=lambda index: len(frames[index].ids)):
+        if groups and (len(groups[-1]) + 1) * len(frames[index].ids) <= micro_batch_tokens:
+            groups[-1].append(index)
+        else:
+            groups.append([index])
     return [pad_rows([frames[index] for index in group], pad_id, tuple(group)) for group in groups]
 
 

@@ -21,12 +21,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import PreTrainedModel
 
 from gritdesk.grit_format import QUERY_INSTRUCTION, EncodedFrame, chat_frame, embedding_frame, encode
 from gritdesk.records import EmbeddingInput, Turn
 from training.data import pad_rows, read_rows
-from training.model import embedding_dimension, load_model
+from training.model import GritModel, load_model
 from training.steps import embed_rows
 from training.tokenizer import FrameTokenizer
 
@@ -46,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
     if not (given.checkpoint / "config.json").exists():
         print(f"evaluate: {given.checkpoint} is no checkpoint folder: it has no config.json", file=sys.stderr)
         return 1
-    model = load_model(given.checkpoint).eval()
+    model = GritModel(load_model(given.checkpoint)).eval()
     tokenizer = FrameTokenizer.from_folder(given.checkpoint)
     for folder in sorted(each for each in given.eval.iterdir() if each.is_dir()):
         if given.sets and folder.name not in given.sets:
@@ -60,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 @torch.no_grad()
-def evaluate_set(model: PreTrainedModel, tokenizer: FrameTokenizer, folder: Path, max_queries: int) -> dict[str, float]:
+def evaluate_set(model: GritModel, tokenizer: FrameTokenizer, folder: Path, max_queries: int) -> dict[str, float]:
     """Scores of one set, by the files it holds; empty for a kind this command does not know."""
     if (folder / "qrels.tsv").exists():
         return retrieval_scores(model, tokenizer, folder, max_queries)
@@ -75,7 +74,7 @@ def evaluate_set(model: PreTrainedModel, tokenizer: FrameTokenizer, folder: Path
 
 
 def embed(
-    model: PreTrainedModel,
+    model: GritModel,
     tokenizer: FrameTokenizer,
     inputs: Sequence[EmbeddingInput],
     max_tokens: int = 256,
@@ -87,17 +86,15 @@ def embed(
         frame = encode(embedding_frame(instruction, text[: max_tokens * 10]), tokenizer, "special")
         frames.append(EncodedFrame(frame.ids[:max_tokens], frame.counts[:max_tokens]))
     order = sorted(range(len(frames)), key=lambda index: len(frames[index].ids))
-    found = np.zeros((len(frames), embedding_dimension(model)), dtype=np.float32)
+    found = np.zeros((len(frames), model.embedding_dimension), dtype=np.float32)
     for at in range(0, len(order), batch_size):
         chosen = order[at : at + batch_size]
         rows = pad_rows([frames[index] for index in chosen], tokenizer.pad_id)
-        found[chosen] = embed_rows(model, [rows], len(chosen)).numpy()
+        found[chosen] = embed_rows(model, [rows]).numpy()
     return found
 
 
-def retrieval_scores(
-    model: PreTrainedModel, tokenizer: FrameTokenizer, folder: Path, max_queries: int
-) -> dict[str, float]:
+def retrieval_scores(model: GritModel, tokenizer: FrameTokenizer, folder: Path, max_queries: int) -> dict[str, float]:
     """nDCG@10 and recall@100 by cosine over the whole corpus."""
     corpus = list(read_rows(folder / "corpus.jsonl.zst", 10**9))
     relevant = read_qrels(folder / "qrels.tsv")
@@ -130,7 +127,7 @@ def ndcg_at(ranked: Sequence[str], relevant: dict[str, int], k: int) -> float:
     return gained / best if best else 0.0
 
 
-def sts_spearman(model: PreTrainedModel, tokenizer: FrameTokenizer, folder: Path) -> float:
+def sts_spearman(model: GritModel, tokenizer: FrameTokenizer, folder: Path) -> float:
     """Rank correlation of cosine and human scores."""
     rows = list(read_rows(folder / "pairs.jsonl.zst", 10**9))
     first = embed(model, tokenizer, [(STS_INSTRUCTION, row["sentence1"]) for row in rows])
@@ -153,9 +150,7 @@ def spearman(left: NDArray[Any], right: NDArray[Any]) -> float:
 # ---------------------------------------------------------------- grounded answers
 
 
-def grounded_scores(
-    model: PreTrainedModel, tokenizer: FrameTokenizer, folder: Path, max_questions: int
-) -> dict[str, float]:
+def grounded_scores(model: GritModel, tokenizer: FrameTokenizer, folder: Path, max_questions: int) -> dict[str, float]:
     """F1 of answers on answerable questions, F1 of refusing, and how often the gold passage is the cited one."""
     rows = list(read_rows(folder / "data.jsonl.zst", max_questions))
     answers = [answer_grounded(model, tokenizer, row["question"], row["documents"]) for row in rows]
@@ -174,14 +169,14 @@ def grounded_scores(
 
 
 def answer_grounded(
-    model: PreTrainedModel, tokenizer: FrameTokenizer, question: str, documents: Sequence[Any], max_tokens: int = 48
+    model: GritModel, tokenizer: FrameTokenizer, question: str, documents: Sequence[Any], max_tokens: int = 48
 ) -> str:
     """Greedy answer from numbered documents, in the layout the app uses."""
     texts = [each if isinstance(each, str) else f"{each.get('title', '')} {each['text']}".strip() for each in documents]
     numbered = "\n\n".join(f"[{n}] {' '.join(text.split())}" for n, text in enumerate(texts, start=1))
     turn = f"Documents:\n{numbered}\n\nQuestion: {question}\nAnswer from the documents and cite them."
     ids = encode(chat_frame([Turn("user", turn)]), tokenizer, "special").ids[-1500:]
-    output = model.generate(
+    output = model.decoder.generate(
         torch.tensor([ids]), max_new_tokens=max_tokens, do_sample=False, eos_token_id=tokenizer.eos_id
     )
     return str(tokenizer.tokenizer.decode(output[0, len(ids) :].tolist(), skip_special_tokens=True)).strip()

@@ -1,65 +1,159 @@
-"""The two losses of GRIT as pure functions of tensors.
+"""The losses of GRIT as pure functions of tensors.
 
     L = loss_emb_weight * contrastive_loss + loss_gen_weight * next_token_loss      (arXiv 2402.09906, eq. 3)
 
-Letters: B sequences, T tokens, D hidden size, N passages, V vocabulary.
+Letters: B sequences, T tokens, D hidden size, N passages, V vocabulary, S samples, K counted tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+Averaging = Literal["token", "sample", "mixed"]
+
+# ---------------------------------------------------------------- contrastive
+
 
 def contrastive_loss(
-    query_BD: Tensor, passage_ND: Tensor, temperature: float, ignored_BN: Tensor | None = None
+    query_BD: Tensor,
+    passage_ND: Tensor,
+    temperature: float,
+    ignored_BN: Tensor | None = None,
+    *,
+    hard_negative_strength: float = 0.0,
 ) -> Tensor:
     """InfoNCE: each query against every passage of the batch, its own being passage number b.
 
-        -1/B sum_b log( exp(q_b.p_b / t) / sum_n exp(q_b.p_n / t) )
+        -1/B sum_b log( exp(q_b.p_b / t) / sum_n w_bn exp(q_b.p_n / t) )
 
     Args:
         query_BD: L2-normalised, float32.
         passage_ND: L2-normalised, float32; the first B are the positives in order, the rest hard negatives.
         ignored_BN: True where a passage is no negative of a query, such as its own positive drawn once more.
+        hard_negative_strength: a; hard negatives weigh w = exp(a q_b.p_n), the similarity taken as a constant, all
+            other passages 1 (EmbeddingGemma's report uses 5).
     Raises: ValueError if there are fewer passages than queries, or nothing to tell apart.
     """
     num_queries, num_passages = len(query_BD), len(passage_ND)
     if num_passages < max(num_queries, 2):
         raise ValueError(f"{num_queries} queries need as many passages and at least 2, found {num_passages}")
-    similarity_BN = query_BD @ passage_ND.T / temperature
+    similarity_BN = query_BD @ passage_ND.T
+    logits_BN = similarity_BN / temperature
+    if hard_negative_strength:
+        boost_BN = hard_negative_strength * similarity_BN.detach()
+        boost_BN[:, :num_queries] = 0.0
+        logits_BN = logits_BN + boost_BN
     if ignored_BN is not None:
-        similarity_BN = similarity_BN.masked_fill(ignored_BN, float("-inf"))
-    return F.cross_entropy(similarity_BN, torch.arange(num_queries, device=similarity_BN.device))
+        logits_BN = logits_BN.masked_fill(ignored_BN, float("-inf"))
+    return F.cross_entropy(logits_BN, torch.arange(num_queries, device=logits_BN.device))
 
 
-def same_passage(passages: Sequence[str], num_passages: int) -> Tensor:
-    """True where another query's positive is the query's own text, bool[B, N]: no negative, though it looks like one.
+def matryoshka_loss(
+    loss_of: Callable[[Tensor, Tensor], Tensor], left: Tensor, right: Tensor, dims: Sequence[int]
+) -> Tensor:
+    """Mean of a loss over embeddings cut to their first dimensions and normalised again.
+
+    Source: Matryoshka representation learning (arXiv 2205.13147), all dimensions weighing alike.
+    """
+    return torch.stack(
+        [loss_of(F.normalize(left[:, :dim], dim=-1), F.normalize(right[:, :dim], dim=-1)) for dim in dims]
+    ).mean()
+
+
+def same_passage(keys_N: Tensor, num_queries: int) -> Tensor:
+    """True where a passage is the text of a query's own positive once more: no negative, though it looks like one.
 
     Args:
-        passages: the positives' texts, in the order of the queries.
-        num_passages: N, with the hard negatives, which count in full.
+        keys_N: equal numbers for equal texts; the positives first, in the order of the queries.
+    Returns: bool[B, N].
     """
-    group_of = {text: number for number, text in enumerate(dict.fromkeys(passages))}
-    group_B = torch.tensor([group_of[text] for text in passages])
-    same_BN = torch.zeros(len(passages), num_passages, dtype=torch.bool)
-    same_BN[:, : len(passages)] = group_B[:, None] == group_B[None, :]
+    same_BN = keys_N[:num_queries, None] == keys_N[None, :]
     same_BN.fill_diagonal_(False)
     return same_BN
 
 
-def next_token_loss(hidden_BTD: Tensor, head_VD: Tensor, ids_BT: Tensor, counts_BT: Tensor) -> tuple[Tensor, int]:
-    """Cross-entropy of the tokens that count, each predicted from the one before; summed, and how many.
+def false_negatives(similarity_BN: Tensor, margin: float) -> Tensor:
+    """True where a passage is more like the query than its positive is, by more than a margin; bool[B, N].
 
-    Sum and count are returned apart, so that micro-batches add up to the plain mean over the batch's tokens.
-    Logits are computed for those positions alone: in a grounded chat one token in ten counts.
+    Args:
+        similarity_BN: cosines of a guide, a teacher's or the model's own; the positive of query b is passage b.
+        margin: in cosines; below 0 passages are ignored before they reach the positive.
+    Source: GISTEmbed (arXiv 2402.16829) with a teacher; Qwen3 Embedding (arXiv 2506.05176) with its own at 0.1.
     """
-    is_target = counts_BT[:, 1:].bool()
+    positive_B1 = similarity_BN.diagonal()[:, None]
+    found_BN = similarity_BN > positive_B1 + margin
+    found_BN.fill_diagonal_(False)
+    return found_BN
+
+
+def spread_out_loss(embedding_BD: Tensor) -> Tensor:
+    """Mean squared cosine of different texts: embeddings that use the whole sphere lose less when they are quantized.
+
+    Source: global orthogonal regularisation (arXiv 1708.06320), second moment alone, as jina-embeddings-v5 uses it.
+    """
+    if len(embedding_BD) < 2:
+        return embedding_BD.sum() * 0.0
+    similarity_BB = embedding_BD @ embedding_BD.T
+    others_BB = similarity_BB - torch.diag_embed(similarity_BB.diagonal())
+    return others_BB.square().sum() / (len(embedding_BD) * (len(embedding_BD) - 1))
+
+
+def distillation_loss(projected_BK: Tensor, teacher_BK: Tensor) -> Tensor:
+    """Mean cosine distance between the student's embeddings, projected to the teacher's size, and the teacher's."""
+    return (1.0 - F.cosine_similarity(projected_BK, teacher_BK, dim=-1)).mean()
+
+
+# ---------------------------------------------------------------- next token
+
+
+def token_weights(
+    num_targets_S: Sequence[int],
+    averaging: Averaging,
+    group_size: int = 32,
+    sum_over_ranks: Callable[[float], float] = lambda value: value,
+) -> list[float]:
+    """What each target token of a sample weighs in the loss, one number a sample; over all tokens they sum to 1.
+
+        token   1 / sum_s n_s               every token alike: long answers weigh more
+        sample  1 / (S n_s)                 every sample alike, which favours short answers
+        mixed   1 / (G sum_{s in g} n_s)    tokens alike within a group of samples, the groups alike
+
+    Args:
+        num_targets_S: n_s; samples without a target take no part.
+        group_size: samples of a group, in their order. The paper's best is 32 on each of 8 devices (table 25).
+        sum_over_ranks: adds up a number over all processes, each of which has its own samples.
+    """
+    if averaging == "token":
+        total = sum_over_ranks(float(sum(num_targets_S)))
+        return [1.0 / total if each else 0.0 for each in num_targets_S]
+    if averaging == "sample":
+        num_samples = sum_over_ranks(float(sum(each > 0 for each in num_targets_S)))
+        return [1.0 / (num_samples * each) if each else 0.0 for each in num_targets_S]
+    groups = [num_targets_S[at : at + group_size] for at in range(0, len(num_targets_S), group_size)]
+    num_groups = sum_over_ranks(float(sum(sum(group) > 0 for group in groups)))
+    return [1.0 / (num_groups * sum(group)) if each else 0.0 for group in groups for each in group]
+
+
+def next_token_loss(hidden_BTD: Tensor, head_VD: Tensor, ids_BT: Tensor, weight_BT: Tensor) -> Tensor:
+    """Cross-entropy of the target tokens, each predicted from the one before.
+
+        sum_bt w_bt -log p(x_bt | x_b<t)
+
+    Micro-batches add up to the loss of the whole batch. Logits are computed for the targets alone: in a grounded chat
+    one token in ten is one.
+
+    Args:
+        weight_BT: what a token counts, of `token_weights`; 0 where it is no target, as the first of a row never is.
+    """
+    weight_BT = weight_BT[:, 1:]
+    is_target = weight_BT > 0
     hidden_KD = hidden_BTD[:, :-1][is_target]
     if not len(hidden_KD):
-        return hidden_BTD.sum() * 0.0, 0
+        return hidden_BTD.sum() * 0.0
     logits_KV = (hidden_KD @ head_VD.T.to(hidden_KD.dtype)).float()
-    return F.cross_entropy(logits_KV, ids_BT[:, 1:][is_target], reduction="sum"), len(hidden_KD)
+    return (F.cross_entropy(logits_KV, ids_BT[:, 1:][is_target], reduction="none") * weight_BT[is_target]).sum()

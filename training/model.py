@@ -1,4 +1,4 @@
-"""The model under training: a Hugging Face decoder whose attention is switched per call, and its pooling."""
+"""The model under training: a decoder of transformers that embeds and writes, its start, and its pooling."""
 
 from __future__ import annotations
 
@@ -8,10 +8,20 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
-from transformers import AutoModel, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from torch import Tensor, nn
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+)
 
-from training.config import ModelShape
+from training.attention import bidirectional_mask, causal_instruction_mask, packed_mask
+from training.config import Attention, ModelShape, Pooling, Precision, TrainConfig
+from training.data import TokenRows
+from training.losses import next_token_loss
 from training.tokenizer import FrameTokenizer
 
 
@@ -100,13 +110,8 @@ def _teacher_embeddings(folder: Path, texts: list[str]) -> Tensor:
     found = []
     for at in range(0, len(texts), 256):
         batch = spell(texts[at : at + 256], padding=True, truncation=True, max_length=16, return_tensors="pt")
-        found.append(mean_pool(teacher(**batch).last_hidden_state, batch["attention_mask"]))
+        found.append(pool(teacher(**batch).last_hidden_state, batch["attention_mask"]))
     return torch.cat(found)
-
-
-def embedding_dimension(model: PreTrainedModel) -> int:
-    """How many of the hidden dimensions, the first ones, make the embedding."""
-    return int((getattr(model.config, "grit", None) or {}).get("dimension", model.config.hidden_size))
 
 
 def writing_gradients(model: PreTrainedModel) -> Iterator[Tensor]:
@@ -120,30 +125,102 @@ def writing_gradients(model: PreTrainedModel) -> Iterator[Tensor]:
 
 
 def load_model(folder: Path) -> PreTrainedModel:
-    return LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
 
 
-def hidden_states(model: PreTrainedModel, ids_BT: Tensor, mask_BT: Tensor, *, causal: bool) -> Tensor:
-    """Last hidden states, [B, T, D]; bidirectional unless `causal`.
+# ---------------------------------------------------------------- both uses of one decoder
 
-    `is_causal` of the forward call is transformers' own switch (5.2 and later), checked in tests for both modes.
+
+class GritModel(nn.Module):
+    """A decoder of transformers that embeds and writes.
+
+    Every pass goes through `forward`, because that is where FSDP gathers the parameters it has spread out.
     """
-    output = model.model(input_ids=ids_BT, attention_mask=mask_BT, is_causal=causal, use_cache=False)
+
+    def __init__(
+        self,
+        decoder: PreTrainedModel,
+        *,
+        attention: Attention = "bidirectional",
+        pooling: Pooling = "mean",
+        precision: Precision = "bf16",
+    ) -> None:
+        super().__init__()
+        self.decoder = decoder
+        self.attention: Attention = attention
+        self.pooling: Pooling = pooling
+        self.precision: Precision = precision
+
+    def forward(self, rows: TokenRows, weight_BT: Tensor | None = None) -> Tensor:
+        """Embeddings of the rows, float32[B, D]; with weights for `losses.next_token_loss`, that loss."""
+        rows = rows.to(self.device)
+        mask = self._embedding_mask(rows) if weight_BT is None else self._generation_mask(rows)
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
+            hidden_BTD = hidden_states(self.decoder, rows.ids_BT, mask, rows.positions_BT)
+            if weight_BT is not None:
+                head_VD = self.decoder.get_output_embeddings().weight
+                return next_token_loss(hidden_BTD, head_VD, rows.ids_BT, weight_BT.to(self.device))
+        # not within autocast, which would make the mean of bfloat16
+        return pool(hidden_BTD[..., : self.embedding_dimension], rows.counts_BT, self.pooling)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    @property
+    def embedding_dimension(self) -> int:
+        """How many of the hidden dimensions, the first ones, make the embedding."""
+        config = self.decoder.config
+        return int((getattr(config, "grit", None) or {}).get("dimension", config.hidden_size))
+
+    def _embedding_mask(self, rows: TokenRows) -> Tensor:
+        if self.attention == "causal":
+            return rows.mask_BT
+        if self.attention == "causal_instruction":
+            return causal_instruction_mask(rows.mask_BT, rows.counts_BT, self.decoder.dtype)
+        return bidirectional_mask(rows.mask_BT, self.decoder.dtype)
+
+    def _generation_mask(self, rows: TokenRows) -> Tensor:
+        return rows.mask_BT if rows.sequence_BT is None else packed_mask(rows.sequence_BT, self.decoder.dtype)
+
+
+def grit_model(decoder: PreTrainedModel, config: TrainConfig) -> GritModel:
+    return GritModel(decoder, attention=config.attention, pooling=config.pooling, precision=config.precision)
+
+
+def hidden_states(decoder: PreTrainedModel, ids_BT: Tensor, mask: Tensor, positions_BT: Tensor | None = None) -> Tensor:
+    """Last hidden states, [B, T, D].
+
+    Args:
+        mask: [B, T] for the decoder's own causal attention, or one of training.attention's [B, 1, T, T].
+    """
+    output = decoder.model(input_ids=ids_BT, attention_mask=mask, position_ids=positions_BT, use_cache=False)
     return output.last_hidden_state
 
 
-def mean_pool(hidden_BTD: Tensor, pooled_BT: Tensor) -> Tensor:
-    """Average each sequence over its pooled tokens and L2-normalise.
+def pool(hidden_BTD: Tensor, pooled_BT: Tensor, pooling: Pooling = "mean") -> Tensor:
+    """One embedding a row, L2-normalised.
+
+        mean            sum_t h_t / T                           for bidirectional attention
+        weighted_mean   sum_t t h_t / sum_t t, t from 1         for causal attention: later tokens have seen more
+        last_token      h_T
+        first_token     h_1 ("CLS")
 
     Args:
         hidden_BTD: last hidden states.
-        pooled_BT: 1 where a token counts, 0 on the frame and on padding.
+        pooled_BT: 1 where a token counts, 0 on the frame and on padding; t counts these alone.
     Returns: float32[B, D].
     Raises: ValueError if a row pools no token (the instruction filled the context).
-    Source: GRIT paper (arXiv 2402.09906), section 2.
+    Source: GRIT paper (arXiv 2402.09906), section 2; weighted mean: SGPT (arXiv 2202.08904).
     """
     weight_BT = pooled_BT.float()
     if bool((weight_BT.sum(dim=1) == 0).any()):
         raise ValueError("a text has no token to pool: its frame filled the length limit")
-    summed_BD = torch.einsum("btd,bt->bd", hidden_BTD.float(), weight_BT)
-    return F.normalize(summed_BD, dim=-1)
+    number_BT = weight_BT.cumsum(dim=1) * weight_BT
+    if pooling == "weighted_mean":
+        weight_BT = number_BT
+    elif pooling == "last_token":
+        weight_BT = (number_BT == number_BT.max(dim=1, keepdim=True).values).float()
+    elif pooling == "first_token":
+        weight_BT = (number_BT == 1).float()
+    return F.normalize(torch.einsum("btd,bt->bd", hidden_BTD.float(), weight_BT), dim=-1)

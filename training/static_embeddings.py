@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from training.config import TrainConfig
-from training.data import Pair, Source
+from training.data import Pair, Source, passage_key
 from training.losses import contrastive_loss, same_passage
 from training.tokenizer import FrameTokenizer
 
@@ -36,7 +36,8 @@ class TokenizedSource:
     positives: list[NDArray[np.int64]]
     negatives: list[NDArray[np.int64]]
     """Empty where a pair has none."""
-    passages: list[str]
+    keys: list[int]
+    """Equal numbers for equal positives."""
     weight: float
 
 
@@ -94,7 +95,7 @@ def tokenize_source(source: Source[Pair], tokenizer: FrameTokenizer, config: Tra
         ids([pair.query[1] for pair in pairs], config.query_tokens),
         ids([pair.positive[1] for pair in pairs], longest),
         ids([pair.negative[1] if pair.negative else "" for pair in pairs], longest),
-        [pair.positive[1] for pair in pairs],
+        [passage_key(pair.positive[1]) for pair in pairs],
         source.weight,
     )
 
@@ -106,7 +107,8 @@ def _static_loss(vectors_VK: Tensor, source: TokenizedSource, rng: random.Random
     negatives = [source.negatives[index][:longest] for index in chosen if len(source.negatives[index])]
     query_BK = bag(vectors_VK, [source.queries[index] for index in chosen])
     passage_NK = bag(vectors_VK, positives + negatives)
-    ignored_BN = same_passage([source.passages[index] for index in chosen], len(passage_NK))
+    keys = [source.keys[index] for index in chosen] + [0] * len(negatives)
+    ignored_BN = same_passage(torch.tensor(keys), len(chosen))
     return contrastive_loss(query_BK, passage_NK, config.static_temperature, ignored_BN)
 
 

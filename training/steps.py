@@ -1,34 +1,52 @@
-"""One GRIT step: gradients of the next-token loss, then of the contrastive loss, summed into the parameters."""
+"""One GRIT step: gradients of the next-token loss, then of the contrastive loss, summed into the parameters.
+
+Generation first: the embeddings of all ranks meet in the contrastive loss, and no rank should wait there for the
+slowest twice.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from training.config import TrainConfig
 from training.data import EmbeddingBatch, GenerationBatch, TokenRows
-from training.losses import contrastive_loss, next_token_loss
-from training.model import embedding_dimension, hidden_states, mean_pool, writing_gradients
+from training.distributed import Ranks
+from training.losses import (
+    contrastive_loss,
+    false_negatives,
+    matryoshka_loss,
+    same_passage,
+    spread_out_loss,
+    token_weights,
+)
+from training.model import GritModel, writing_gradients
+
+LossOf = Callable[[Tensor, Tensor], Tensor]
+"""Embeddings of this rank's queries and passages -> the loss of all ranks."""
 
 
 @dataclass(frozen=True)
 class StepLosses:
     loss_emb: float | None
     """None in a step without pairs."""
-    loss_gen: float
+    loss_gen: float | None
+    """None in a step without chats and texts."""
     num_tokens: int
-    """Tokens read in both modes, padding left out."""
+    """Tokens this rank read in both modes, padding left out."""
 
 
 def grit_step(
-    model: PreTrainedModel,
+    model: GritModel,
     embedding: EmbeddingBatch | None,
-    generation: GenerationBatch,
+    generation: GenerationBatch | None,
     config: TrainConfig,
     temperature: float,
+    ranks: Ranks | None = None,
 ) -> StepLosses:
     """Both losses of one step, backpropagated; the optimizer step is the caller's.
 
@@ -37,58 +55,157 @@ def grit_step(
 
     Raises: ValueError if a loss is not finite or no token counts, before the parameters are touched.
     """
-    loss_gen = _backward_generation(model, generation, config.loss_gen_weight)
-    pooled = embedding_dimension(model)
-    if pooled < model.config.hidden_size:
-        for gradient in writing_gradients(model):
-            gradient[..., :pooled] = 0.0
-    loss_emb, every_rows = None, list(generation.rows)
+    ranks = ranks or Ranks()
+    loss_emb = loss_gen = None
+    if generation is not None:
+        loss_gen = _backward_generation(model, generation, config, ranks)
+        if model.embedding_dimension < model.decoder.config.hidden_size:
+            for gradient in writing_gradients(model.decoder):
+                gradient[..., : model.embedding_dimension] = 0.0
     if embedding is not None:
-        loss_emb = _backward_embedding(model, embedding, config.loss_emb_weight, temperature)
-        every_rows += [*embedding.queries, *embedding.passages]
-    return StepLosses(loss_emb, loss_gen, sum(int(rows.mask_BT.sum()) for rows in every_rows))
+        loss_emb = _backward_embedding(model, embedding, config, temperature, ranks)
+    rows = [*(generation.rows if generation else ()), *((*embedding.queries, *embedding.passages) if embedding else ())]
+    return StepLosses(loss_emb, loss_gen, sum(each.num_tokens for each in rows))
 
 
-def _backward_generation(model: PreTrainedModel, batch: GenerationBatch, weight: float) -> float:
-    num_targets = sum(int(rows.counts_BT[:, 1:].sum()) for rows in batch.rows)
-    if num_targets == 0:
+# ---------------------------------------------------------------- next token
+
+
+def _backward_generation(model: GritModel, batch: GenerationBatch, config: TrainConfig, ranks: Ranks) -> float:
+    if ranks.sum(float(sum(batch.num_targets))) == 0:
         raise ValueError("a generation batch has no target token: every chat was cut before its answer")
+    weights = token_weights(batch.num_targets, config.generation_averaging, config.mixed_group_size, ranks.sum)
     total = 0.0
-    head_VD = model.get_output_embeddings().weight
     for rows in batch.rows:
-        with _autocast():
-            hidden_BTD = hidden_states(model, rows.ids_BT, rows.mask_BT, causal=True)
-            summed, _ = next_token_loss(hidden_BTD, head_VD, rows.ids_BT, rows.counts_BT)
-        loss = summed / num_targets
+        weight_BT = rows.counts_BT * torch.tensor([weights[number] for number in rows.order])[:, None]
+        loss = model(rows, weight_BT)
         _check_finite(loss, "next-token")
-        (loss * weight).backward()
+        (loss * config.loss_gen_weight * ranks.size).backward()
         total += loss.item()
-    return total
+    return ranks.sum(total)
 
 
-def _backward_embedding(model: PreTrainedModel, batch: EmbeddingBatch, weight: float, temperature: float) -> float:
-    query_BD = embed_rows(model, batch.queries, batch.num_queries)
-    passage_ND = embed_rows(model, batch.passages, batch.num_passages)
-    loss = contrastive_loss(query_BD, passage_ND, temperature, batch.ignored_BN)
-    _check_finite(loss, f"contrastive ({batch.source})")
-    (loss * weight).backward()
+# ---------------------------------------------------------------- contrastive
+
+
+def _backward_embedding(
+    model: GritModel, batch: EmbeddingBatch, config: TrainConfig, temperature: float, ranks: Ranks
+) -> float:
+    def loss_of(query_BD: Tensor, passage_ND: Tensor) -> Tensor:
+        loss = embedding_loss(query_BD, passage_ND, batch, config, temperature, ranks)
+        _check_finite(loss, f"contrastive ({batch.source})")
+        return loss * config.loss_emb_weight * ranks.size
+
+    backward = {"whole": backward_whole, "split": backward_split, "cached": backward_cached}
+    return backward[config.contrastive_backward](model, batch, loss_of) / (config.loss_emb_weight * ranks.size)
+
+
+def embedding_loss(
+    query_BD: Tensor,
+    passage_ND: Tensor,
+    batch: EmbeddingBatch,
+    config: TrainConfig,
+    temperature: float,
+    ranks: Ranks,
+) -> Tensor:
+    """The contrastive loss of the whole batch and what a recipe adds to it; each rank computes it in full."""
+    positives, hard_negatives = passage_ND[: batch.num_queries], passage_ND[batch.num_queries :]
+    query_BD = ranks.gather_rows(query_BD)
+    positive_BD = ranks.gather_rows(positives)
+    passage_ND = torch.cat([positive_BD, ranks.gather_rows(hard_negatives)])
+    keys_N = torch.cat([ranks.gather_rows(batch.keys_N[at].to(query_BD.device)) for at in _halves(batch.num_queries)])
+    ignored_BN = same_passage(keys_N, len(query_BD))
+    if config.false_negative_margin is not None:
+        ignored_BN = ignored_BN | false_negatives((query_BD @ passage_ND.T).detach(), config.false_negative_margin)
+
+    def contrastive(left_BD: Tensor, right_ND: Tensor) -> Tensor:
+        return contrastive_loss(
+            left_BD, right_ND, temperature, ignored_BN, hard_negative_strength=config.hard_negative_strength
+        )
+
+    dimensions = (query_BD.shape[1], *config.matryoshka_dimensions)
+    loss = matryoshka_loss(contrastive, query_BD, passage_ND, dimensions)
+    if config.spread_out_weight:
+        spread = spread_out_loss(query_BD) + spread_out_loss(positive_BD)
+        loss = loss + config.spread_out_weight * spread
+    return loss
+
+
+def _halves(num_queries: int) -> tuple[slice, slice]:
+    return slice(num_queries), slice(num_queries, None)
+
+
+def backward_whole(model: GritModel, batch: EmbeddingBatch, loss_of: LossOf) -> float:
+    """One forward pass of all, held until its backward pass."""
+    loss = loss_of(embed_rows(model, batch.queries), embed_rows(model, batch.passages))
+    loss.backward()
     return loss.item()
 
 
-def embed_rows(model: PreTrainedModel, groups: list[TokenRows], num_rows: int) -> Tensor:
+def backward_split(model: GritModel, batch: EmbeddingBatch, loss_of: LossOf) -> float:
+    """The passages' gradients with the queries held constant, then the other way round (paper, appendix H).
+
+    dL = dL/dq dq + dL/dp dp, and only one of the two parts is held at a time.
+    """
+    with torch.no_grad():
+        random = _RandomState(model.device)
+        query_BD = embed_rows(model, batch.queries)
+    passage_ND = embed_rows(model, batch.passages)
+    loss_of(query_BD, passage_ND).backward()
+    with random.again():
+        query_BD = embed_rows(model, batch.queries)
+    loss = loss_of(query_BD, passage_ND.detach())
+    loss.backward()
+    return loss.item()
+
+
+def backward_cached(model: GritModel, batch: EmbeddingBatch, loss_of: LossOf) -> float:
+    """GradCache (arXiv 2101.06983): the loss's gradient by embedding first, then micro-batch by micro-batch through
+    a second forward pass, with the first one's random numbers."""
+    every_rows = [*batch.queries, *batch.passages]
+    randoms, pooled = [], []
+    with torch.no_grad():
+        for rows in every_rows:
+            randoms.append(_RandomState(model.device))
+            pooled.append(model(rows))
+    query_BD = _in_order(pooled[: len(batch.queries)], batch.queries).requires_grad_(True)
+    passage_ND = _in_order(pooled[len(batch.queries) :], batch.passages).requires_grad_(True)
+    loss = loss_of(query_BD, passage_ND)
+    loss.backward()
+    for number, (rows, random) in enumerate(zip(every_rows, randoms, strict=True)):
+        gradient = (query_BD if number < len(batch.queries) else passage_ND).grad
+        assert gradient is not None
+        with random.again():
+            embedding_BD = model(rows)
+        (embedding_BD * gradient[list(rows.order)]).sum().backward()
+    return loss.item()
+
+
+def embed_rows(model: GritModel, groups: Sequence[TokenRows]) -> Tensor:
     """Embeddings of all rows in the batch's own order, float32[num_rows, D]."""
-    pooled = []
-    for rows in groups:
-        with _autocast():
-            hidden_BTD = hidden_states(model, rows.ids_BT, rows.mask_BT, causal=False)
-        pooled.append(mean_pool(hidden_BTD[..., : embedding_dimension(model)], rows.counts_BT))
+    return _in_order([model(rows) for rows in groups], groups)
+
+
+def _in_order(pooled: Sequence[Tensor], groups: Sequence[TokenRows]) -> Tensor:
     order = torch.tensor([index for rows in groups for index in rows.order])
-    return torch.cat(pooled)[torch.argsort(order)][:num_rows]
+    return torch.cat(list(pooled))[torch.argsort(order).to(pooled[0].device)]
 
 
-def _autocast() -> torch.autocast:
-    # twice the speed of float32 on CPUs with bfloat16 instructions; pooling and losses stay float32
-    return torch.autocast("cpu", dtype=torch.bfloat16)
+class _RandomState:
+    """The random numbers to come, to be drawn once more: dropout must drop the same in both forward passes."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._cpu = torch.get_rng_state()
+        self._cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+    @contextmanager
+    def again(self) -> Iterator[None]:
+        with torch.random.fork_rng([self._device] if self._cuda is not None else []):
+            torch.set_rng_state(self._cpu)
+            if self._cuda is not None:
+                torch.cuda.set_rng_state(self._cuda, self._device)
+            yield
 
 
 def _check_finite(loss: Tensor, name: str) -> None:

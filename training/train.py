@@ -20,7 +20,7 @@ from gritdesk.grit_format import BOS
 from training import checkpoint
 from training.config import TrainConfig, read_recipe
 from training.data import Batches, Sources, read_sources, tokenizer_sample
-from training.model import load_model, new_model, place_token_embeddings, teacher_token_embeddings
+from training.model import grit_model, load_model, new_model, place_token_embeddings, teacher_token_embeddings
 from training.static_embeddings import fit_static_embeddings, start_dimension
 from training.steps import StepLosses, grit_step
 from training.tokenizer import FrameTokenizer, save_tokenizer, train_tokenizer
@@ -74,11 +74,12 @@ def train(config: TrainConfig) -> Path:
 
     batches = Batches(sources, tokenizer, config)
     progress = Progress(config, folder, first_step)
-    model.train()
+    grit = grit_model(model, config).train()
     for step in range(first_step, config.max_steps):
         temperature = temperature_at(step, config)
-        embedding = batches.embedding(step) if step >= config.language_steps else None
-        losses = grit_step(model, embedding, batches.generation(step), config, temperature)
+        embedding = batches.embedding(step) if config.embeds(step) else None
+        generation = batches.generation(step) if config.generates else None
+        losses = grit_step(grit, embedding, generation, config, temperature)
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
         rate = learning_rate_factor(step, config)
         for optimizer in optimizers:
@@ -160,7 +161,7 @@ class Progress:
         row = {
             "step": step + 1,
             "loss_emb": _mean([each.loss_emb for each in self.recent if each.loss_emb is not None]),
-            "loss_gen": _mean([each.loss_gen for each in self.recent]),
+            "loss_gen": _mean([each.loss_gen for each in self.recent if each.loss_gen is not None]),
             "lr_factor": round(rate, 4),
             "tokens_per_s": round(self.num_tokens / elapsed_s),
             "eta_min": round(elapsed_s / done * (self.config.max_steps - step - 1) / 60, 1),

@@ -18,9 +18,10 @@ from gritdesk.engine.embedder import Embedder
 from gritdesk.engine.llama import LlamaModel
 from gritdesk.grit_format import embedding_frame, encode
 from training import checkpoint
+from training.attention import bidirectional_mask
 from training.config import ModelShape, TrainConfig
 from training.evaluate import embed
-from training.model import hidden_states, load_model
+from training.model import GritModel, hidden_states, load_model
 from training.tokenizer import FrameTokenizer
 from training.train import train
 
@@ -116,7 +117,7 @@ def test_checkpoint_that_pools_part_of_its_dimensions_embeds_the_same_as_its_ggu
         vocab_size=400, hidden_size=256, intermediate_size=256, num_layers=2, context_length=256, embedding_dimension=64
     )
     folder = train(small_config(tmp_path, model=shape, max_steps=15, static_steps=20, static_batch_size=8))
-    model, tokenizer = load_model(folder).eval(), FrameTokenizer.from_folder(folder)
+    model, tokenizer = GritModel(load_model(folder)).eval(), FrameTokenizer.from_folder(folder)
     inputs = [("", "The otter sleeps."), ("Find the animal", "A word about the badger and the otter")]
     with torch.no_grad():
         expected = embed(model, tokenizer, inputs)
@@ -138,10 +139,11 @@ def test_attention_of_the_trained_model_switches(trained: Path) -> None:
     model, tokenizer = load_model(trained).eval(), FrameTokenizer.from_folder(trained)
     ids = [encode(embedding_frame("", f"The otter met the {end}"), tokenizer, "special").ids for end in ("a", "b")]
     assert ids[0][:-1] == ids[1][:-1]
+    mask = torch.ones(1, len(ids[0]), dtype=torch.long)
     with torch.no_grad():
         for causal, changed in ((True, False), (False, True)):
             first, second = (
-                hidden_states(model, torch.tensor([each]), torch.ones(1, len(each), dtype=torch.long), causal=causal)
+                hidden_states(model, torch.tensor([each]), mask if causal else bidirectional_mask(mask, model.dtype))
                 for each in ids
             )
             assert bool((first[0, 0] - second[0, 0]).abs().max() > 1e-4) is changed
@@ -156,7 +158,7 @@ def test_trained_folder_converts_to_a_gguf_with_the_same_embeddings(
     inputs = [("Find the answer", "Where does the heron live?"), ("", "The heron lives by the river."), ("", "Noon")]
     tokenizer = FrameTokenizer.from_folder(trained)
     with torch.no_grad():
-        expected = embed(load_model(trained).eval(), tokenizer, inputs)
+        expected = embed(GritModel(load_model(trained)).eval(), tokenizer, inputs)
     with LlamaModel(out) as model:
         found = Embedder(model).embed(inputs)
     # the trainer computes in bfloat16

@@ -11,11 +11,20 @@ import torch
 from training_data import write_data
 
 from gritdesk.grit_format import EOS, MARKERS
-from training.config import ModelShape, TrainConfig, read_recipe
-from training.data import Batches, read_chats, read_pairs, read_sources, tokenizer_sample
+from training.config import ModelShape, Pooling, TrainConfig, read_recipe
+from training.data import Batches, TokenRows, read_chats, read_pairs, read_sources, tokenizer_sample
 from training.evaluate import ndcg_at, spearman, token_f1
-from training.losses import contrastive_loss, next_token_loss, same_passage
-from training.model import hidden_states, mean_pool, new_model, place_token_embeddings
+from training.losses import (
+    Averaging,
+    contrastive_loss,
+    false_negatives,
+    matryoshka_loss,
+    next_token_loss,
+    same_passage,
+    spread_out_loss,
+    token_weights,
+)
+from training.model import GritModel, new_model, place_token_embeddings, pool
 from training.static_embeddings import bag, fit_static_embeddings, tokenize_source
 from training.tokenizer import FrameTokenizer, train_tokenizer
 from training.train import learning_rate_factor, temperature_at
@@ -61,7 +70,7 @@ def test_contrastive_loss_refuses_a_batch_with_nothing_to_tell_apart() -> None:
 def test_ones_own_passage_drawn_again_is_no_negative() -> None:
     query = torch.eye(3)
     passage = torch.cat([torch.eye(3)[[0, 0, 2]], torch.eye(3)[[1]]])
-    ignored = same_passage(["a", "a", "c"], 4)
+    ignored = same_passage(torch.tensor([7, 7, 8, 9]), 3)
     assert ignored.tolist() == [[False, True, False, False], [True, False, False, False], [False] * 4]
     # row 0 is left with the passages 0, 2 and 3, of which 0 is its own
     expected = np.log(1 + 2 * np.exp(-1 / 0.5))
@@ -99,8 +108,7 @@ def test_placed_vectors_pool_to_their_sum_lengths_included() -> None:
     place_token_embeddings(model, vectors)
     ids = torch.tensor([[5, 17, 100, 230, 17]])
     with torch.no_grad():
-        hidden = hidden_states(model, ids, torch.ones_like(ids), causal=False)
-    pooled = mean_pool(hidden[..., :96], torch.ones_like(ids))
+        pooled = GritModel(model)(TokenRows(ids, torch.ones_like(ids), torch.ones_like(ids), (0,)))
     assert (pooled * bag(vectors, [ids[0].numpy()])).sum().item() > 0.999
 
 
@@ -110,18 +118,79 @@ def test_next_token_loss_counts_the_counted_tokens_alone() -> None:
     ids = torch.randint(0, 11, (2, 4))
     counts = torch.tensor([[0, 0, 1, 1], [0, 1, 0, 0]])
     expected = 0.0
-    for row, position in ((0, 2), (0, 3), (1, 1)):
-        expected -= torch.log_softmax(hidden[row, position - 1] @ head.T, dim=-1)[ids[row, position]].item()
-    loss, num_targets = next_token_loss(hidden, head, ids, counts)
-    assert loss.item() == pytest.approx(expected, rel=1e-5) and num_targets == 3
+    for row, position, weight in ((0, 2, 0.5), (0, 3, 0.5), (1, 1, 2.0)):
+        expected -= weight * torch.log_softmax(hidden[row, position - 1] @ head.T, dim=-1)[ids[row, position]].item()
+    loss = next_token_loss(hidden, head, ids, counts * torch.tensor([[0.5], [2.0]]))
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_mean_pool_leaves_out_what_does_not_count() -> None:
-    hidden = torch.tensor([[[9.0, 9.0], [3.0, 0.0], [0.0, 4.0]]])
-    pooled = mean_pool(hidden, torch.tensor([[0, 1, 1]]))
-    assert pooled.tolist() == [pytest.approx([0.6, 0.8])]
+@pytest.mark.parametrize(
+    ("averaging", "expected"),
+    [
+        ("token", [1 / 9] * 4),
+        ("sample", [1 / 6, 1 / 12, 0, 1 / 3 / 3]),
+        ("mixed", [1 / 12, 1 / 12, 0, 1 / 6]),  # two groups: the first two samples, 6 tokens; the last two, 3
+    ],
+)
+def test_next_token_loss_is_averaged_over_tokens_samples_or_groups(averaging: Averaging, expected: list[float]) -> None:
+    num_targets = [2, 4, 0, 3]
+    weights = token_weights(num_targets, averaging, group_size=2)
+    assert [w for w, n in zip(weights, num_targets, strict=True) if n] == pytest.approx(
+        [e for e, n in zip(expected, num_targets, strict=True) if n]
+    )
+    assert sum(weight * num for weight, num in zip(weights, num_targets, strict=True)) == pytest.approx(1.0)
+
+
+def test_hard_negatives_weigh_more_the_nearer_they_are() -> None:
+    torch.manual_seed(0)
+    query, passage = (torch.nn.functional.normalize(torch.randn(n, 8), dim=-1) for n in (2, 3))
+    expected = 0.0
+    for row in range(2):
+        cosines = [float(query[row] @ passage[n]) for n in range(3)]
+        scores = [np.exp(cosines[n] / 0.1) * (np.exp(5 * cosines[n]) if n == 2 else 1) for n in range(3)]
+        expected -= np.log(scores[row] / sum(scores)) / 2
+    assert contrastive_loss(query, passage, 0.1, hard_negative_strength=5.0).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_passage_nearer_than_the_positive_by_the_margin_is_no_negative() -> None:
+    similarity = torch.tensor([[0.5, 0.62, 0.59], [0.2, 0.9, 0.95]])
+    assert false_negatives(similarity, 0.1).tolist() == [[False, True, False], [False, False, False]]
+    assert false_negatives(similarity, -0.5).tolist() == [[False, True, True], [False, False, True]]
+
+
+def test_matryoshka_loss_is_the_mean_over_cut_and_normalised_embeddings() -> None:
+    torch.manual_seed(0)
+    query, passage = (torch.nn.functional.normalize(torch.randn(n, 8), dim=-1) for n in (3, 4))
+
+    def loss_at(dim: int) -> float:
+        cut = [torch.nn.functional.normalize(each[:, :dim], dim=-1) for each in (query, passage)]
+        return contrastive_loss(*cut, 0.1).item()
+
+    found = matryoshka_loss(lambda q, p: contrastive_loss(q, p, 0.1), query, passage, (8, 4, 2))
+    assert found.item() == pytest.approx((loss_at(8) + loss_at(4) + loss_at(2)) / 3)
+
+
+def test_spread_out_loss_is_the_mean_squared_cosine_of_pairs() -> None:
+    embeddings = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])
+    assert spread_out_loss(embeddings).item() == pytest.approx((0.6**2 + 0.8**2 + 0.0) / 3)
+    assert spread_out_loss(embeddings[:1]).item() == 0.0
+
+
+@pytest.mark.parametrize(
+    ("pooling", "expected"),
+    [
+        ("mean", [3.0, 4.0]),
+        ("weighted_mean", [3.0, 8.0]),
+        ("last_token", [0.0, 1.0]),
+        ("first_token", [1.0, 0.0]),
+    ],
+)
+def test_pooling_leaves_out_what_does_not_count(pooling: Pooling, expected: list[float]) -> None:
+    hidden = torch.tensor([[[9.0, 9.0], [3.0, 0.0], [0.0, 4.0], [7.0, 7.0]]])
+    pooled = pool(hidden, torch.tensor([[0, 1, 1, 0]]), pooling)
+    assert pooled[0].tolist() == pytest.approx((np.array(expected) / np.linalg.norm(expected)).tolist())
     with pytest.raises(ValueError, match="no token to pool"):
-        mean_pool(hidden, torch.zeros(1, 3))
+        pool(hidden, torch.zeros(1, 4), pooling)
 
 
 def test_targets_of_a_chat_are_each_answer_and_its_end(batches: Batches) -> None:

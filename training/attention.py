@@ -1,0 +1,64 @@
+"""Who sees whom, as additive masks float[B, 1, T, T] that every decoder of transformers takes as they are.
+
+Causal attention over whole rows is what decoders do by themselves, sliding windows included. All else is said by
+a mask: bidirectional attention of embeddings, where a window would bring causality back, and rows that hold
+several sequences. `is_causal` alone is honoured by some families and not by others.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def bidirectional_mask(mask_BT: Tensor, dtype: torch.dtype) -> Tensor:
+    """Every token sees every token of its row that is no padding.
+
+    Args:
+        mask_BT: 1 on tokens, 0 on padding.
+    """
+    seen_B1TT = mask_BT.bool()[:, None, None, :].expand(-1, 1, mask_BT.shape[1], -1)
+    return _additive(seen_B1TT, dtype)
+
+
+def causal_instruction_mask(mask_BT: Tensor, is_text_BT: Tensor, dtype: torch.dtype) -> Tensor:
+    """The instruction causal, the text seeing all before and after it (the paper's attention code `cb`)."""
+    seen_BTT = _causal(mask_BT.shape[1], mask_BT.device) | is_text_BT.bool()[:, :, None]
+    return _additive((seen_BTT & mask_BT.bool()[:, None, :])[:, None], dtype)
+
+
+def packed_mask(sequence_BT: Tensor, dtype: torch.dtype) -> Tensor:
+    """Causal within each of the sequences that share a row.
+
+    Args:
+        sequence_BT: number of each token's sequence, from 1; 0 is padding.
+    """
+    same_BTT = sequence_BT[:, :, None] == sequence_BT[:, None, :]
+    seen_BTT = same_BTT & _causal(sequence_BT.shape[1], sequence_BT.device) & (sequence_BT > 0)[:, None, :]
+    return _additive(seen_BTT[:, None], dtype)
+
+
+def blocks_mask(block_BT: Tensor, mask_BT: Tensor, dtype: torch.dtype, *, bidirectional: bool) -> Tensor:
+    """Passages as blocks: a passage sees itself only, what stands outside of passages sees all before it.
+
+    Args:
+        block_BT: number of the passage a token belongs to, from 1; 0 outside of passages.
+        bidirectional: whether tokens of a passage also see those after them, as when it is embedded.
+    """
+    causal_TT = _causal(mask_BT.shape[1], mask_BT.device)
+    same_BTT = block_BT[:, :, None] == block_BT[:, None, :]
+    within_BTT = same_BTT if bidirectional else same_BTT & causal_TT
+    outside_BTT = (block_BT == 0)[:, :, None] & causal_TT
+    seen_BTT = torch.where((block_BT == 0)[:, :, None], outside_BTT, within_BTT)
+    return _additive((seen_BTT & mask_BT.bool()[:, None, :])[:, None], dtype)
+
+
+def _causal(num_tokens: int, device: torch.device) -> Tensor:
+    return torch.ones(num_tokens, num_tokens, dtype=torch.bool, device=device).tril()
+
+
+def _additive(seen: Tensor, dtype: torch.dtype) -> Tensor:
+    """0 where a token is seen, the lowest number where not; padding sees itself, for a row of nothing is NaN."""
+    num_tokens = seen.shape[-1]
+    seen = seen | torch.eye(num_tokens, dtype=torch.bool, device=seen.device)
+    return torch.zeros_like(seen, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)

@@ -1,0 +1,92 @@
+"""One process or many: what the ranks of a run tell each other. torchrun starts several, anything else one.
+
+Gradients are averaged over the ranks by FSDP. A loss of which each rank holds a part, or whose gradient each rank
+knows for its own texts alone, is therefore multiplied by the number of ranks (`Ranks.size`), or its weight would
+shrink with every machine that is added.
+"""
+
+from __future__ import annotations
+
+import os
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from transformers import PreTrainedModel
+
+
+class Ranks:
+    """The processes of this run and this one's place among them."""
+
+    def __init__(self, rank: int = 0, size: int = 1) -> None:
+        self.rank = rank
+        self.size = size
+
+    @classmethod
+    def from_environment(cls) -> Ranks:
+        """Join the processes that torchrun started; alone without it."""
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+            return cls()
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        return cls(dist.get_rank(), dist.get_world_size())
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the one that writes files and speaks."""
+        return self.rank == 0
+
+    def sum(self, value: float) -> float:
+        """A number added up over all ranks."""
+        if self.size == 1:
+            return value
+        total = torch.tensor(value, dtype=torch.float64, device=_device())
+        dist.all_reduce(total)
+        return float(total)
+
+    def gather_rows(self, rows: Tensor) -> Tensor:
+        """The rows of all ranks in their order; gradients flow into this rank's own.
+
+        Ranks may have different numbers of rows, also none.
+        """
+        if self.size == 1:
+            return rows
+        counts = [int(self.sum(len(rows) if rank == self.rank else 0)) for rank in range(self.size)]
+        padded = rows.new_zeros((max(counts), *rows.shape[1:]))
+        padded[: len(rows)] = rows.detach()
+        gathered = [torch.empty_like(padded) for _ in counts]
+        dist.all_gather(gathered, padded)
+        every = [each[:count] for each, count in zip(gathered, counts, strict=True)]
+        every[self.rank] = rows
+        return torch.cat(every)
+
+    def share(self, num: int) -> slice:
+        """This rank's part of `num` things: neighbours, as even as can be."""
+        return slice(num * self.rank // self.size, num * (self.rank + 1) // self.size)
+
+    def wait(self) -> None:
+        """Until all ranks are here."""
+        if self.size > 1:
+            dist.barrier()
+
+    def leave(self) -> None:
+        if self.size > 1:
+            dist.destroy_process_group()
+
+
+def shard(model: PreTrainedModel, ranks: Ranks) -> None:
+    """Give each rank a part of every parameter and of its gradient and optimizer state (FSDP2); alone: nothing."""
+    if ranks.size == 1:
+        return
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    mesh = init_device_mesh(_device().type, (ranks.size,))
+    for layer in model.model.layers:
+        fully_shard(layer, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+
+
+def _device() -> torch.device:
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
