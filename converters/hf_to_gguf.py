@@ -84,10 +84,13 @@ def grit_metadata(config: dict[str, Any], vocab: Vocab, hidden: int) -> GritMeta
     Raises: ValueError if config.json asks for what the model is not, or no program here does.
     """
     stated = config.get(CONFIG_KEY) or {}
+    if not isinstance(stated, dict):
+        raise ValueError(f"config.json: {CONFIG_KEY} must be an object, found {stated!r}")
     if stated.get("markers", "text") not in ("special", "text"):
         raise ValueError(f"config.json: {CONFIG_KEY}.markers is {stated['markers']!r}, expected 'special' or 'text'")
     try:
-        metadata = GritMetadata(**({"dimension": hidden, "markers": vocab.markers} | stated))
+        values: dict[str, Any] = {"dimension": hidden, "markers": vocab.markers} | stated
+        metadata = GritMetadata(**values)
     except TypeError as error:
         raise ValueError(f"config.json: {CONFIG_KEY} has an unknown key: {error}") from error
     if not (isinstance(metadata.dimension, int) and 1 <= metadata.dimension <= hidden):

@@ -49,7 +49,10 @@ def _reference_ids(checkpoint: Path) -> list[list[int]] | None:
     if (path := checkpoint / "tokenizer.json").exists() and importlib.util.find_spec("tokenizers"):
         from tokenizers import Tokenizer
 
-        tokenizer = Tokenizer.from_file(str(path))
+        try:
+            tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises no narrower one
+            raise ValueError(f"{path} cannot be read by the installed tokenizers library: {error}") from error
         return [tokenizer.encode(text, add_special_tokens=False).ids for text in HARD_TEXTS]
     if (path := checkpoint / "tokenizer.model").exists() and importlib.util.find_spec("sentencepiece"):
         import sentencepiece

@@ -108,7 +108,7 @@ class Answerer:
     ) -> Answer:
         refused = text.startswith(prompting.REFUSAL.rstrip("."))
         citations = () if refused else prompting.resolve_citations(text, hits) or prompting.attribute(text, hits)
-        if citations and prompting.is_supported(text, citations, hits):
+        if citations and prompting.is_supported(text, question, citations, hits):
             return Answer(question, text, True, citations, timings, stopped)
         # a person is better served with a place to look than with words that nothing stands behind
         return Answer(question, text, False, (), timings, stopped, prompting.closest(question, hits))

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -104,11 +104,11 @@ def _atoms(document: Document, start: int, end: int, max_bytes: int) -> Iterator
     text = document.text[start:end]
     paragraphs = _paragraph_starts(text, document.format)
     sentence_end = _LINE_END if document.format == "code" else _SENTENCE_END
-    fenced = [match.span() for match in _FENCE.finditer(text)] if document.format == "markdown" else []
     sentences = {match.end() for match in sentence_end.finditer(text)} | paragraphs
-    for fence_start, fence_end in fenced:  # code has lines, not sentences
-        sentences = {each for each in sentences if not fence_start < each < fence_end}
-        sentences |= {match.end() for match in _LINE_END.finditer(text, fence_start, fence_end)}
+    if document.format == "markdown":
+        fences = _fences(text)
+        lines = {match.end() for fence in fences for match in _LINE_END.finditer(text, *fence)}
+        sentences = _outside(sentences, fences) | lines  # code has lines, not sentences
     starts = [0, *sorted(each for each in sentences if 0 < each < len(text))]
     for at, next_at in zip(starts, [*starts[1:], len(text)], strict=True):
         border = Border.STRETCH if at == 0 else Border.PARAGRAPH if at in paragraphs else Border.SENTENCE
@@ -120,9 +120,24 @@ def _atoms(document: Document, start: int, end: int, max_bytes: int) -> Iterator
 def _paragraph_starts(text: str, format_: str) -> set[int]:
     starts = {match.end() for match in _BLANK_LINES.finditer(text)}
     if format_ == "markdown":
-        for fence in _FENCE.finditer(text):
-            starts = {each for each in starts if not fence.start() < each < fence.end()} | {fence.start()}
+        fences = _fences(text)
+        starts = _outside(starts, fences) | {fence_start for fence_start, _ in fences}
     return starts
+
+
+def _fences(text: str) -> list[tuple[int, int]]:
+    return [match.span() for match in _FENCE.finditer(text)]
+
+
+def _outside(positions: set[int], fences: Sequence[tuple[int, int]]) -> set[int]:
+    """The positions that lie in none of the fences, which are sorted; a fence's own borders do not lie in it."""
+    fence_starts = [fence_start for fence_start, _ in fences]
+
+    def is_outside(position: int) -> bool:
+        number = bisect_left(fence_starts, position) - 1
+        return number < 0 or position >= fences[number][1]
+
+    return {each for each in positions if is_outside(each)}
 
 
 def _pieces(text: str, start: int, end: int, max_bytes: int) -> Iterator[tuple[int, int]]:

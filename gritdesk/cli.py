@@ -79,6 +79,15 @@ def _text(context: click.Context, parameter: click.Parameter, value: str) -> str
     return value.encode(errors="surrogateescape").decode(errors="replace")
 
 
+def _quantization_type(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    from converters.quantize import parse_quantization_type
+
+    try:
+        return parse_quantization_type(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error), context, parameter) from error
+
+
 @click.group(cls=_Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(None, package_name="gritdesk")
 @click.pass_context
@@ -248,6 +257,8 @@ def embed(instruction: str, model: str | None, as_json: bool) -> None:
     config = load_config()
     if model is not None:
         config = dataclasses.replace(config, engine=dataclasses.replace(config.engine, model=model))
+    if sys.stdin is None:
+        raise ConfigError("standard input is closed; give one text a line there")
     texts = [line.decode("utf-8", "replace").rstrip("\r\n") for line in sys.stdin.buffer]
     for number, text in enumerate(texts, start=1):
         if not text.strip():
@@ -263,7 +274,12 @@ def embed(instruction: str, model: str | None, as_json: bool) -> None:
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option(
-    "--type", "quantization_type", default="Q8_0", show_default=True, help="F32, F16, BF16, Q8_0, Q4_K_M, ..."
+    "--type",
+    "quantization_type",
+    default="Q8_0",
+    show_default=True,
+    callback=_quantization_type,
+    help="F32, F16, BF16, Q8_0, Q4_K_M, ...",
 )
 def convert(checkpoint: Path, out: Path, quantization_type: str) -> None:
     """Turn a Hugging Face CHECKPOINT folder into the GGUF file OUT that embeds and generates."""
@@ -274,7 +290,7 @@ def convert(checkpoint: Path, out: Path, quantization_type: str) -> None:
         convert_checkpoint(checkpoint, out, quantization_type, progress=_say)
     except ValueError as error:
         raise ModelError(str(error)) from error
-    click.echo(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
+    click.echo(f"{_shown(str(out))}: {out.stat().st_size / 1e6:.1f} MB")
 
 
 @main.command()
@@ -297,10 +313,10 @@ def status(as_json: bool) -> None:
             }
         )
         return
-    click.echo(f"index    {found.index_path} ({found.index_bytes / 1e6:.1f} MB)")
+    click.echo(f"index    {_shown(str(found.index_path))} ({found.index_bytes / 1e6:.1f} MB)")
     click.echo(f"folders  {_shown(', '.join(map(str, found.folders))) or 'none; add one with `gritdesk index FOLDER`'}")
     click.echo(f"holds    {found.files} files, {found.chunks} passages; {found.pending} files wait to be read")
-    click.echo(f"model    {found.model}")
+    click.echo(f"model    {_shown(found.model)}")
     if found.failed:
         click.echo(f"not read {len(found.failed)} files:")
         for each in found.failed:
@@ -324,7 +340,8 @@ def models(as_json: bool) -> None:
         )
         return
     for each in found:
-        click.echo(f"{'*' if each.is_default else ' '} {each.name:<24} {each.size_bytes / 1e6:8.1f} MB  {each.path}")
+        line = f"{each.name:<24} {each.size_bytes / 1e6:8.1f} MB  {each.path}"
+        click.echo(f"{'*' if each.is_default else ' '} {_shown(line)}")
 
 
 @main.command()
@@ -339,7 +356,7 @@ def doctor(as_json: bool) -> None:
     else:
         for each in checks:
             click.secho("ok     " if each.ok else "wrong  ", fg="green" if each.ok else "red", nl=False)
-            click.echo(f"{each.name:<12} {each.found}")
+            click.echo(f"{each.name:<12} {_shown(each.found)}")
     wrong = [each.name for each in checks if not each.ok]
     if wrong:
         _say(f"gritdesk: {len(wrong)} of {len(checks)} checks failed: {', '.join(wrong)}")

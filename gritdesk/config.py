@@ -10,6 +10,7 @@ import dataclasses
 import math
 import os
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -111,8 +112,8 @@ _LEAST = {
 }
 """The smallest number that makes sense; what a number is too large for, the engine knows."""
 
-_TITLE_TOKENS = 64
-"""Room beside a chunk for its title and the frame."""
+_TITLE_TOKENS = 136
+"""Room beside a chunk for its title, which has at most so many bytes (grit_format), and the frame."""
 
 _SECTIONS = {"engine": EngineConfig, "index": IndexConfig, "search": SearchConfig, "answer": AnswerConfig}
 
@@ -121,6 +122,10 @@ def home_dir() -> Path:
     """The folder of all state; not created here."""
     set_home = os.environ.get("GRITDESK_HOME")
     if set_home:
+        try:
+            set_home.encode()
+        except UnicodeEncodeError as error:
+            raise ConfigError(f"GRITDESK_HOME {set_home!r} is not valid Unicode, as SQLite needs it") from error
         return _expanded(Path(set_home)).absolute()
     from platformdirs import user_data_path  # 10 ms that a set GRITDESK_HOME does not pay
 
@@ -151,13 +156,20 @@ def load_config(home: Path | None = None) -> Config:
 
 
 def add_folder(config: Config, folder: Path) -> Config:
-    """Write one more folder into config.toml, keeping what a person wrote there; no-op if it is listed.
+    """Write one more folder into config.toml as it stands now, keeping what a person or another process wrote there.
 
-    Raises: ConfigError if config.toml cannot be written.
+    Returns: the configuration with all folders that are listed now.
+    Raises: ConfigError if config.toml cannot be read or written.
     """
     folder = folder.absolute()
-    if str(folder) in config.index.folders:
-        return config
+    listed = load_config(config.home).index.folders
+    folders = listed if str(folder) in listed else (*listed, str(folder))
+    if folders != listed:
+        _write_folders(config, folders, folder)
+    return dataclasses.replace(config, index=dataclasses.replace(config.index, folders=folders))
+
+
+def _write_folders(config: Config, folders: Sequence[str], folder: Path) -> None:
     import tomlkit
     import tomlkit.items
 
@@ -165,7 +177,7 @@ def add_folder(config: Config, folder: Path) -> Config:
         text = config.path.read_text(encoding="utf-8") if config.path.exists() else ""
         document = tomlkit.parse(text)
         section = document.setdefault("index", tomlkit.table())
-        section["folders"] = [*config.index.folders, str(folder)]
+        section["folders"] = list(folders)
         config.home.mkdir(parents=True, exist_ok=True)
         beside = config.path.with_suffix(".toml.new")
         beside.write_text(tomlkit.dumps(document), encoding="utf-8")
@@ -174,8 +186,6 @@ def add_folder(config: Config, folder: Path) -> Config:
         raise ConfigError(f"the name of {folder} is not valid Unicode, as config.toml needs it; rename it") from error
     except OSError as error:
         raise ConfigError(f"cannot write {config.path}: {error.strerror}; check that you may write there") from error
-    index = dataclasses.replace(config.index, folders=(*config.index.folders, str(folder)))
-    return dataclasses.replace(config, index=index)
 
 
 def _read_section(path: Path, name: str, values: Any) -> Any:

@@ -119,12 +119,14 @@ def query_input(question: str) -> EmbeddingInput:
     return QUERY_INSTRUCTION, question.strip()
 
 
-MAX_TITLE_CHARACTERS = 120
+MAX_TITLE_BYTES = 120
+"""No token is shorter than a byte, so that a title takes no more tokens than this from its passage."""
 
 
 def passage_input(chunk: Chunk) -> EmbeddingInput:
     """A chunk as the embedder takes it: no instruction, its innermost heading, cut short, as the title in front."""
-    title = chunk.heading.rsplit(" > ", 1)[-1][:MAX_TITLE_CHARACTERS].rstrip()
+    title = chunk.heading.rsplit(" > ", 1)[-1]
+    title = title.encode()[:MAX_TITLE_BYTES].decode(errors="ignore").rstrip()
     text = chunk.text.strip()
     return "", f"{title} {text}" if title and title not in text else text
 

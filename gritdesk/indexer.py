@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 from gritdesk.chunking import split
 from gritdesk.config import IndexConfig
 from gritdesk.errors import ExtractError, GritDeskError, ReaderClosed, RequestRefused
+from gritdesk.extract import is_in_the_cloud
 from gritdesk.grit_format import passage_input
 from gritdesk.records import Document, EmbeddingInput, FailedFile, IndexProgress, IndexReport
 from gritdesk.store import FileState, Store
@@ -312,8 +313,8 @@ def _could_not_be_opened(known: FileState | None) -> bool:
 
 
 def _content_hash(path: Path, file_stat: os.stat_result, config: IndexConfig) -> str:
-    """Of the file's bytes; "" if it cannot be opened or is too large, for which the reader finds the words."""
-    if file_stat.st_size > config.max_file_mb * 1_000_000:
+    """Of the file's bytes; "" if it cannot or should not be opened, for which the reader finds the words."""
+    if file_stat.st_size > config.max_file_mb * 1_000_000 or is_in_the_cloud(file_stat):
         return ""
     try:
         with open(path, "rb") as file:

@@ -29,6 +29,14 @@ _SENTENCE_BREAK = re.compile(
     re.MULTILINE,
 )
 _WORD = re.compile(r"\w+")
+_NAME = re.compile(r"\w*\d\w*|(?<=[^.!?…\s] )[^\W\d_a-z]\w*")
+"""Numbers, and words with a capital that begin no sentence."""
+_FUNCTION_WORDS = frozenset(
+    """a about all also am an and any are as at be because been being but by can could did do does for from had has
+    have he her his how i if in into is it its me more most my no nor not of on or our she should so some such than
+    that the their them then there these they this those to too was we were what when where which who whom whose why
+    will with would you your""".split()
+)
 
 
 def build_prompt(
@@ -93,10 +101,29 @@ def attribute(answer: str, hits: Sequence[Hit], min_share: float = 0.7) -> tuple
     return (_cite(best + 1, hits[best], answer),)
 
 
-def is_supported(answer: str, citations: Sequence[Citation], hits: Sequence[Hit], min_share: float = 0.5) -> bool:
-    """Whether the cited passages hold at least `min_share` of the answer's words: a floor against made-up text."""
-    cited = " ".join(hits[citation.n - 1].chunk.text for citation in citations)
-    return _shared_words(_CITATION.sub(" ", answer), cited) >= min_share
+def is_supported(
+    answer: str, question: str, citations: Sequence[Citation], hits: Sequence[Hit], min_share: float = 0.6
+) -> bool:
+    """Whether the cited passages hold what an answer adds to its question: a floor against made-up text.
+
+    That is every number and every name in it, and at least `min_share` of its other words that mean something.
+    """
+    claim = _CITATION.sub(" ", answer)
+    cited = set(_words(" ".join(hits[citation.n - 1].chunk.text for citation in citations)))
+    asked = set(_words(question))
+    telling = [word for word in _words(claim) if word not in _FUNCTION_WORDS] or _words(claim)
+    added = [word for word in telling if word not in asked] or telling
+    is_there = {word: _is_form_of_one(word, cited) for word in added}
+    names = {word.casefold() for word in _NAME.findall(claim)} & is_there.keys()
+    return all(is_there[name] for name in names) and sum(map(is_there.__getitem__, added)) >= min_share * len(added)
+
+
+def _is_form_of_one(word: str, words: set[str]) -> bool:
+    """Whether a word is among others, endings of two letters aside; a number has none."""
+    if word in words or word[0].isdigit():
+        return word in words
+    stem = word[: max(4, len(word) - 2)]
+    return any(each.startswith(stem) for each in words)
 
 
 def closest(question: str, hits: Sequence[Hit]) -> Citation:

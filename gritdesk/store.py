@@ -379,7 +379,14 @@ class Store:
         return [FailedFile(_path_from_sql(path), reason) for path, reason in rows]
 
     def integrity(self) -> list[str]:
-        """Everything found wrong in the whole file, one line each; reads all of it."""
+        """Everything found wrong in the whole file, one line each; reads all of it, while nobody writes.
+
+        Raises: StoreBusy if another process writes all the while.
+        """
+        with self._transaction():  # or what is written between two looks would seem to be damage
+            return self._problems()
+
+    def _problems(self) -> list[str]:
         problems = [row[0] for row in self._run("PRAGMA integrity_check") if row[0] != "ok"]
         problems += [
             f"{table} {rowid} points to no {parent}"

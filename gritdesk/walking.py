@@ -53,6 +53,23 @@ class Walk:
         )
 
     def _files_under(self, folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
+        # a stack of its own, not recursion: folders may lie deeper than Python's stack
+        open_folders = [self._listing(folder)]
+        while open_folders:
+            for path, file_stat in open_folders[-1]:
+                is_folder = stat.S_ISDIR(file_stat.st_mode)
+                if self._skips_name(path, is_folder):
+                    continue
+                if is_folder:
+                    open_folders.append(self._listing(path))
+                    break
+                if stat.S_ISREG(file_stat.st_mode):  # neither a link nor a pipe, socket or device
+                    yield path, file_stat
+            else:
+                open_folders.pop()
+
+    def _listing(self, folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
+        """What one folder holds, by name; nothing, and its reason noted, if it cannot be read."""
         try:
             with os.scandir(folder) as listing:
                 entries = sorted(listing, key=lambda entry: entry.name)
@@ -66,14 +83,7 @@ class Walk:
         except OSError as error:
             self.unreadable[folder] = f"the folder cannot be read ({error.strerror}); its files are kept"
             return
-        for path, file_stat in found:
-            is_folder = stat.S_ISDIR(file_stat.st_mode)
-            if self._skips_name(path, is_folder):
-                continue
-            if is_folder:
-                yield from self._files_under(path)
-            elif stat.S_ISREG(file_stat.st_mode):  # neither a link nor a pipe, socket or device
-                yield path, file_stat
+        yield from found
 
     def _skips_name(self, path: Path, is_folder: bool) -> bool:
         if path.name.startswith(".") or (is_folder and path.name in _TOOL_FOLDERS):

@@ -19,6 +19,8 @@ def find(config: dict[str, Any]) -> Architecture:
     Raises: ValueError that names what was found and what is known.
     """
     names = config.get("architectures") or []
+    if not isinstance(names, list):
+        raise ValueError(f"config.json: architectures must be a list of names, found {names!r}")
     for name in names:
         if name in ARCHITECTURES:
             return ARCHITECTURES[name]()

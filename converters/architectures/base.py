@@ -86,8 +86,8 @@ class Architecture:
             head_dim=_number(config, "head_dim", hidden // heads),
             vocab_size=_number(config, "vocab_size"),
             n_ctx=self.context_length(config),
-            rms_eps=float(config.get("rms_norm_eps", 1e-6)),
-            rope_theta=float(_rope(config).get("rope_theta", 10000.0)),
+            rms_eps=_positive(config, "rms_norm_eps", 1e-6),
+            rope_theta=_positive(_rope(config), "rope_theta", 10000.0),
             tied=bool(config.get("tie_word_embeddings", False)),
             attention_bias=bool(config.get("attention_bias", False)),
             rope_scaling=self._rope_scaling(config),
@@ -193,7 +193,12 @@ def llama3_rope_factors(hp: Hyperparameters) -> NDArray[np.float32]:
 
 def _rope(config: dict[str, Any]) -> dict[str, Any]:
     """Rotary settings; transformers 5 keeps all in rope_parameters, 4 kept rope_theta beside rope_scaling."""
-    found = dict(config.get("rope_scaling") or {}) | dict(config.get("rope_parameters") or {})
+    found: dict[str, Any] = {}
+    for key in ("rope_scaling", "rope_parameters"):
+        value = config.get(key) or {}
+        if not isinstance(value, dict):
+            raise ValueError(f"config.json: {key} must be an object, found {value!r}")
+        found |= value
     if "rope_theta" not in found and config.get("rope_theta") is not None:
         found["rope_theta"] = config["rope_theta"]
     return found
@@ -203,6 +208,13 @@ def _scaling(hp: Hyperparameters, key: str) -> float:
     value = hp.rope_scaling.get(key)
     if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
         raise ValueError(f"config.json: {hp.rope_scaling['rope_type']} rope scaling lacks '{key}', found {value!r}")
+    return float(value)
+
+
+def _positive(config: dict[str, Any], key: str, default: float) -> float:
+    value = config.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        raise ValueError(f"config.json: {key} must be a positive number, found {value!r}")
     return float(value)
 
 

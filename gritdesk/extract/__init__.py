@@ -7,6 +7,7 @@ child process (see worker.py), because a file can make any library hang, crash o
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 from pathlib import Path
@@ -37,6 +38,11 @@ _IN_THE_CLOUD = 0x40000000  # SF_DATALESS of macOS: opening such a file download
 _UNREADABLE_TEXT = re.compile("[\0\ud800-\udfff]")
 
 
+def is_in_the_cloud(file_stat: os.stat_result) -> bool:
+    """Whether opening a file would download it; no file of such a folder is opened."""
+    return bool(getattr(file_stat, "st_flags", 0) & _IN_THE_CLOUD)
+
+
 def read_document(path: Path, max_bytes: int) -> Document:
     """Read one file of at most `max_bytes`.
 
@@ -57,7 +63,7 @@ def _read_bytes(path: Path, max_bytes: int) -> bytes:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
             raise ExtractError("it is not an ordinary file")
-        if getattr(found, "st_flags", 0) & _IN_THE_CLOUD:
+        if is_in_the_cloud(found):
             raise ExtractError("it lies in the cloud and not on this disk; download it to include it")
         if found.st_size > max_bytes:
             size = f"{found.st_size / 1e6:.1f} MB, more than {max_bytes / 1e6:g} MB"

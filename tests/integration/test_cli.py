@@ -371,7 +371,7 @@ def test_what_cannot_be_done_is_said_in_one_line(newcomer: Person, arguments: li
 
 
 def test_conversion_that_is_refused_leaves_nothing(tmp_path: Path, newcomer: Person, tiny_checkpoint: Path) -> None:
-    assert "Q4_K_M" in newcomer.run("convert", tiny_checkpoint, tmp_path / "out.gguf", "--type", "Q99").failure()
+    assert "Q4_K_M" in newcomer.run("convert", tiny_checkpoint, tmp_path / "out.gguf", "--type", "Q99").failure(code=2)
     os.mkfifo(tmp_path / "pipe")
     assert "name a file" in newcomer.run("convert", tiny_checkpoint, tmp_path / "pipe").failure()
     assert {path.name for path in tmp_path.iterdir()} == {"home", "pipe"}

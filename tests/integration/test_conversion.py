@@ -225,6 +225,19 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
         r"grit\.pooling is 'last', expected 'mean'",
     ),
     "unknown GRIT key": (lambda folder: change_json(folder / "config.json", grit={"color": 1}), "unknown key: .*color"),
+    "GRIT key that is no object": (
+        lambda folder: change_json(folder / "config.json", grit="x"),
+        "grit must be an object",
+    ),
+    "architectures that are no list": (
+        lambda folder: change_json(folder / "config.json", architectures=5),
+        "architectures must be a list",
+    ),
+    "no epsilon": (lambda folder: change_json(folder / "config.json", rms_norm_eps=None), "rms_norm_eps must be a pos"),
+    "rotary settings that are no object": (
+        lambda folder: change_json(folder / "config.json", rope_parameters=5),
+        "rope_parameters must be an object",
+    ),
     "unknown markers": (lambda folder: change_json(folder / "config.json", grit={"markers": "x"}), "markers is 'x'"),
     "a tokenizer that llama.cpp reads otherwise": (
         # HF takes words whole where they are in the vocabulary, llama.cpp merges from the bottom

@@ -1,6 +1,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -191,3 +192,10 @@ def test_lines_come_from_the_sections() -> None:
     text = "first\n\nsecond\nthird"
     (chunk,) = chunks_of(text, sections=[Section(0, 10), Section(7, 40)])
     assert (chunk.line_start, chunk.line_end) == (10, 41)
+
+
+@pytest.mark.parametrize("text", ["```sh\nls\n```\n\nA sentence. Another.\n\n" * 5000, "```\n" * 50_000])
+def test_document_of_many_fences_is_cut_in_time(text: str) -> None:
+    # once a minute and more: the positions were gone through anew for each fence
+    chunks = chunks_of(text, 256, "markdown")
+    assert visible(text) == visible("".join(chunk.text for chunk in chunks))

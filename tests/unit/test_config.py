@@ -54,4 +54,18 @@ def test_added_folder_is_kept_beside_what_the_person_wrote(tmp_path: Path) -> No
 
 def test_listed_folder_is_not_added_again(tmp_path: Path) -> None:
     config = add_folder(load_config(tmp_path), tmp_path / "notes")
-    assert add_folder(config, tmp_path / "notes") is config
+    assert add_folder(config, tmp_path / "notes") == config
+
+
+def test_folder_that_another_process_added_is_kept(tmp_path: Path) -> None:
+    opened_before = load_config(tmp_path)
+    add_folder(load_config(tmp_path), tmp_path / "theirs")
+    config = add_folder(opened_before, tmp_path / "ours")
+    expected = (str(tmp_path / "theirs"), str(tmp_path / "ours"))
+    assert config.index.folders == load_config(tmp_path).index.folders == expected
+
+
+def test_home_that_is_no_unicode_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRITDESK_HOME", "/tmp/h\udcff")
+    with pytest.raises(ConfigError, match="not valid Unicode"):
+        home_dir()

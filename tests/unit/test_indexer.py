@@ -1,5 +1,7 @@
+import inspect
 import os
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -426,6 +428,17 @@ def test_gitignore_is_honoured_and_a_nearer_one_wins(world: World) -> None:
     for name in ("a.txt", "x.log", "build/x", "sub/build/x", "top.txt", "sub/top.txt", "sub/keep.log", "sub/y.log"):
         world.write(name, "text")
     assert walked(world.folder) == {"a.txt", "sub/top.txt", "sub/keep.log"}
+
+
+def test_folders_deeper_than_pythons_stack_are_walked(world: World) -> None:
+    world.write("d/" * 300 + "a.txt", "text")
+    world.write("e/b.txt", "text")
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack()) + 150)
+    try:
+        assert walked(world.folder) == {f"{'d/' * 300}a.txt", "e/b.txt"}
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need a privilege there")

@@ -99,3 +99,24 @@ def test_lines_are_the_whole_chunks_where_text_and_source_run_apart() -> None:
     page = Hit(1, Path("page.html"), Chunk("One thing.\nAnother thing.", 0, 25, 4, 18), score=1.0)
     (citation,) = prompting.resolve_citations("Another thing [1].", [page])
     assert (citation.line_start, citation.line_end) == (4, 18)
+
+
+CHAIR = hit("The chair of the trust is Ida Thorne. She took over from Nathaniel Cole in 2019.")
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_supported"),
+    [
+        ("Ida Thorne [1].", True),
+        ("The chair of the trust is Ida Thorne. [1]", True),
+        ("The chair is Ida Thorne, who took it over from Cole. [1]", True),
+        ("The chair of the trust is Napoleon Bonaparte. [1]", False),
+        ("Ida Thorne has been the chair since 2018 [1].", False),
+        ("Napoleon [1].", False),
+        ("It is the [1].", False),
+    ],
+)
+def test_answer_is_supported_only_if_its_passage_holds_what_it_adds(answer: str, is_supported: bool) -> None:
+    question = "Who is the chair of the trust?"
+    citations = prompting.resolve_citations(answer, [CHAIR])
+    assert prompting.is_supported(answer, question, citations, [CHAIR]) is is_supported

@@ -401,3 +401,26 @@ def test_a_search_by_words_imports_no_numpy(tmp_path: Path) -> None:
         "assert 'numpy' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_index_that_is_being_written_is_not_called_damaged(tmp_path: Path) -> None:
+    path, stop = tmp_path / "index.sqlite", threading.Event()
+    with Store(path) as store:
+        store.set_fingerprint("model-a", DIMENSION)
+
+    def write() -> None:
+        with Store(path) as writer:
+            number = 0
+            while not stop.is_set():
+                number += 1
+                add(writer, f"/{number % 20}.txt", f"walrus {number}\n\npenguin {number % 7}")
+                writer.prune()
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        with Store(path) as reader:
+            assert [reader.integrity() for _ in range(30)] == [[]] * 30
+    finally:
+        stop.set()
+        thread.join()
