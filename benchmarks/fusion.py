@@ -22,8 +22,8 @@ from gritdesk.models import default_model
 from gritdesk.records import Chunk, Document
 from gritdesk.retriever import Retriever
 from gritdesk.store import FileState, Store
-from training.data import read_rows
 from training.evaluate import ndcg_at, read_qrels
+from training.examples import read_rows
 
 WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0, 1.5)
 MAX_QUERIES = 300

@@ -50,7 +50,7 @@ class TrainConfig:
     """Weight of each file in pairs/; batches are drawn in proportion to weight x sqrt(rows). Not named: left out."""
     chat: dict[str, float] = field(default_factory=dict)
     text: dict[str, float] = field(default_factory=dict)
-    max_rows_per_file: int = 200_000
+    max_rows_per_file: int = 10_000_000
 
     token_embeddings_from: str = ""
     """Installed package whose BERT the token embeddings start from; empty: random."""
@@ -66,6 +66,8 @@ class TrainConfig:
 
     embedding_batch_size: int = 32
     """Queries in a contrastive batch; each brings its positive and, where the data has one, a hard negative."""
+    hard_negatives: int = 1
+    """Hard negatives of each query, where its row has so many; drawn anew each time, as the positive is."""
     query_tokens: int = 48
     passage_tokens: tuple[int, ...] = (48, 64, 96, 160)
     """Longest passage of a batch, drawn anew for each: mostly short for speed, long enough often enough."""

@@ -8,11 +8,11 @@ shrink with every machine that is added.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
-from transformers import PreTrainedModel
+from torch import Tensor, nn
 
 
 class Ranks:
@@ -45,6 +45,14 @@ class Ranks:
         dist.all_reduce(total)
         return float(total)
 
+    def max(self, value: int) -> int:
+        """The largest of all ranks' numbers."""
+        if self.size == 1:
+            return value
+        largest = torch.tensor(value, device=_device())
+        dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+        return int(largest)
+
     def gather_rows(self, rows: Tensor) -> Tensor:
         """The rows of all ranks in their order; gradients flow into this rank's own.
 
@@ -75,15 +83,19 @@ class Ranks:
             dist.destroy_process_group()
 
 
-def shard(model: PreTrainedModel, ranks: Ranks) -> None:
-    """Give each rank a part of every parameter and of its gradient and optimizer state (FSDP2); alone: nothing."""
+def shard(model: nn.Module, layers: Iterable[nn.Module], ranks: Ranks) -> None:
+    """Give each rank a part of every parameter and of its gradient and optimizer state (FSDP2); alone: nothing.
+
+    Args:
+        layers: parts of the model that are gathered one at a time, when a pass comes to them.
+    """
     if ranks.size == 1:
         return
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
     mesh = init_device_mesh(_device().type, (ranks.size,))
-    for layer in model.model.layers:
+    for layer in layers:
         fully_shard(layer, mesh=mesh)
     fully_shard(model, mesh=mesh)
 

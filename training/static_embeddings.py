@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from training.config import TrainConfig
-from training.data import Pair, Source, passage_key
+from training.data import passage_key
+from training.examples import Pair, Source
 from training.losses import contrastive_loss, same_passage
 from training.tokenizer import FrameTokenizer
 
@@ -80,9 +81,7 @@ def start_dimension(config: TrainConfig) -> int:
 
 
 def tokenize_source(source: Source[Pair], tokenizer: FrameTokenizer, config: TrainConfig) -> TokenizedSource:
-    pairs = source.examples
-    if len(pairs) > ROWS_PER_SOURCE:
-        pairs = random.Random(config.seed).sample(pairs, ROWS_PER_SOURCE)
+    pairs = source.draw(random.Random(config.seed), ROWS_PER_SOURCE)
     longest = max(config.passage_tokens)
 
     def ids(texts: list[str], max_tokens: int) -> list[NDArray[np.int64]]:
@@ -93,9 +92,9 @@ def tokenize_source(source: Source[Pair], tokenizer: FrameTokenizer, config: Tra
 
     return TokenizedSource(
         ids([pair.query[1] for pair in pairs], config.query_tokens),
-        ids([pair.positive[1] for pair in pairs], longest),
-        ids([pair.negative[1] if pair.negative else "" for pair in pairs], longest),
-        [passage_key(pair.positive[1]) for pair in pairs],
+        ids([pair.positives[0][1] for pair in pairs], longest),
+        ids([pair.negatives[0][1] if pair.negatives else "" for pair in pairs], longest),
+        [passage_key(pair.positives[0][1]) for pair in pairs],
         source.weight,
     )
 

@@ -11,6 +11,7 @@ import json
 import sys
 import time
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -19,7 +20,8 @@ from transformers import PreTrainedModel
 from gritdesk.grit_format import BOS
 from training import checkpoint
 from training.config import TrainConfig, read_recipe
-from training.data import Batches, Sources, read_sources, tokenizer_sample
+from training.data import Batches, tokenizer_sample
+from training.examples import Sources, read_sources
 from training.model import grit_model, load_model, new_model, place_token_embeddings, teacher_token_embeddings
 from training.static_embeddings import fit_static_embeddings, start_dimension
 from training.steps import StepLosses, grit_step
@@ -87,9 +89,11 @@ def train(config: TrainConfig) -> Path:
                 group["lr"] = group["initial_lr"] * rate
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        progress.stepped(step, losses, rate)
+        progress.stepped(step, losses, rate, sources.dropped())
         if (step + 1) % config.save_every_steps == 0 or step + 1 == config.max_steps:
             checkpoint.save(folder, model, optimizers, step + 1, config)
+    for name, num in sorted(sources.dropped().items()):
+        print(f"dropped {num} draws of {name}", file=sys.stderr)
     return folder
 
 
@@ -151,7 +155,7 @@ class Progress:
         self.num_tokens = 0
         self.recent: deque[StepLosses] = deque(maxlen=config.log_every_steps)
 
-    def stepped(self, step: int, losses: StepLosses, rate: float) -> None:
+    def stepped(self, step: int, losses: StepLosses, rate: float, dropped: Mapping[str, int]) -> None:
         self.recent.append(losses)
         self.num_tokens += losses.num_tokens
         if (step + 1) % self.config.log_every_steps and step + 1 != self.config.max_steps:
@@ -164,11 +168,25 @@ class Progress:
             "loss_gen": _mean([each.loss_gen for each in self.recent if each.loss_gen is not None]),
             "lr_factor": round(rate, 4),
             "tokens_per_s": round(self.num_tokens / elapsed_s),
+            "memory_gb": round(peak_memory_gb(), 2),
+            "dropped": sum(dropped.values()),
             "eta_min": round(elapsed_s / done * (self.config.max_steps - step - 1) / 60, 1),
         }
         with self.log_path.open("a", encoding="utf-8") as log:
             log.write(json.dumps(row) + "\n")
         print("  ".join(f"{key} {value}" for key, value in row.items()), file=sys.stderr, flush=True)
+
+
+def peak_memory_gb() -> float:
+    """The most this process has held so far: on its GPU, or of main memory without one; 0 where nobody knows."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 1e9
+    if sys.platform == "win32":
+        return 0.0
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1e9 if sys.platform == "darwin" else 1e6)
 
 
 def _mean(values: list[float]) -> float | None:

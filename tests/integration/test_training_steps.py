@@ -12,7 +12,8 @@ from training_data import write_data
 
 from training.attention import bidirectional_mask, blocks_mask, causal_instruction_mask, packed_mask
 from training.config import ModelShape, TrainConfig
-from training.data import Batches, read_sources, tokenizer_sample
+from training.data import Batches, tokenizer_sample
+from training.examples import read_sources
 from training.model import GritModel, grit_model, hidden_states, new_model
 from training.steps import grit_step
 from training.tokenizer import FrameTokenizer, train_tokenizer

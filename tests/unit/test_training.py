@@ -12,8 +12,9 @@ from training_data import write_data
 
 from gritdesk.grit_format import EOS, MARKERS
 from training.config import ModelShape, Pooling, TrainConfig, read_recipe
-from training.data import Batches, TokenRows, read_chats, read_pairs, read_sources, tokenizer_sample
+from training.data import Batches, TokenRows, tokenizer_sample
 from training.evaluate import ndcg_at, spearman, token_f1
+from training.examples import read_sources
 from training.losses import (
     Averaging,
     contrastive_loss,
@@ -228,18 +229,6 @@ def test_positives_come_first_and_in_the_order_of_the_queries(batches: Batches) 
     for query, passage in zip(queries, passages, strict=False):
         assert query.split("the ")[-1].split()[0] == passage.split("The ")[1].split()[0]
     assert all("sleeps at noon" in negative for negative in passages[batch.num_queries :])
-
-
-@pytest.mark.parametrize(
-    ("reader", "line", "said"),
-    [(read_pairs, '{"query": 3}', "line 1: expected query"), (read_chats, "[1]", "line 1: expected a JSON object")],
-)
-def test_bad_line_names_file_and_line(tmp_path: Path, reader: object, line: str, said: str) -> None:
-    path = tmp_path / "bad.jsonl"
-    path.write_text(line + "\n")
-    with pytest.raises(ValueError, match=said) as caught:
-        reader(path, 10)  # type: ignore[operator]
-    assert "bad.jsonl" in str(caught.value)
 
 
 def test_missing_data_file_is_named(config: TrainConfig) -> None:
