@@ -98,6 +98,12 @@ class TrainConfig:
     chat_share_start: float = 0.2
     """Share of the generation tokens that are chats at the first step; the rest is plain text."""
     chat_share_end: float = 0.8
+    repeated_text_share: float = 0.0
+    """Share of plain texts that stand in their row twice, cut to a random length: the second time can be copied.
+    Looking back for what was said, which answers from documents need, is learned in hundreds of steps so."""
+    kept_refusals: float = 1.0
+    """Share of the chats that answer "The documents do not say." that are used: a young model learns that they are
+    never quite wrong before it learns to read."""
     chat_as_text: float = 0.0
     """Share of the chats of which every token is a target, at the first step; falls to none at the last."""
 

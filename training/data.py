@@ -23,6 +23,8 @@ from training.distributed import Ranks
 from training.examples import Chat, EmptyExample, Source, Sources
 from training.tokenizer import FrameTokenizer
 
+REFUSAL = "The documents do not say."
+"""How the chats from documents answer what these do not say."""
 _MAX_DRAWS = 1000
 
 
@@ -181,6 +183,8 @@ class Batches:
     def _chat_row(self, source: Source[Chat], rng: random.Random, as_text: bool) -> EncodedFrame:
         for _ in range(_MAX_DRAWS):
             for chat in source.draw(rng, 1):
+                if chat.turns[-1].text == REFUSAL and rng.random() >= self.config.kept_refusals:
+                    continue
                 frame = encode(chat_frame(chat.turns), self.tokenizer, "special")
                 if len(frame.ids) <= self.config.sequence_tokens:
                     everything = [False] + [True] * (len(frame.ids) - 1)
@@ -197,6 +201,8 @@ class Batches:
             for text in source.draw(rng, 1):
                 start = rng.randrange(max(len(text) - limit * 4, 0) + 1)
                 ids = self.tokenizer.tokenize(text[start : start + limit * 8])
+                if rng.random() < self.config.repeated_text_share:
+                    ids = ids[: rng.randrange(16, limit // 2)] * 2
                 ids = [self.tokenizer.control_id(BOS), *ids][:limit]
                 if len(ids) > 1:
                     return EncodedFrame(ids, [False] + [True] * (len(ids) - 1))

@@ -24,14 +24,13 @@ from numpy.typing import NDArray
 
 from gritdesk.grit_format import QUERY_INSTRUCTION, EncodedFrame, chat_frame, embedding_frame, encode
 from gritdesk.records import EmbeddingInput, Turn
-from training.data import pad_rows
+from training.data import REFUSAL, pad_rows
 from training.examples import read_rows
 from training.model import GritModel, load_model
 from training.steps import embed_rows
 from training.tokenizer import FrameTokenizer
 
 STS_INSTRUCTION = "Retrieve text with the same meaning"
-REFUSAL = "The documents do not say."
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -206,6 +207,28 @@ def test_targets_of_a_chat_are_each_answer_and_its_end(batches: Batches) -> None
             name = text.split("Say ")[1].split("\n")[0]
             targets = [i for i, counted in zip(ids, counts, strict=True) if counted]
             assert tokenizer.tokenizer.decode(targets, skip_special_tokens=False) == f"{name} {name}{EOS}{name}{EOS}"
+
+
+def test_repeated_text_stands_in_its_row_twice(batches: Batches, config: TrainConfig) -> None:
+    changed = dataclasses.replace(config, repeated_text_share=1.0, chat_share_start=0.0, chat_share_end=0.0)
+    for rows in Batches(batches.sources, batches.tokenizer, changed).generation(0).rows:
+        for ids, mask in zip(rows.ids_BT.tolist(), rows.mask_BT.tolist(), strict=True):
+            _, *text = [i for i, m in zip(ids, mask, strict=True) if m]
+            assert text[: len(text) // 2] == text[len(text) // 2 :]
+
+
+def test_refusals_may_be_left_out(tmp_path: Path, config: TrainConfig) -> None:
+    chats = [{"text": ["Who?", answer]} for answer in ("The documents do not say.", "The otter [1].")]
+    path = Path(config.data_dir) / "chat" / "refusals.jsonl"
+    path.write_text("".join(json.dumps(chat) + "\n" for chat in chats))
+    config = dataclasses.replace(
+        config, chat={"refusals": 1.0}, kept_refusals=0.0, chat_share_start=1.0, chat_share_end=1.0
+    )
+    sources = read_sources(config)
+    tokenizer = FrameTokenizer(train_tokenizer(tokenizer_sample(sources, 1, 1), 400))
+    for rows in Batches(sources, tokenizer, config).generation(0).rows:
+        for ids in rows.ids_BT.tolist():
+            assert "otter" in tokenizer.tokenizer.decode(ids)
 
 
 def test_batch_depends_on_seed_and_step_alone(config: TrainConfig, batches: Batches) -> None:
