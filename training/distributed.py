@@ -33,6 +33,11 @@ class Ranks:
         return cls(dist.get_rank(), dist.get_world_size())
 
     @property
+    def device(self) -> torch.device:
+        """Where this rank computes: its GPU, or the CPU where there is none."""
+        return _device()
+
+    @property
     def is_first(self) -> bool:
         """Whether this is the one that writes files and speaks."""
         return self.rank == 0

@@ -21,6 +21,7 @@ from gritdesk.grit_format import BOS
 from training import checkpoint
 from training.config import TrainConfig, read_recipe
 from training.data import Batches, tokenizer_sample
+from training.distributed import Ranks, shard
 from training.examples import Sources, read_sources
 from training.model import grit_model, load_model, new_model, place_token_embeddings, teacher_token_embeddings
 from training.static_embeddings import fit_static_embeddings, start_dimension
@@ -49,39 +50,27 @@ def train(config: TrainConfig) -> Path:
 
     Raises: ValueError if data or settings cannot be used, or a loss stops being finite.
     """
-    torch.manual_seed(config.seed)
     torch.set_num_threads(config.num_threads)
+    ranks = Ranks.from_environment()
     folder = Path(config.output_dir)
-    checkpoint.recover(folder)
-
     sources = read_sources(config)
-    if not (folder / "tokenizer.json").exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        sample = tokenizer_sample(sources, config.tokenizer_sample_mb, config.seed)
-        save_tokenizer(train_tokenizer(sample, config.model.vocab_size), folder, config.model.context_length)
+    if ranks.is_first:
+        prepare(folder, sources, config)
+    ranks.wait()
     tokenizer = FrameTokenizer.from_folder(folder)
-
-    state = checkpoint.load_state(folder)
-    if state is None:
-        shape = config.model
-        model = new_model(shape, tokenizer.control_id(BOS), tokenizer.eos_id, tokenizer.pad_id)
-        start_token_embeddings(model, sources, tokenizer, config)
-    else:
-        model = load_model(folder)
+    model = load_model(folder)
+    grit = grit_model(model, config).to(ranks.device).train()
+    shard(grit, model.model.layers, ranks)
     optimizers = make_optimizers(model, config)
-    if state is not None:
-        for optimizer, saved in zip(optimizers, state.optimizers, strict=True):
-            optimizer.load_state_dict(saved)
-    first_step = 0 if state is None else state.step
+    first_step = checkpoint.load_state(folder, optimizers)
 
-    batches = Batches(sources, tokenizer, config)
-    progress = Progress(config, folder, first_step)
-    grit = grit_model(model, config).train()
+    batches = Batches(sources, tokenizer, config, ranks)
+    progress = Progress(config, folder, first_step, ranks)
     for step in range(first_step, config.max_steps):
         temperature = temperature_at(step, config)
         embedding = batches.embedding(step) if config.embeds(step) else None
         generation = batches.generation(step) if config.generates else None
-        losses = grit_step(grit, embedding, generation, config, temperature)
+        losses = grit_step(grit, embedding, generation, config, temperature, ranks)
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
         rate = learning_rate_factor(step, config)
         for optimizer in optimizers:
@@ -91,10 +80,26 @@ def train(config: TrainConfig) -> Path:
             optimizer.zero_grad(set_to_none=True)
         progress.stepped(step, losses, rate, sources.dropped())
         if (step + 1) % config.save_every_steps == 0 or step + 1 == config.max_steps:
-            checkpoint.save(folder, model, optimizers, step + 1, config)
+            checkpoint.save(folder, model, optimizers, step + 1, config, ranks)
     for name, num in sorted(sources.dropped().items()):
         print(f"dropped {num} draws of {name}", file=sys.stderr)
+    ranks.leave()
     return folder
+
+
+def prepare(folder: Path, sources: Sources, config: TrainConfig) -> None:
+    """Put a tokenizer and a model at step 0 into the folder, or find them there: every start continues a run."""
+    torch.manual_seed(config.seed)
+    checkpoint.recover(folder)
+    if not (folder / "tokenizer.json").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        sample = tokenizer_sample(sources, config.tokenizer_sample_mb, config.seed)
+        save_tokenizer(train_tokenizer(sample, config.model.vocab_size), folder, config.model.context_length)
+    if not (folder / "config.json").exists():
+        tokenizer = FrameTokenizer.from_folder(folder)
+        model = new_model(config.model, tokenizer.control_id(BOS), tokenizer.eos_id, tokenizer.pad_id)
+        start_token_embeddings(model, sources, tokenizer, config)
+        checkpoint.save(folder, model, make_optimizers(model, config), 0, config)
 
 
 def start_token_embeddings(
@@ -147,8 +152,9 @@ def temperature_at(step: int, config: TrainConfig) -> float:
 class Progress:
     """The progress line on stderr and the JSON-lines log beside the checkpoint."""
 
-    def __init__(self, config: TrainConfig, folder: Path, first_step: int) -> None:
+    def __init__(self, config: TrainConfig, folder: Path, first_step: int, ranks: Ranks) -> None:
         self.config = config
+        self.ranks = ranks
         self.log_path = folder.with_name(folder.name + ".log.jsonl")
         self.first_step = first_step
         self.started = time.monotonic()
@@ -160,6 +166,7 @@ class Progress:
         self.num_tokens += losses.num_tokens
         if (step + 1) % self.config.log_every_steps and step + 1 != self.config.max_steps:
             return
+        num_tokens = self.ranks.sum(self.num_tokens)
         elapsed_s = time.monotonic() - self.started
         done = step + 1 - self.first_step
         row = {
@@ -167,11 +174,13 @@ class Progress:
             "loss_emb": _mean([each.loss_emb for each in self.recent if each.loss_emb is not None]),
             "loss_gen": _mean([each.loss_gen for each in self.recent if each.loss_gen is not None]),
             "lr_factor": round(rate, 4),
-            "tokens_per_s": round(self.num_tokens / elapsed_s),
+            "tokens_per_s": round(num_tokens / elapsed_s),
             "memory_gb": round(peak_memory_gb(), 2),
             "dropped": sum(dropped.values()),
             "eta_min": round(elapsed_s / done * (self.config.max_steps - step - 1) / 60, 1),
         }
+        if not self.ranks.is_first:
+            return
         with self.log_path.open("a", encoding="utf-8") as log:
             log.write(json.dumps(row) + "\n")
         print("  ".join(f"{key} {value}" for key, value in row.items()), file=sys.stderr, flush=True)
