@@ -16,6 +16,13 @@ from training.config import TrainConfig, config_to_json
 from training.distributed import Ranks
 
 STATE_FILE = "training_state.pt"
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "special_tokens_map.json",
+)
 
 
 def save(
@@ -45,7 +52,7 @@ def _write(
     beside, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
     shutil.rmtree(beside, ignore_errors=True)
     model.save_pretrained(beside, state_dict=weights)
-    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json"):
+    for name in _TOKENIZER_FILES:
         if (folder / name).exists():
             shutil.copy(folder / name, beside / name)
     (beside / "training_config.json").write_text(config_to_json(config), encoding="utf-8")

@@ -44,6 +44,8 @@ class TrainConfig:
     max_steps: int = 1000
     """Optimizer updates in all; a resumed run may raise it."""
 
+    base_model: str = ""
+    """Folder, or name on the Hugging Face hub, of the model that is trained further; empty: [model], from nothing."""
     model: ModelShape = field(default_factory=ModelShape)
 
     pairs: dict[str, float] = field(default_factory=dict)
@@ -93,6 +95,8 @@ class TrainConfig:
     """First updates, with the next-token loss alone: language takes long and high rates, embeddings neither."""
     generation_tokens: int = 4096
     """Tokens in a generation batch, chats and text together."""
+    generation_sequences: int = 0
+    """Chats and texts in a generation batch, counted as rows; generation_tokens is 0 then."""
     sequence_tokens: int = 512
     """Longest chat or text row."""
     chat_share_start: float = 0.2
@@ -117,6 +121,12 @@ class TrainConfig:
     loss_emb_weight: float = 1.0
     loss_gen_weight: float = 1.0
 
+    optimizer: Literal["muon", "adamw"] = "muon"
+    learning_rate: float = 2e-5
+    """Of all parameters under adamw; the other rates are muon's."""
+    adam_beta2: float = 0.95
+    gradient_checkpointing: bool = False
+    """Compute hidden states anew in the backward pass: a third more time, memory of one layer."""
     muon_lr: float = 0.0006
     """Learning rate of the hidden matrices (Muon, update matched to AdamW's size)."""
     embedding_lr: float = 0.0003
@@ -150,6 +160,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.embedding_batch_size < 2:
             raise ValueError("embedding_batch_size must be at least 2: the other queries' passages are the negatives")
+        if bool(self.generation_sequences) == bool(self.generation_tokens) and self.generates:
+            raise ValueError("give generation_tokens or generation_sequences, and set the other to 0")
         if self.max_steps < 1:
             raise ValueError(f"max_steps must be at least 1, found {self.max_steps}")
 

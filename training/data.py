@@ -139,6 +139,12 @@ class Batches:
         if not self.sources.texts or not self.sources.chats:
             chat_share = float(bool(self.sources.chats))
         rows: list[EncodedFrame] = []
+        if config.generation_sequences:
+            num_chats = round(config.generation_sequences * chat_share)
+            for number in range(config.generation_sequences):
+                is_chat = number < num_chats
+                source = _draw(self.sources.chats if is_chat else self.sources.texts, rng)
+                rows.append(self._chat_row(source, rng, as_text=False) if is_chat else self._text_row(source, rng))
         left = int(config.generation_tokens * chat_share)
         while left > 0:
             as_text = rng.random() < config.chat_as_text * (1 - progress)
@@ -176,7 +182,7 @@ class Batches:
 
     def _embedding_row(self, each: EmbeddingInput, max_tokens: int) -> EncodedFrame:
         # no token is shorter than one character, and few longer than ten: cut before tokenizing
-        frame = encode(embedding_frame(each[0], each[1][: max_tokens * 10]), self.tokenizer, "special")
+        frame = encode(embedding_frame(each[0], each[1][: max_tokens * 10]), self.tokenizer, self.tokenizer.markers)
         end = max(max_tokens, frame.num_prefix + 8)
         return EncodedFrame(frame.ids[:end], frame.counts[:end])
 
@@ -185,7 +191,7 @@ class Batches:
             for chat in source.draw(rng, 1):
                 if chat.turns[-1].text == REFUSAL and rng.random() >= self.config.kept_refusals:
                     continue
-                frame = encode(chat_frame(chat.turns), self.tokenizer, "special")
+                frame = encode(chat_frame(chat.turns), self.tokenizer, self.tokenizer.markers)
                 if len(frame.ids) <= self.config.sequence_tokens:
                     everything = [False] + [True] * (len(frame.ids) - 1)
                     return EncodedFrame(frame.ids, everything if as_text else frame.counts)

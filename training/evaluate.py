@@ -83,7 +83,7 @@ def embed(
     """Embeddings, float32[num, D], L2-normalised."""
     frames = []
     for instruction, text in inputs:
-        frame = encode(embedding_frame(instruction, text[: max_tokens * 10]), tokenizer, "special")
+        frame = encode(embedding_frame(instruction, text[: max_tokens * 10]), tokenizer, tokenizer.markers)
         frames.append(EncodedFrame(frame.ids[:max_tokens], frame.counts[:max_tokens]))
     order = sorted(range(len(frames)), key=lambda index: len(frames[index].ids))
     found = np.zeros((len(frames), model.embedding_dimension), dtype=np.float32)
@@ -175,7 +175,7 @@ def answer_grounded(
     texts = [each if isinstance(each, str) else f"{each.get('title', '')} {each['text']}".strip() for each in documents]
     numbered = "\n\n".join(f"[{n}] {' '.join(text.split())}" for n, text in enumerate(texts, start=1))
     turn = f"Documents:\n{numbered}\n\nQuestion: {question}\nAnswer from the documents and cite them."
-    ids = encode(chat_frame([Turn("user", turn)]), tokenizer, "special").ids[-1500:]
+    ids = encode(chat_frame([Turn("user", turn)]), tokenizer, tokenizer.markers).ids[-1500:]
     output = model.decoder.generate(
         torch.tensor([ids]), max_new_tokens=max_tokens, do_sample=False, eos_token_id=tokenizer.eos_id
     )

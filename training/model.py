@@ -124,6 +124,21 @@ def writing_gradients(model: PreTrainedModel) -> Iterator[Tensor]:
         yield layer.mlp.down_proj.weight.grad.T
 
 
+def take_base_model(name: str, folder: Path) -> PreTrainedModel:
+    """A model that others made, float32, and its tokenizer's files put into the folder.
+
+    Raises: ValueError if there is none of this name, or its tokenizer cannot make GRIT's frames.
+    """
+    try:
+        AutoTokenizer.from_pretrained(name).save_pretrained(folder)
+        model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"base_model {name!r} cannot be loaded: {error}") from error
+    tokenizer = FrameTokenizer.from_folder(folder, model.config.to_dict())
+    model.config.grit = {"dimension": model.config.hidden_size, "markers": tokenizer.markers}
+    return model
+
+
 def load_model(folder: Path) -> PreTrainedModel:
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
 

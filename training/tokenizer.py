@@ -6,12 +6,14 @@ the text beside it: ids of the parts are the ids of the whole.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from gritdesk.grit_format import BOS, CHAT_TEMPLATE, EOS, MARKERS
+from gritdesk.grit_format import BOS, CHAT_TEMPLATE, EOS, MARKERS, Markers
 
 PAD = "<|pad|>"
 SPECIAL_TOKENS = [PAD, BOS, EOS, *MARKERS]
@@ -20,25 +22,63 @@ SPECIAL_TOKENS = [PAD, BOS, EOS, *MARKERS]
 class FrameTokenizer:
     """gritdesk.grit_format.FrameTokenizer on a `tokenizers` tokenizer."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, bos_id: int | None = None, eos_id: int | None = None, pad_id: int | None = None
+    ) -> None:
+        """Args: ids that the tokenizer's own names do not tell, as of a model that others made.
+
+        Raises: ValueError if there is no token to begin or to end with.
+        """
         self.tokenizer = tokenizer
         # a person's text may spell a marker; it must stay text
         tokenizer.encode_special_tokens = True
-        self.pad_id: int = tokenizer.token_to_id(PAD)
-        self.eos_id: int = tokenizer.token_to_id(EOS)
+        self.bos_id = _known(tokenizer.token_to_id(BOS) if bos_id is None else bos_id, "begins a text (bos_token)")
+        self.eos_id = _known(tokenizer.token_to_id(EOS) if eos_id is None else eos_id, "ends an answer (eos_token)")
+        own_pad_id = tokenizer.token_to_id(PAD)
+        self.pad_id: int = next(each for each in (pad_id, own_pad_id, self.eos_id) if each is not None)
+        special = {content.content for content in tokenizer.get_added_tokens_decoder().values() if content.special}
+        self.markers: Markers = "special" if special.issuperset(MARKERS) else "text"
 
     @classmethod
-    def from_folder(cls, folder: Path) -> FrameTokenizer:
-        return cls(Tokenizer.from_file(str(folder / "tokenizer.json")))
+    def from_folder(cls, folder: Path, config: dict[str, Any] | None = None) -> FrameTokenizer:
+        """Of a checkpoint; its special tokens as tokenizer_config.json names them, else its config.json."""
+        path = folder / "tokenizer.json"
+        if not path.exists():
+            raise ValueError(f"{folder} has no tokenizer.json; save its tokenizer with transformers' fast class")
+        tokenizer = Tokenizer.from_file(str(path))
+        settings = _json(folder / "tokenizer_config.json")
+        config = _json(folder / "config.json") if config is None else config
+
+        def id_of(name: str) -> int | None:
+            token = settings.get(f"{name}_token")
+            content = token.get("content") if isinstance(token, dict) else token
+            token_id = config.get(f"{name}_token_id") if content is None else tokenizer.token_to_id(content)
+            return token_id[0] if isinstance(token_id, list) else token_id
+
+        return cls(tokenizer, id_of("bos"), id_of("eos"), id_of("pad"))
 
     def tokenize(self, text: str) -> list[int]:
         return self.tokenizer.encode(text, add_special_tokens=False).ids
 
     def control_id(self, token: str) -> int:
-        found = self.tokenizer.token_to_id(token)
+        """BOS and EOS are the model's own, whatever their spelling."""
+        found = {BOS: self.bos_id, EOS: self.eos_id}.get(token, self.tokenizer.token_to_id(token))
         if found is None:
             raise ValueError(f"the tokenizer has no token {token!r}; train it with training.tokenizer")
         return int(found)
+
+
+def _known(token_id: int | None, purpose: str) -> int:
+    if token_id is None:
+        raise ValueError(f"the tokenizer names no token that {purpose}, which GRIT's frames need")
+    return token_id
+
+
+def _json(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return values
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:

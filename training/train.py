@@ -23,7 +23,14 @@ from training.config import TrainConfig, read_recipe
 from training.data import Batches, tokenizer_sample
 from training.distributed import Ranks, shard
 from training.examples import Sources, read_sources
-from training.model import grit_model, load_model, new_model, place_token_embeddings, teacher_token_embeddings
+from training.model import (
+    grit_model,
+    load_model,
+    new_model,
+    place_token_embeddings,
+    take_base_model,
+    teacher_token_embeddings,
+)
 from training.static_embeddings import fit_static_embeddings, start_dimension
 from training.steps import StepLosses, grit_step
 from training.tokenizer import FrameTokenizer, save_tokenizer, train_tokenizer
@@ -59,8 +66,11 @@ def train(config: TrainConfig) -> Path:
     ranks.wait()
     tokenizer = FrameTokenizer.from_folder(folder)
     model = load_model(folder)
-    grit = grit_model(model, config).to(ranks.device).train()
-    shard(grit, model.model.layers, ranks)
+    if config.gradient_checkpointing:
+        model.activation_checkpointing_enable()
+    grit = grit_model(model, config).train()
+    shard(grit, model.model.layers, ranks)  # before any of it goes to a GPU, which may not hold all
+    grit.to(ranks.device)
     optimizers = make_optimizers(model, config)
     first_step = checkpoint.load_state(folder, optimizers)
 
@@ -91,6 +101,10 @@ def prepare(folder: Path, sources: Sources, config: TrainConfig) -> None:
     """Put a tokenizer and a model at step 0 into the folder, or find them there: every start continues a run."""
     torch.manual_seed(config.seed)
     checkpoint.recover(folder)
+    if config.base_model and not (folder / "config.json").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        model = take_base_model(config.base_model, folder)
+        checkpoint.save(folder, model, make_optimizers(model, config), 0, config)
     if not (folder / "tokenizer.json").exists():
         folder.mkdir(parents=True, exist_ok=True)
         sample = tokenizer_sample(sources, config.tokenizer_sample_mb, config.seed)
@@ -116,7 +130,14 @@ def start_token_embeddings(
 
 
 def make_optimizers(model: PreTrainedModel, config: TrainConfig) -> list[torch.optim.Optimizer]:
-    """Muon for the hidden matrices (about twice the progress per token of AdamW), AdamW for the rest."""
+    """AdamW; or Muon for the hidden matrices (about twice the progress per token) and AdamW for the rest."""
+    if config.optimizer == "adamw":
+        betas = (0.9, config.adam_beta2)
+        plain = torch.optim.AdamW(
+            model.parameters(), lr=config.learning_rate, betas=betas, weight_decay=config.weight_decay
+        )
+        plain.param_groups[0]["initial_lr"] = config.learning_rate
+        return [plain]
     embeddings = [model.get_input_embeddings().weight]
     matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
     apart = {id(p) for p in [*embeddings, *matrices]}
@@ -126,7 +147,7 @@ def make_optimizers(model: PreTrainedModel, config: TrainConfig) -> list[torch.o
     )
     adamw = torch.optim.AdamW(
         [{"params": embeddings, "lr": config.embedding_lr}, {"params": rest, "lr": config.head_lr}],
-        betas=(0.9, 0.95),
+        betas=(0.9, config.adam_beta2),
         weight_decay=config.weight_decay,
     )
     for optimizer in (muon, adamw):
