@@ -97,6 +97,9 @@ class TrainConfig:
     """Tokens in a generation batch, chats and text together."""
     generation_sequences: int = 0
     """Chats and texts in a generation batch, counted as rows; generation_tokens is 0 then."""
+    pack_generation: bool = False
+    """Put short chats and texts one behind the other into rows of sequence_tokens, each seeing itself alone: on a GPU
+    no time is spent on padding. The numbers are the same."""
     sequence_tokens: int = 512
     """Longest chat or text row."""
     chat_share_start: float = 0.2

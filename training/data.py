@@ -30,7 +30,8 @@ _MAX_DRAWS = 1000
 
 @dataclass(frozen=True)
 class TokenRows:
-    """Some rows of a batch, padded on the right to their longest; row i is number `order[i]` of the batch."""
+    """Some rows of a batch, padded on the right to their longest; row i is number `order[i]` of the batch, or holds
+    the numbers `sequence_BT` tells."""
 
     ids_BT: Tensor
     mask_BT: Tensor
@@ -38,7 +39,7 @@ class TokenRows:
     """1 where a token is pooled or is a target."""
     order: tuple[int, ...]
     sequence_BT: Tensor | None = None
-    """Number of the sequence a token belongs to, from 1, where a row holds several; 0 on padding."""
+    """Where a row holds several of the batch: a token's number in it, from 1; 0 on padding."""
     positions_BT: Tensor | None = None
     """Where they do not simply run from 0."""
 
@@ -158,27 +159,30 @@ class Batches:
             left -= len(row.ids)
         rows = rows[self.ranks.share(len(rows))]
         num_targets = tuple(sum(row.counts[1:]) for row in rows)
-        return GenerationBatch(self._sorted_rows(rows), num_targets)
+        return GenerationBatch(self._sorted_rows(rows, packed=config.pack_generation), num_targets)
 
-    def _sorted_rows(self, frames: list[EncodedFrame]) -> list[TokenRows]:
+    def _sorted_rows(self, frames: list[EncodedFrame], *, packed: bool = False) -> list[TokenRows]:
         """Micro-batches of rows of like length, each of at most so many tokens with its padding, or of one row.
 
         All ranks have the same number of them: each is a pass in which they wait for each other.
         """
-        groups: list[list[int]] = []
-        for index in sorted(range(len(frames)), key=lambda index: len(frames[index].ids)):
-            if groups and (len(groups[-1]) + 1) * len(frames[index].ids) <= self.config.micro_batch_tokens:
-                groups[-1].append(index)
+        rows = pack(frames, self.config.sequence_tokens) if packed else [[number] for number in range(len(frames))]
+        length_of = {id(row): sum(len(frames[number].ids) for number in row) for row in rows}
+        groups: list[list[list[int]]] = []
+        for row in sorted(rows, key=lambda row: length_of[id(row)]):
+            if groups and (len(groups[-1]) + 1) * length_of[id(row)] <= self.config.micro_batch_tokens:
+                groups[-1].append(row)
             else:
-                groups.append([index])
+                groups.append([row])
         num_groups = self.ranks.max(len(groups))
         while len(groups) < num_groups:
             largest = max(range(len(groups)), key=lambda number: len(groups[number]))
             group = groups[largest]
             if len(group) < 2:
-                raise ValueError(f"a batch of {len(frames)} rows is too small for {self.ranks.size} processes")
+                raise ValueError(f"a batch of {len(rows)} rows is too small for {self.ranks.size} processes")
             groups[largest : largest + 1] = [group[: len(group) // 2], group[len(group) // 2 :]]
-        return [pad_rows([frames[index] for index in group], self.tokenizer.pad_id, tuple(group)) for group in groups]
+        pad = pad_packed if packed else pad_rows
+        return [pad(frames, group, self.tokenizer.pad_id) for group in groups]
 
     def _embedding_row(self, each: EmbeddingInput, max_tokens: int) -> EncodedFrame:
         # no token is shorter than one character, and few longer than ten: cut before tokenizing
@@ -224,14 +228,50 @@ def passage_key(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big", signed=True)
 
 
-def pad_rows(frames: Sequence[EncodedFrame], pad_id: int, order: tuple[int, ...] = ()) -> TokenRows:
-    """Frames padded on the right to the longest; `order` says which rows of a batch they are, if not the first."""
-    shape = (len(frames), max(len(frame.ids) for frame in frames))
+def pack(frames: Sequence[EncodedFrame], max_tokens: int) -> list[list[int]]:
+    """Numbers of the frames that share a row: the longest first, each into the first row that has room for it."""
+    rows: list[list[int]] = []
+    room: list[int] = []
+    for number in sorted(range(len(frames)), key=lambda number: -len(frames[number].ids)):
+        length = len(frames[number].ids)
+        at = next((at for at, left in enumerate(room) if left >= length), len(rows))
+        if at == len(rows):
+            rows.append([])
+            room.append(max_tokens)
+        rows[at].append(number)
+        room[at] -= length
+    return rows
+
+
+def pad_rows(frames: Sequence[EncodedFrame], rows: Sequence[Sequence[int]], pad_id: int) -> TokenRows:
+    """Rows of one frame each, padded on the right to the longest."""
+    shape = (len(rows), max(len(frames[number].ids) for (number,) in rows))
     ids_BT, mask_BT = torch.full(shape, pad_id), torch.zeros(shape, dtype=torch.long)
     counts_BT = torch.zeros(shape, dtype=torch.long)
-    for row, frame in enumerate(frames):
-        length = len(frame.ids)
-        ids_BT[row, :length] = torch.tensor(frame.ids)
+    for row, (number,) in enumerate(rows):
+        length = len(frames[number].ids)
+        ids_BT[row, :length] = torch.tensor(frames[number].ids)
         mask_BT[row, :length] = 1
-        counts_BT[row, :length] = torch.tensor(frame.counts, dtype=torch.long)
-    return TokenRows(ids_BT, mask_BT, counts_BT, order or tuple(range(len(frames))))
+        counts_BT[row, :length] = torch.tensor(frames[number].counts, dtype=torch.long)
+    return TokenRows(ids_BT, mask_BT, counts_BT, tuple(number for (number,) in rows))
+
+
+def pad_packed(frames: Sequence[EncodedFrame], rows: Sequence[Sequence[int]], pad_id: int) -> TokenRows:
+    """Rows of several frames, one behind the other; each begins at position 0 and sees itself alone."""
+    joined = [
+        EncodedFrame(
+            [token_id for number in row for token_id in frames[number].ids],
+            [counted for number in row for counted in frames[number].counts],
+        )
+        for row in rows
+    ]
+    padded = pad_rows(joined, [[number] for number in range(len(rows))], pad_id)
+    sequence_BT, positions_BT = torch.zeros_like(padded.ids_BT), torch.zeros_like(padded.ids_BT)
+    for row, numbers in enumerate(rows):
+        at = 0
+        for number in numbers:
+            end = at + len(frames[number].ids)
+            sequence_BT[row, at:end] = number + 1
+            positions_BT[row, at:end] = torch.arange(end - at)
+            at = end
+    return replace(padded, sequence_BT=sequence_BT, positions_BT=positions_BT)

@@ -27,7 +27,6 @@ from gritdesk.records import EmbeddingInput, Turn
 from training.data import REFUSAL, pad_rows
 from training.examples import read_rows
 from training.model import GritModel, load_model
-from training.steps import embed_rows
 from training.tokenizer import FrameTokenizer
 
 STS_INSTRUCTION = "Retrieve text with the same meaning"
@@ -89,8 +88,7 @@ def embed(
     found = np.zeros((len(frames), model.embedding_dimension), dtype=np.float32)
     for at in range(0, len(order), batch_size):
         chosen = order[at : at + batch_size]
-        rows = pad_rows([frames[index] for index in chosen], tokenizer.pad_id)
-        found[chosen] = embed_rows(model, [rows]).numpy()
+        found[chosen] = model(pad_rows(frames, [[index] for index in chosen], tokenizer.pad_id)).numpy()
     return found
 
 

@@ -77,9 +77,11 @@ def _backward_generation(model: GritModel, batch: GenerationBatch, config: Train
     if ranks.sum(float(sum(batch.num_targets))) == 0:
         raise ValueError("a generation batch has no target token: every chat was cut before its answer")
     weights = token_weights(batch.num_targets, config.generation_averaging, config.mixed_group_size, ranks.sum)
+    weight_of = torch.tensor([0.0, *weights])
     total = 0.0
     for rows in batch.rows:
-        weight_BT = rows.counts_BT * torch.tensor([weights[number] for number in rows.order])[:, None]
+        number_BT = torch.tensor(rows.order)[:, None] + 1 if rows.sequence_BT is None else rows.sequence_BT
+        weight_BT = rows.counts_BT * weight_of[number_BT]
         loss = model(rows, weight_BT)
         _check_finite(loss, "next-token")
         (loss * config.loss_gen_weight * ranks.size).backward()

@@ -115,6 +115,31 @@ def test_gradients_do_not_depend_on_the_size_of_micro_batches(batches: Batches) 
     assert (found - expected).norm() / expected.norm() < 1e-5
 
 
+@pytest.mark.parametrize("averaging", ["token", "sample", "mixed"])
+def test_sequences_that_share_a_row_do_not_see_each_other(batches: Batches, averaging: Any) -> None:
+    config = dataclasses.replace(batches.config, mode="generation", generation_averaging=averaging, mixed_group_size=3)
+    model = small_model(config)
+    for layer in model.decoder.model.layers:
+        layer.self_attn.attention_dropout = 0.0
+
+    def of(packed: bool) -> tuple[torch.Tensor, float]:
+        changed = dataclasses.replace(config, pack_generation=packed, sequence_tokens=64, micro_batch_tokens=256)
+        batch = Batches(batches.sources, batches.tokenizer, changed).generation(0)
+        assert (
+            any(rows.sequence_BT is not None and int(rows.sequence_BT[0].unique().numel()) > 2 for rows in batch.rows)
+            is packed
+        )
+        losses = grit_step(model, None, batch, config, 0.05)
+        found = torch.cat([each.grad.flatten().clone() for each in model.parameters() if each.grad is not None])
+        model.zero_grad()
+        assert losses.loss_gen is not None
+        return found, losses.loss_gen
+
+    (expected, expected_loss), (found, loss) = of(False), of(True)
+    assert loss == pytest.approx(expected_loss, rel=1e-5)
+    assert (found - expected).norm() / expected.norm() < 1e-5
+
+
 # ---------------------------------------------------------------- modes
 
 
