@@ -51,7 +51,7 @@ class SearchConfig:
     """[search]: weights of reciprocal rank fusion, measured by benchmarks/fusion.py."""
 
     keyword_weight: float = 1.0
-    semantic_weight: float = 0.4
+    semantic_weight: float = 0.1
     rrf_k: int = 60
     num_passages: int = 3
     """Passages given to an answer."""
