@@ -50,7 +50,8 @@ def write_recipe(folder: Path, settings: str) -> Path:
         f"""
         data_dir = {json.dumps(str(folder / "data"))}
         embedding_batch_size = 8
-        generation_tokens = 400
+        generation_tokens = 0
+        generation_sequences = 16
         micro_batch_tokens = 60
         precision = "fp32"
         num_threads = 1
