@@ -103,11 +103,6 @@ def spread_out_loss(embedding_BD: Tensor) -> Tensor:
     return others_BB.square().sum() / (len(embedding_BD) * (len(embedding_BD) - 1))
 
 
-def distillation_loss(projected_BK: Tensor, teacher_BK: Tensor) -> Tensor:
-    """Mean cosine distance between the student's embeddings, projected to the teacher's size, and the teacher's."""
-    return (1.0 - F.cosine_similarity(projected_BK, teacher_BK, dim=-1)).mean()
-
-
 # ---------------------------------------------------------------- next token
 
 
