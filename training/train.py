@@ -77,6 +77,7 @@ def train(config: TrainConfig) -> Path:
     batches = Batches(sources, tokenizer, config, ranks)
     progress = Progress(config, folder, first_step, ranks)
     for step in range(first_step, config.max_steps):
+        torch.manual_seed(config.seed + step * ranks.size + ranks.rank)  # dropout, too, depends on the step alone
         temperature = temperature_at(step, config)
         embedding = batches.embedding(step) if config.embeds(step) else None
         generation = batches.generation(step) if config.generates else None
