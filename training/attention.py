@@ -38,21 +38,6 @@ def packed_mask(sequence_BT: Tensor, dtype: torch.dtype) -> Tensor:
     return _additive(seen_BTT[:, None], dtype)
 
 
-def blocks_mask(block_BT: Tensor, mask_BT: Tensor, dtype: torch.dtype, *, bidirectional: bool) -> Tensor:
-    """Passages as blocks: a passage sees itself only, what stands outside of passages sees all before it.
-
-    Args:
-        block_BT: number of the passage a token belongs to, from 1; 0 outside of passages.
-        bidirectional: whether tokens of a passage also see those after them, as when it is embedded.
-    """
-    causal_TT = _causal(mask_BT.shape[1], mask_BT.device)
-    same_BTT = block_BT[:, :, None] == block_BT[:, None, :]
-    within_BTT = same_BTT if bidirectional else same_BTT & causal_TT
-    outside_BTT = (block_BT == 0)[:, :, None] & causal_TT
-    seen_BTT = torch.where((block_BT == 0)[:, :, None], outside_BTT, within_BTT)
-    return _additive((seen_BTT & mask_BT.bool()[:, None, :])[:, None], dtype)
-
-
 def _causal(num_tokens: int, device: torch.device) -> Tensor:
     return torch.ones(num_tokens, num_tokens, dtype=torch.bool, device=device).tril()
 

@@ -13,6 +13,7 @@ Attention = Literal["bidirectional", "causal", "causal_instruction"]
 Pooling = Literal["mean", "weighted_mean", "last_token", "first_token"]
 
 Precision = Literal["bf16", "fp32"]
+Averaging = Literal["token", "sample", "mixed"]
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ class TrainConfig:
     attention: Attention = "bidirectional"
     """Of embeddings: `bb`, `cc` and `cb` in the paper's codes. Generation is causal."""
     pooling: Pooling = "mean"
-    generation_averaging: Literal["token", "sample", "mixed"] = "token"
+    generation_averaging: Averaging = "token"
     """What counts alike in the next-token loss: tokens, samples, or tokens within groups of mixed_group_size."""
     mixed_group_size: int = 32
     loss_emb_weight: float = 1.0

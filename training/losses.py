@@ -8,13 +8,12 @@ Letters: B sequences, T tokens, D hidden size, N passages, V vocabulary, S sampl
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Averaging = Literal["token", "sample", "mixed"]
+from training.config import Averaging
 
 # ---------------------------------------------------------------- contrastive
 

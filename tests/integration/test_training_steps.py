@@ -10,7 +10,7 @@ import torch
 import transformers
 from training_data import write_data
 
-from training.attention import bidirectional_mask, blocks_mask, causal_instruction_mask, packed_mask
+from training.attention import bidirectional_mask, causal_instruction_mask, packed_mask
 from training.config import ModelShape, TrainConfig
 from training.data import Batches, tokenizer_sample
 from training.examples import read_sources
@@ -236,18 +236,3 @@ def test_masks_say_who_sees_whom() -> None:
     assert seen(causal_instruction_mask(tokens, is_text, torch.float32))[:4] == ["x....", "xx...", "xxxx.", "xxxx."]
     sequences = torch.tensor([[1, 1, 2, 2, 0]])
     assert seen(packed_mask(sequences, torch.float32)) == ["x....", "xx...", "..x..", "..xx.", "....x"]
-    blocks = torch.tensor([[1, 1, 2, 2, 0]])
-    everything = torch.ones(1, 5, dtype=torch.long)
-    assert seen(blocks_mask(blocks, everything, torch.float32, bidirectional=False)) == [
-        "x....",
-        "xx...",
-        "..x..",
-        "..xx.",
-        "xxxxx",
-    ]
-    assert seen(blocks_mask(blocks, everything, torch.float32, bidirectional=True))[:4] == [
-        "xx...",
-        "xx...",
-        "..xx.",
-        "..xx.",
-    ]

@@ -12,12 +12,11 @@ import torch
 from training_data import write_data
 
 from gritdesk.grit_format import EOS, MARKERS
-from training.config import ModelShape, Pooling, TrainConfig, read_recipe
+from training.config import Averaging, ModelShape, Pooling, TrainConfig, read_recipe
 from training.data import Batches, TokenRows, tokenizer_sample
 from training.evaluate import ndcg_at, spearman, token_f1
 from training.examples import read_sources
 from training.losses import (
-    Averaging,
     contrastive_loss,
     false_negatives,
     matryoshka_loss,
