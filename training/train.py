@@ -1,7 +1,7 @@
 """`python -m training.train training/recipes/NAME.toml --data DIR`: one recipe, one checkpoint.
 
 Read top to bottom: load the data, make or resume the model, step, save. The same command continues a run that
-was stopped, with the same curve: batches depend on seed and step alone, and nothing else is random.
+was stopped, with the same curve: batches and dropout depend on seed and step alone.
 """
 
 from __future__ import annotations
