@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from gritdesk.grit_format import Passages
+
 Attention = Literal["bidirectional", "causal", "causal_instruction"]
 Pooling = Literal["mean", "weighted_mean", "last_token", "first_token"]
 
@@ -109,6 +111,10 @@ class TrainConfig:
     repeated_text_share: float = 0.0
     """Share of plain texts that stand in their row twice, cut to a random length: the second time can be copied.
     Looking back for what was said, which answers from documents need, is learned in hundreds of steps so."""
+    passages: Passages = "plain"
+    """How the passages of a chat, lines that begin with [1], [2], ..., are read; blocks can be reused from indexing."""
+    plain_passages_share: float = 0.0
+    """Share of the chats whose passages are read as plain text all the same, so that the model can do both."""
     kept_refusals: float = 1.0
     """Share of the chats that answer "The documents do not say." that are used: a young model learns that they are
     never quite wrong before it learns to read."""

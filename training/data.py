@@ -42,6 +42,8 @@ class TokenRows:
     """Where a row holds several of the batch: a token's number in it, from 1; 0 on padding."""
     positions_BT: Tensor | None = None
     """Where they do not simply run from 0."""
+    block_BT: Tensor | None = None
+    """Where chats have passages as blocks: a token's passage within its chat, from 1; 0 outside."""
 
     @property
     def num_tokens(self) -> int:
@@ -195,10 +197,10 @@ class Batches:
             for chat in source.draw(rng, 1):
                 if chat.turns[-1].text == REFUSAL and rng.random() >= self.config.kept_refusals:
                     continue
-                frame = encode(chat_frame(chat.turns), self.tokenizer, self.tokenizer.markers)
+                blocks = self.config.passages != "plain" and rng.random() >= self.config.plain_passages_share
+                frame = encode(chat_frame(chat.turns, blocks=blocks), self.tokenizer, self.tokenizer.markers)
                 if len(frame.ids) <= self.config.sequence_tokens:
-                    everything = [False] + [True] * (len(frame.ids) - 1)
-                    return EncodedFrame(frame.ids, everything if as_text else frame.counts)
+                    return replace(frame, counts=_every_target(frame)) if as_text else frame
                 source.dropped["longer than sequence_tokens"] += 1  # without its answer a chat teaches nothing
         raise ValueError(
             f"no chat of {source.name} has at most {self.config.sequence_tokens} tokens in {_MAX_DRAWS} draws; "
@@ -217,6 +219,11 @@ class Batches:
                 if len(ids) > 1:
                     return EncodedFrame(ids, [False] + [True] * (len(ids) - 1))
         raise ValueError(f"{source.name} holds only empty texts")
+
+
+def _every_target(frame: EncodedFrame) -> list[bool]:
+    """All that is predicted from what stands before it: not the first token, nothing of a passage that is a block."""
+    return [at > 0 and not (frame.blocks and frame.blocks[at]) for at in range(len(frame.ids))]
 
 
 def _draw(sources: Sequence[Source[Any]], rng: random.Random) -> Source[Any]:
@@ -247,13 +254,16 @@ def pad_rows(frames: Sequence[EncodedFrame], rows: Sequence[Sequence[int]], pad_
     """Rows of one frame each, padded on the right to the longest."""
     shape = (len(rows), max(len(frames[number].ids) for (number,) in rows))
     ids_BT, mask_BT = torch.full(shape, pad_id), torch.zeros(shape, dtype=torch.long)
-    counts_BT = torch.zeros(shape, dtype=torch.long)
+    counts_BT, block_BT = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
     for row, (number,) in enumerate(rows):
-        length = len(frames[number].ids)
-        ids_BT[row, :length] = torch.tensor(frames[number].ids)
+        frame, length = frames[number], len(frames[number].ids)
+        ids_BT[row, :length] = torch.tensor(frame.ids)
         mask_BT[row, :length] = 1
-        counts_BT[row, :length] = torch.tensor(frames[number].counts, dtype=torch.long)
-    return TokenRows(ids_BT, mask_BT, counts_BT, tuple(number for (number,) in rows))
+        counts_BT[row, :length] = torch.tensor(frame.counts, dtype=torch.long)
+        if frame.blocks:
+            block_BT[row, :length] = torch.tensor(frame.blocks)
+    order = tuple(number for (number,) in rows)
+    return TokenRows(ids_BT, mask_BT, counts_BT, order, block_BT=block_BT if bool(block_BT.any()) else None)
 
 
 def pad_packed(frames: Sequence[EncodedFrame], rows: Sequence[Sequence[int]], pad_id: int) -> TokenRows:
@@ -262,6 +272,7 @@ def pad_packed(frames: Sequence[EncodedFrame], rows: Sequence[Sequence[int]], pa
         EncodedFrame(
             [token_id for number in row for token_id in frames[number].ids],
             [counted for number in row for counted in frames[number].counts],
+            [block for number in row for block in frames[number].blocks or [0] * len(frames[number].ids)],
         )
         for row in rows
     ]

@@ -18,7 +18,8 @@ from transformers import (
     PreTrainedModel,
 )
 
-from training.attention import bidirectional_mask, causal_instruction_mask, packed_mask
+from gritdesk.grit_format import Passages
+from training.attention import bidirectional_mask, causal_instruction_mask, packed_mask, passage_mask
 from training.config import Attention, ModelShape, Pooling, Precision, TrainConfig
 from training.data import TokenRows
 from training.losses import next_token_loss
@@ -139,6 +140,15 @@ def take_base_model(name: str, folder: Path) -> PreTrainedModel:
     return model
 
 
+def record_use(model: PreTrainedModel, config: TrainConfig) -> None:
+    """Write beside the model's shape how it learns to embed and to read passages."""
+    model.config.grit |= {
+        "embedding_attention": config.attention,
+        "pooling": config.pooling,
+        "passages": config.passages,
+    }
+
+
 def load_model(folder: Path) -> PreTrainedModel:
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
 
@@ -159,12 +169,14 @@ class GritModel(nn.Module):
         attention: Attention = "bidirectional",
         pooling: Pooling = "mean",
         precision: Precision = "bf16",
+        passages: Passages = "plain",
     ) -> None:
         super().__init__()
         self.decoder = decoder
         self.attention: Attention = attention
         self.pooling: Pooling = pooling
         self.precision: Precision = precision
+        self.passages: Passages = passages
 
     def forward(self, rows: TokenRows, weight_BT: Tensor | None = None) -> Tensor:
         """Embeddings of the rows, float32[B, D]; with weights for `losses.next_token_loss`, that loss."""
@@ -196,11 +208,34 @@ class GritModel(nn.Module):
         return bidirectional_mask(rows.mask_BT, self.decoder.dtype)
 
     def _generation_mask(self, rows: TokenRows) -> Tensor:
-        return rows.mask_BT if rows.sequence_BT is None else packed_mask(rows.sequence_BT, self.decoder.dtype)
+        sequence_BT = rows.mask_BT if rows.sequence_BT is None else rows.sequence_BT
+        if rows.block_BT is not None:
+            both_ways = self.passages == "bidirectional_blocks"
+            return passage_mask(sequence_BT, rows.block_BT, self.decoder.dtype, bidirectional=both_ways)
+        return rows.mask_BT if rows.sequence_BT is None else packed_mask(sequence_BT, self.decoder.dtype)
+
+
+def load_grit_model(folder: Path, precision: Precision = "bf16") -> GritModel:
+    """A checkpoint as its config.json says it is used; one of others as GRIT has it, both ways and by the mean."""
+    decoder = load_model(folder)
+    use = getattr(decoder.config, "grit", None) or {}
+    return GritModel(
+        decoder,
+        attention=use.get("embedding_attention", "bidirectional"),
+        pooling=use.get("pooling", "mean"),
+        passages=use.get("passages", "plain"),
+        precision=precision,
+    ).eval()
 
 
 def grit_model(decoder: PreTrainedModel, config: TrainConfig) -> GritModel:
-    return GritModel(decoder, attention=config.attention, pooling=config.pooling, precision=config.precision)
+    return GritModel(
+        decoder,
+        attention=config.attention,
+        pooling=config.pooling,
+        precision=config.precision,
+        passages=config.passages,
+    )
 
 
 def hidden_states(decoder: PreTrainedModel, ids_BT: Tensor, mask: Tensor, positions_BT: Tensor | None = None) -> Tensor:

@@ -28,6 +28,7 @@ from training.model import (
     load_model,
     new_model,
     place_token_embeddings,
+    record_use,
     take_base_model,
     teacher_token_embeddings,
 )
@@ -105,6 +106,7 @@ def prepare(folder: Path, sources: Sources, config: TrainConfig) -> None:
     if config.base_model and not (folder / "config.json").exists():
         folder.mkdir(parents=True, exist_ok=True)
         model = take_base_model(config.base_model, folder)
+        record_use(model, config)
         checkpoint.save(folder, model, make_optimizers(model, config), 0, config)
     if not (folder / "tokenizer.json").exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -113,6 +115,7 @@ def prepare(folder: Path, sources: Sources, config: TrainConfig) -> None:
     if not (folder / "config.json").exists():
         tokenizer = FrameTokenizer.from_folder(folder)
         model = new_model(config.model, tokenizer.control_id(BOS), tokenizer.eos_id, tokenizer.pad_id)
+        record_use(model, config)
         start_token_embeddings(model, sources, tokenizer, config)
         checkpoint.save(folder, model, make_optimizers(model, config), 0, config)
 

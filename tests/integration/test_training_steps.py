@@ -10,7 +10,7 @@ import torch
 import transformers
 from training_data import write_data
 
-from training.attention import bidirectional_mask, causal_instruction_mask, packed_mask
+from training.attention import bidirectional_mask, causal_instruction_mask, packed_mask, passage_mask
 from training.config import ModelShape, TrainConfig
 from training.data import Batches, tokenizer_sample
 from training.examples import read_sources
@@ -236,3 +236,12 @@ def test_masks_say_who_sees_whom() -> None:
     assert seen(causal_instruction_mask(tokens, is_text, torch.float32))[:4] == ["x....", "xx...", "xxxx.", "xxxx."]
     sequences = torch.tensor([[1, 1, 2, 2, 0]])
     assert seen(packed_mask(sequences, torch.float32)) == ["x....", "xx...", "..x..", "..xx.", "....x"]
+    one, blocks = torch.tensor([[1, 1, 1, 1, 1, 1]]), torch.tensor([[0, 1, 1, 2, 2, 0]])
+    causal = ["x.....", ".x....", ".xx...", "...x..", "...xx.", "xxxxxx"]
+    assert seen(passage_mask(one, blocks, torch.float32, bidirectional=False)) == causal
+    both_ways = ["x.....", ".xx...", ".xx...", "...xx.", "...xx.", "xxxxxx"]
+    assert seen(passage_mask(one, blocks, torch.float32, bidirectional=True)) == both_ways
+    two = torch.tensor([[1, 1, 1, 2, 2, 2]])
+    apart = torch.tensor([[0, 1, 0, 1, 1, 0]])
+    found = seen(passage_mask(two, apart, torch.float32, bidirectional=True))
+    assert found == ["x.....", ".x....", "xxx...", "...xx.", "...xx.", "...xxx"]
