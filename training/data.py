@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from gritdesk.grit_format import BOS, EncodedFrame, chat_frame, embedding_frame, encode
@@ -65,6 +67,9 @@ class EmbeddingBatch:
     keys_N: Tensor
     """Equal numbers for equal passages."""
     source: str
+    taught_query_BK: Tensor | None = None
+    """A teacher's embeddings of the same texts, L2-normalised."""
+    taught_passage_NK: Tensor | None = None
 
     @property
     def num_passages(self) -> int:
@@ -106,13 +111,23 @@ class Batches:
     """Draws the batches of any step. Holds no position: `embedding(step)` is the same whenever it is asked."""
 
     def __init__(
-        self, sources: Sources, tokenizer: FrameTokenizer, config: TrainConfig, ranks: Ranks | None = None
+        self,
+        sources: Sources,
+        tokenizer: FrameTokenizer,
+        config: TrainConfig,
+        ranks: Ranks | None = None,
+        teacher: Callable[[Sequence[EmbeddingInput]], NDArray[np.float32]] | None = None,
     ) -> None:
-        """With several ranks, each gets its part of the same batch."""
+        """With several ranks, each gets its part of the same batch.
+
+        Args:
+            teacher: gives float32[num, K], L2-normalised, to put beside each batch.
+        """
         self.sources = sources
         self.tokenizer = tokenizer
         self.config = config
         self.ranks = ranks or Ranks()
+        self.teacher = teacher
 
     def embedding(self, step: int) -> EmbeddingBatch:
         config = self.config
@@ -123,7 +138,8 @@ class Batches:
         positives = [rng.choice(pair.positives) for pair in pairs]
         negatives = [rng.sample(pair.negatives, min(config.hard_negatives, len(pair.negatives))) for pair in pairs]
         share = self.ranks.share(len(pairs))
-        queries = [self._embedding_row(pair.query, config.query_tokens) for pair in pairs[share]]
+        asked = [pair.query for pair in pairs[share]]
+        queries = [self._embedding_row(each, config.query_tokens) for each in asked]
         texts = [*positives[share], *(each for found in negatives[share] for each in found)]
         passages = [self._embedding_row(each, longest) for each in texts]
         return EmbeddingBatch(
@@ -132,7 +148,12 @@ class Batches:
             len(queries),
             torch.tensor([passage_key(text) for _, text in texts], dtype=torch.long),
             source.name,
+            self._taught(asked),
+            self._taught(texts),
         )
+
+    def _taught(self, inputs: list[EmbeddingInput]) -> Tensor | None:
+        return None if self.teacher is None else torch.from_numpy(self.teacher(inputs))
 
     def generation(self, step: int) -> GenerationBatch:
         config = self.config

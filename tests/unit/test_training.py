@@ -6,18 +6,20 @@ import dataclasses
 import json
 from pathlib import Path
 
+import gguf
 import numpy as np
 import pytest
 import torch
 from training_data import write_data
 
 from gritdesk.grit_format import EOS, MARKERS
-from training.config import Averaging, ModelShape, Pooling, TrainConfig, read_recipe
+from training.config import Averaging, ModelShape, Pooling, QuantizationType, TrainConfig, read_recipe
 from training.data import Batches, TokenRows, tokenizer_sample
 from training.evaluate import ndcg_at, spearman, token_f1
 from training.examples import read_sources
 from training.losses import (
     contrastive_loss,
+    distillation_loss,
     false_negatives,
     matryoshka_loss,
     next_token_loss,
@@ -26,6 +28,7 @@ from training.losses import (
     token_weights,
 )
 from training.model import GritModel, new_model, place_token_embeddings, pool
+from training.quantization import dequantized, quantized_weights
 from training.static_embeddings import bag, fit_static_embeddings, tokenize_source
 from training.tokenizer import FrameTokenizer, train_tokenizer
 from training.train import learning_rate_factor, temperature_at
@@ -175,6 +178,31 @@ def test_spread_out_loss_is_the_mean_squared_cosine_of_pairs() -> None:
     embeddings = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])
     assert spread_out_loss(embeddings).item() == pytest.approx((0.6**2 + 0.8**2 + 0.0) / 3)
     assert spread_out_loss(embeddings[:1]).item() == 0.0
+
+
+def test_distillation_loss_is_the_mean_cosine_distance() -> None:
+    student, teacher = torch.tensor([[1.0, 0.0], [0.6, 0.8]]), torch.tensor([[0.0, 1.0], [0.6, 0.8]])
+    assert distillation_loss(student, teacher).item() == pytest.approx((1.0 + 0.0) / 2)
+
+
+@pytest.mark.parametrize("quantization_type", ["Q4_0", "Q8_0"])
+def test_quantized_weights_are_those_a_gguf_gives_back(quantization_type: QuantizationType) -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(64, 256)
+    weight[3, :32] = 0.0
+    weight[4, :3] = torch.tensor([3.0, -3.0, 3.0])  # the first of the largest gives the sign
+    known = getattr(gguf.GGMLQuantizationType, quantization_type)
+    expected = gguf.quants.dequantize(gguf.quants.quantize(weight.numpy(), known), known)
+    assert np.array_equal(dequantized(weight, quantization_type).numpy(), expected)
+
+
+def test_weights_are_exact_again_after_a_quantized_step() -> None:
+    matrix, norm = torch.nn.Parameter(torch.randn(4, 64)), torch.nn.Parameter(torch.randn(64))
+    before = matrix.detach().clone()
+    with pytest.raises(ValueError, match="in between"), quantized_weights([matrix, norm], "Q4_0"):
+        assert not torch.equal(matrix, before) and torch.equal(matrix, dequantized(before, "Q4_0"))
+        raise ValueError("in between")
+    assert torch.equal(matrix, before)
 
 
 @pytest.mark.parametrize(
