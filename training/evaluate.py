@@ -22,9 +22,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gritdesk.grit_format import QUERY_INSTRUCTION, chat_frame, encode
+from gritdesk.grit_format import QUERY_INSTRUCTION, REFUSAL, chat_frame, documents_turn, encode
 from gritdesk.records import Turn
-from training.data import REFUSAL
 from training.embedders import DecoderEmbedder
 from training.examples import read_rows
 from training.model import GritModel, load_model
@@ -154,8 +153,7 @@ def answer_grounded(
 ) -> str:
     """Greedy answer from numbered documents, in the layout the app uses."""
     texts = [each if isinstance(each, str) else f"{each.get('title', '')} {each['text']}".strip() for each in documents]
-    numbered = "\n\n".join(f"[{n}] {' '.join(text.split())}" for n, text in enumerate(texts, start=1))
-    turn = f"Documents:\n{numbered}\n\nQuestion: {question}\nAnswer from the documents and cite them."
+    turn = documents_turn(texts, question)
     ids = encode(chat_frame([Turn("user", turn)]), tokenizer, tokenizer.markers).ids[-1500:]
     output = model.decoder.generate(
         torch.tensor([ids]), max_new_tokens=max_tokens, do_sample=False, eos_token_id=tokenizer.eos_id
