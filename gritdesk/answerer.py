@@ -8,6 +8,7 @@ from typing import Protocol
 
 from gritdesk import prompting
 from gritdesk.config import AnswerConfig
+from gritdesk.grit_format import REFUSAL
 from gritdesk.records import (
     Answer,
     AnswerEvent,
@@ -93,8 +94,8 @@ class Answerer:
                 pieces.clear()
                 yield AnswerRestarted(str(getattr(piece, "reason", piece)))
         if not pieces and not is_stopped():
-            pieces.append(prompting.REFUSAL)
-            yield PieceGenerated(prompting.REFUSAL)
+            pieces.append(REFUSAL)
+            yield PieceGenerated(REFUSAL)
         timings = {
             "retrieve_s": retrieved - started,
             "first_piece_s": first_piece_s,
@@ -106,7 +107,7 @@ class Answerer:
     def _finish(
         self, question: str, text: str, hits: Sequence[Hit], timings: dict[str, float], stopped: bool
     ) -> Answer:
-        refused = text.startswith(prompting.REFUSAL.rstrip("."))
+        refused = text.startswith(REFUSAL.rstrip("."))
         citations = () if refused else prompting.resolve_citations(text, hits) or prompting.attribute(text, hits)
         if citations and prompting.is_supported(text, question, citations, hits):
             return Answer(question, text, True, citations, timings, stopped)

@@ -31,6 +31,9 @@ MARKERS = (USER, EMBED, ASSISTANT)
 QUERY_INSTRUCTION = "Given a question, retrieve passages that answer the question"
 """What gritdesk puts before a question; the default model was trained with it."""
 
+REFUSAL = "The documents do not say."
+"""What the default model was trained to say when its passages hold no answer."""
+
 Markers = Literal["special", "text"]
 """Whether <|user|>, <|embed|> and <|assistant|> are tokens of their own or ordinary text."""
 
@@ -135,6 +138,15 @@ def _with_blocks(text: str) -> Iterator[Segment]:
             yield replace(segment, block=number)
         at = found.end(2)
     yield Segment(text[at:], "text")
+
+
+def documents_turn(passages: Sequence[str], question: str) -> str:
+    """The user turn of a question about passages: numbered documents, then the question.
+
+    One of the layouts the default model was trained with: the documents can be read before the question is known.
+    """
+    documents = "\n\n".join(f"[{n}] {' '.join(text.split())}" for n, text in enumerate(passages, start=1))
+    return f"Documents:\n{documents}\n\nQuestion: {question.strip()}\nAnswer from the documents and cite them."
 
 
 def render(segments: Iterable[Segment]) -> str:

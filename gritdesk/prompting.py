@@ -1,8 +1,4 @@
-"""A question and its passages -> the prompt that fits the context; an answer's [n] -> the places it names.
-
-The layout is one the default model was trained with: numbered documents first, the question last, so that
-the documents can be read before the question is known.
-"""
+"""A question and its passages -> the prompt that fits the context; an answer's [n] -> the places it names."""
 
 from __future__ import annotations
 
@@ -12,13 +8,11 @@ from dataclasses import replace
 from itertools import pairwise
 
 from gritdesk.errors import ContextOverflow
+from gritdesk.grit_format import documents_turn
 from gritdesk.records import Chunk, Citation, Hit, Prompt, Turn
 
 NO_EVIDENCE = "Nothing in these files answers this."
 """The answer when nothing was found; no model is asked."""
-
-REFUSAL = "The documents do not say."
-"""What the default model was trained to say when its passages hold no answer."""
 
 _CITATION = re.compile(r"\[(\d{1,2})\]")
 _SENTENCE_BREAK = re.compile(
@@ -73,9 +67,8 @@ def build_prompt(
 
 
 def question_turn(question: str, hits: Sequence[Hit]) -> str:
-    """The user turn: numbered documents, then the question."""
-    documents = "\n\n".join(f"[{n}] {' '.join(hit.chunk.text.split())}" for n, hit in enumerate(hits, start=1))
-    return f"Documents:\n{documents}\n\nQuestion: {question.strip()}\nAnswer from the documents and cite them."
+    """The user turn, spelled by gritdesk.grit_format."""
+    return documents_turn([hit.chunk.text for hit in hits], question)
 
 
 def resolve_citations(answer: str, hits: Sequence[Hit]) -> tuple[Citation, ...]:

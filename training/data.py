@@ -18,15 +18,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gritdesk.grit_format import BOS, EncodedFrame, chat_frame, embedding_frame, encode
+from gritdesk.grit_format import BOS, REFUSAL, EncodedFrame, chat_frame, embedding_frame, encode
 from gritdesk.records import EmbeddingInput
 from training.config import TrainConfig
 from training.distributed import Ranks
 from training.examples import Chat, EmptyExample, Source, Sources
 from training.tokenizer import FrameTokenizer
 
-REFUSAL = "The documents do not say."
-"""How the chats from documents answer what these do not say."""
 _MAX_DRAWS = 1000
 
 

@@ -22,9 +22,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gritdesk.grit_format import QUERY_INSTRUCTION, EncodedFrame, chat_frame, embedding_frame, encode
-from gritdesk.records import EmbeddingInput, Turn
-from training.data import REFUSAL, pad_rows
+from gritdesk.grit_format import QUERY_INSTRUCTION, REFUSAL, chat_frame, documents_turn, encode
+from gritdesk.records import Turn
+from training.embedders import DecoderEmbedder
 from training.examples import read_rows
 from training.model import GritModel, load_model
 from training.tokenizer import FrameTokenizer
@@ -72,33 +72,15 @@ def evaluate_set(model: GritModel, tokenizer: FrameTokenizer, folder: Path, max_
 # ---------------------------------------------------------------- embedding
 
 
-def embed(
-    model: GritModel,
-    tokenizer: FrameTokenizer,
-    inputs: Sequence[EmbeddingInput],
-    max_tokens: int = 256,
-    batch_size: int = 32,
-) -> NDArray[np.float32]:
-    """Embeddings, float32[num, D], L2-normalised."""
-    frames = []
-    for instruction, text in inputs:
-        frame = encode(embedding_frame(instruction, text[: max_tokens * 10]), tokenizer, tokenizer.markers)
-        frames.append(EncodedFrame(frame.ids[:max_tokens], frame.counts[:max_tokens]))
-    order = sorted(range(len(frames)), key=lambda index: len(frames[index].ids))
-    found = np.zeros((len(frames), model.embedding_dimension), dtype=np.float32)
-    for at in range(0, len(order), batch_size):
-        chosen = order[at : at + batch_size]
-        found[chosen] = model(pad_rows(frames, [[index] for index in chosen], tokenizer.pad_id)).numpy()
-    return found
-
-
 def retrieval_scores(model: GritModel, tokenizer: FrameTokenizer, folder: Path, max_queries: int) -> dict[str, float]:
     """nDCG@10 and recall@100 by cosine over the whole corpus."""
     corpus = list(read_rows(folder / "corpus.jsonl.zst", 10**9))
     relevant = read_qrels(folder / "qrels.tsv")
     queries = [row for row in read_rows(folder / "queries.jsonl.zst", 10**9) if row["_id"] in relevant][:max_queries]
-    passages = embed(model, tokenizer, [("", f"{row.get('title', '')} {row['text']}".strip() or "-") for row in corpus])
-    questions = embed(model, tokenizer, [(QUERY_INSTRUCTION, row["text"]) for row in queries])
+    passages = DecoderEmbedder(model, tokenizer).embed(
+        [("", f"{row.get('title', '')} {row['text']}".strip() or "-") for row in corpus]
+    )
+    questions = DecoderEmbedder(model, tokenizer).embed([(QUERY_INSTRUCTION, row["text"]) for row in queries])
     ids = [row["_id"] for row in corpus]
     ndcg, recall = [], []
     for query, similarity in zip(queries, questions @ passages.T, strict=True):
@@ -128,8 +110,8 @@ def ndcg_at(ranked: Sequence[str], relevant: dict[str, int], k: int) -> float:
 def sts_spearman(model: GritModel, tokenizer: FrameTokenizer, folder: Path) -> float:
     """Rank correlation of cosine and human scores."""
     rows = list(read_rows(folder / "pairs.jsonl.zst", 10**9))
-    first = embed(model, tokenizer, [(STS_INSTRUCTION, row["sentence1"]) for row in rows])
-    second = embed(model, tokenizer, [(STS_INSTRUCTION, row["sentence2"]) for row in rows])
+    first = DecoderEmbedder(model, tokenizer).embed([(STS_INSTRUCTION, row["sentence1"]) for row in rows])
+    second = DecoderEmbedder(model, tokenizer).embed([(STS_INSTRUCTION, row["sentence2"]) for row in rows])
     return spearman((first * second).sum(axis=1), np.array([float(row["score"]) for row in rows]))
 
 
@@ -171,8 +153,7 @@ def answer_grounded(
 ) -> str:
     """Greedy answer from numbered documents, in the layout the app uses."""
     texts = [each if isinstance(each, str) else f"{each.get('title', '')} {each['text']}".strip() for each in documents]
-    numbered = "\n\n".join(f"[{n}] {' '.join(text.split())}" for n, text in enumerate(texts, start=1))
-    turn = f"Documents:\n{numbered}\n\nQuestion: {question}\nAnswer from the documents and cite them."
+    turn = documents_turn(texts, question)
     ids = encode(chat_frame([Turn("user", turn)]), tokenizer, tokenizer.markers).ids[-1500:]
     output = model.decoder.generate(
         torch.tensor([ids]), max_new_tokens=max_tokens, do_sample=False, eos_token_id=tokenizer.eos_id

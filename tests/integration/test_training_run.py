@@ -20,7 +20,7 @@ from gritdesk.grit_format import embedding_frame, encode
 from training import checkpoint
 from training.attention import bidirectional_mask
 from training.config import ModelShape, TrainConfig
-from training.evaluate import embed
+from training.embedders import DecoderEmbedder
 from training.model import GritModel, hidden_states, load_model
 from training.tokenizer import FrameTokenizer
 from training.train import train
@@ -120,8 +120,7 @@ def test_checkpoint_that_pools_part_of_its_dimensions_embeds_the_same_as_its_ggu
     folder = train(small_config(tmp_path, model=shape, max_steps=15, static_steps=20, static_batch_size=8))
     model, tokenizer = GritModel(load_model(folder)).eval(), FrameTokenizer.from_folder(folder)
     inputs = [("", "The otter sleeps."), ("Find the animal", "A word about the badger and the otter")]
-    with torch.no_grad():
-        expected = embed(model, tokenizer, inputs)
+    expected = DecoderEmbedder(model, tokenizer).embed(inputs)
     convert(folder, tmp_path / "model.gguf", "F32")
     with LlamaModel(tmp_path / "model.gguf") as gguf:
         found = Embedder(gguf).embed(inputs)
@@ -158,8 +157,7 @@ def test_trained_folder_converts_to_a_gguf_with_the_same_embeddings(
     convert(trained, out, quantization_type)
     inputs = [("Find the answer", "Where does the heron live?"), ("", "The heron lives by the river."), ("", "Noon")]
     tokenizer = FrameTokenizer.from_folder(trained)
-    with torch.no_grad():
-        expected = embed(GritModel(load_model(trained)).eval(), tokenizer, inputs)
+    expected = DecoderEmbedder(GritModel(load_model(trained)), tokenizer).embed(inputs)
     with LlamaModel(out) as model:
         found = Embedder(model).embed(inputs)
     # the trainer computes in bfloat16

@@ -11,6 +11,7 @@ import pytest
 from gritdesk import prompting
 from gritdesk.answerer import Answerer
 from gritdesk.config import AnswerConfig
+from gritdesk.grit_format import REFUSAL
 from gritdesk.records import (
     Answer,
     AnswerEvent,
@@ -103,7 +104,7 @@ def test_stopped_answer_keeps_what_came() -> None:
 @pytest.mark.parametrize("pieces", [(), ("\n",) * 200])
 def test_model_with_nothing_to_say_is_a_refusal_and_is_not_waited_for(pieces: tuple[str, ...]) -> None:
     events = events_of(ScriptedEngine(*pieces))
-    assert len(events) == 3 and answer_of(events).text == prompting.REFUSAL
+    assert len(events) == 3 and answer_of(events).text == REFUSAL
 
 
 def test_white_space_before_an_answer_is_not_shown() -> None:
