@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from transformers import PreTrainedModel
 
 from training.config import TrainConfig, config_to_json
 from training.distributed import Ranks
+from training.steps import StepLosses
 
 STATE_FILE = "training_state.pt"
 _TOKENIZER_FILES = (
@@ -25,6 +27,16 @@ _TOKENIZER_FILES = (
 )
 
 
+@dataclass(frozen=True)
+class Resumed:
+    """Where a run goes on."""
+
+    step: int
+    """Updates done."""
+    recent: tuple[StepLosses, ...]
+    """Of the last of them, of which the log has no row yet."""
+
+
 def save(
     folder: Path,
     model: PreTrainedModel,
@@ -32,14 +44,23 @@ def save(
     step: int,
     config: TrainConfig,
     ranks: Ranks | None = None,
+    recent: Sequence[StepLosses] = (),
 ) -> None:
     """Replace `folder` by the present state: written beside it, then renamed, so that a kill leaves the old one.
 
     The tokenizer's files are taken over from the old folder. All ranks gather what they hold, the first one writes:
     the folder does not tell how many there were.
+
+    Args:
+        step: updates done.
+        recent: losses of the last of them, which the next row of the log is the mean of.
     """
     weights = {name: _gathered(tensor) for name, tensor in model.state_dict().items()}
-    state = {"step": step, "optimizers": [_gathered(each.state_dict()) for each in optimizers]}
+    state = {
+        "step": step,
+        "optimizers": [_gathered(each.state_dict()) for each in optimizers],
+        "recent": [astuple(each) for each in recent],
+    }
     if ranks is None or ranks.is_first:
         _write(folder, model, weights, state, config)
     if ranks is not None:
@@ -70,15 +91,15 @@ def recover(folder: Path) -> None:
         old.rename(folder)
 
 
-def load_state(folder: Path, optimizers: Sequence[torch.optim.Optimizer]) -> int:
-    """Give the optimizers what they knew; returns the updates done."""
+def load_state(folder: Path, optimizers: Sequence[torch.optim.Optimizer]) -> Resumed:
+    """Give the optimizers what they knew."""
     state = torch.load(folder / STATE_FILE, weights_only=True)
     for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         for number, values in saved["state"].items():
             saved["state"][number] = {key: _spread(value, parameters[number]) for key, value in values.items()}
         optimizer.load_state_dict(saved)
-    return int(state["step"])
+    return Resumed(int(state["step"]), tuple(StepLosses(*each) for each in state.get("recent", ())))
 
 
 def _gathered(value: Any) -> Any:

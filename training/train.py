@@ -7,11 +7,7 @@ was stopped, with the same curve: batches and dropout depend on seed and step al
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-import time
-from collections import deque
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -32,8 +28,9 @@ from training.model import (
     take_base_model,
     teacher_token_embeddings,
 )
+from training.progress import Progress
 from training.static_embeddings import fit_static_embeddings, start_dimension
-from training.steps import StepLosses, grit_step
+from training.steps import grit_step
 from training.tokenizer import FrameTokenizer, save_tokenizer, train_tokenizer
 
 
@@ -73,26 +70,26 @@ def train(config: TrainConfig) -> Path:
     shard(grit, model.model.layers, ranks)  # before any of it goes to a GPU, which may not hold all
     grit.to(ranks.device)
     optimizers = make_optimizers(model, config)
-    first_step = checkpoint.load_state(folder, optimizers)
+    resumed = checkpoint.load_state(folder, optimizers)
 
     batches = Batches(sources, tokenizer, config, ranks)
-    progress = Progress(config, folder, first_step, ranks)
-    for step in range(first_step, config.max_steps):
-        torch.manual_seed(config.seed + step * ranks.size + ranks.rank)  # dropout, too, depends on the step alone
-        temperature = temperature_at(step, config)
-        embedding = batches.embedding(step) if config.embeds(step) else None
-        generation = batches.generation(step) if config.generates else None
-        losses = grit_step(grit, embedding, generation, config, temperature, ranks)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
-        rate = learning_rate_factor(step, config)
-        for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = group["initial_lr"] * rate
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        progress.stepped(step, losses, rate, sources.dropped())
-        if (step + 1) % config.save_every_steps == 0 or step + 1 == config.max_steps:
-            checkpoint.save(folder, model, optimizers, step + 1, config, ranks)
+    with Progress(config, folder, resumed.step, ranks, resumed.recent) as progress:
+        for step in range(resumed.step, config.max_steps):
+            torch.manual_seed(config.seed + step * ranks.size + ranks.rank)  # dropout, too, depends on the step alone
+            temperature = temperature_at(step, config)
+            embedding = batches.embedding(step) if config.embeds(step) else None
+            generation = batches.generation(step) if config.generates else None
+            losses = grit_step(grit, embedding, generation, config, temperature, ranks)
+            torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+            rate = learning_rate_factor(step, config)
+            for optimizer in optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = group["initial_lr"] * rate
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+            progress.stepped(step, losses, rate, sources.dropped())
+            if (step + 1) % config.save_every_steps == 0 or step + 1 == config.max_steps:
+                checkpoint.save(folder, model, optimizers, step + 1, config, ranks, progress.recent)
     for name, num in sorted(sources.dropped().items()):
         print(f"dropped {num} draws of {name}", file=sys.stderr)
     ranks.leave()
@@ -172,59 +169,6 @@ def temperature_at(step: int, config: TrainConfig) -> float:
     done = min(step / max(config.temperature_steps, 1), 1.0)
     start, end = config.contrastive_temperature_start, config.contrastive_temperature
     return float(start * (end / start) ** done)
-
-
-class Progress:
-    """The progress line on stderr and the JSON-lines log beside the checkpoint."""
-
-    def __init__(self, config: TrainConfig, folder: Path, first_step: int, ranks: Ranks) -> None:
-        self.config = config
-        self.ranks = ranks
-        self.log_path = folder.with_name(folder.name + ".log.jsonl")
-        self.first_step = first_step
-        self.started = time.monotonic()
-        self.num_tokens = 0
-        self.recent: deque[StepLosses] = deque(maxlen=config.log_every_steps)
-
-    def stepped(self, step: int, losses: StepLosses, rate: float, dropped: Mapping[str, int]) -> None:
-        self.recent.append(losses)
-        self.num_tokens += losses.num_tokens
-        if (step + 1) % self.config.log_every_steps and step + 1 != self.config.max_steps:
-            return
-        num_tokens = self.ranks.sum(self.num_tokens)
-        elapsed_s = time.monotonic() - self.started
-        done = step + 1 - self.first_step
-        row = {
-            "step": step + 1,
-            "loss_emb": _mean([each.loss_emb for each in self.recent if each.loss_emb is not None]),
-            "loss_gen": _mean([each.loss_gen for each in self.recent if each.loss_gen is not None]),
-            "lr_factor": round(rate, 4),
-            "tokens_per_s": round(num_tokens / elapsed_s),
-            "memory_gb": round(peak_memory_gb(), 2),
-            "dropped": sum(dropped.values()),
-            "eta_min": round(elapsed_s / done * (self.config.max_steps - step - 1) / 60, 1),
-        }
-        if not self.ranks.is_first:
-            return
-        with self.log_path.open("a", encoding="utf-8") as log:
-            log.write(json.dumps(row) + "\n")
-        print("  ".join(f"{key} {value}" for key, value in row.items()), file=sys.stderr, flush=True)
-
-
-def peak_memory_gb() -> float:
-    """The most this process has held so far: on its GPU, or of main memory without one; 0 where nobody knows."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 1e9
-    if sys.platform == "win32":
-        return 0.0
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1e9 if sys.platform == "darwin" else 1e6)
-
-
-def _mean(values: list[float]) -> float | None:
-    return round(sum(values) / len(values), 4) if values else None
 
 
 if __name__ == "__main__":
