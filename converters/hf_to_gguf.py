@@ -86,6 +86,10 @@ def grit_metadata(config: dict[str, Any], vocab: Vocab, hidden: int) -> GritMeta
     stated = config.get(CONFIG_KEY) or {}
     if not isinstance(stated, dict):
         raise ValueError(f"config.json: {CONFIG_KEY} must be an object, found {stated!r}")
+    if stated.get("projection"):
+        raise ValueError(
+            "the model has a projection head, which no GGUF program computes; train it with embedding_dimension instead"
+        )
     for name, known in (("markers", get_args(Markers)), ("passages", get_args(Passages))):
         if stated.get(name, known[0]) not in known:
             raise ValueError(f"config.json: {CONFIG_KEY}.{name} is {stated[name]!r}, expected {' or '.join(known)}")

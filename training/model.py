@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import (
     AutoModel,
@@ -25,6 +26,10 @@ from training.config import Attention, ModelShape, Pooling, Precision, TrainConf
 from training.data import TokenRows
 from training.losses import next_token_loss
 from training.tokenizer import FrameTokenizer
+
+
+PROJECTION_FILE = "projection.safetensors"
+"""The head over what is pooled, beside the decoder's weights: transformers knows no such layer."""
 
 
 def new_model(shape: ModelShape, bos_id: int, eos_id: int, pad_id: int) -> PreTrainedModel:
@@ -148,6 +153,8 @@ def record_use(model: PreTrainedModel, config: TrainConfig) -> None:
         "pooling": config.pooling,
         "passages": config.passages,
     }
+    if config.projection_dimension:
+        model.config.grit["projection"] = config.projection_dimension
 
 
 def load_model(folder: Path) -> PreTrainedModel:
@@ -260,17 +267,21 @@ class GritModel(nn.Module):
         return rows.mask_BT if rows.sequence_BT is None else packed_mask(sequence_BT, self.decoder.dtype)
 
 
-def load_grit_model(folder: Path, precision: Precision = "bf16") -> GritModel:
+def load_grit_model(folder: Path, precision: Precision = "bf16", dtype: torch.dtype = torch.float32) -> GritModel:
     """A checkpoint as its config.json says it is used; one of others as GRIT has it, both ways and by the mean."""
-    decoder = load_model(folder)
+    decoder = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
     use = getattr(decoder.config, "grit", None) or {}
-    return GritModel(
+    model = GritModel(
         decoder,
         attention=use.get("embedding_attention", "bidirectional"),
         pooling=use.get("pooling", "mean"),
         passages=use.get("passages", "plain"),
         precision=precision,
-    ).eval()
+        projection_dimension=use.get("projection", 0),
+    )
+    if model.projection is not None:
+        model.projection.load_state_dict({"weight": load_file(folder / PROJECTION_FILE)["weight"]})
+    return model.eval()
 
 
 def _linear(num_in: int, num_out: int) -> nn.Linear | None:

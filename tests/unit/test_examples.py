@@ -150,3 +150,12 @@ def test_file_of_another_form_is_refused_at_the_start(tmp_path: Path) -> None:
     write(tmp_path / "text" / "a.jsonl", b'{"query": "a", "pos": ["b"]}\n')
     with pytest.raises(ValueError, match="a.jsonl, line 1: expected text"):
         read_sources(TrainConfig(data_dir=str(tmp_path), text={"a": 1.0}))
+
+
+def test_passages_beside_a_chat_are_put_before_its_last_question() -> None:
+    row = {"messages": [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Ann [2]."}]}
+    (asked, answered) = parse_chat(row | {"passages": ["Bo\nsleeps.", "Ann reads."]}).turns
+    assert asked.text.startswith("Documents:\n[1] Bo sleeps.\n\n[2] Ann reads.\n\nQuestion: Who?\n")
+    assert answered.text == "Ann [2]."
+    with pytest.raises(ValueError, match="passages as a list of strings"):
+        parse_chat(row | {"passages": "Ann reads."})
