@@ -99,19 +99,23 @@ def prepare(folder: Path, sources: Sources, config: TrainConfig) -> None:
     """Put a tokenizer and a model at step 0 into the folder, or find them there: every start continues a run."""
     torch.manual_seed(config.seed)
     checkpoint.recover(folder)
-    if config.base_model and not (folder / "config.json").exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        model = take_base_model(config.base_model, folder)
-        checkpoint.save(folder, model, make_optimizers(model, config), 0, config)
-    if not (folder / "tokenizer.json").exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        sample = tokenizer_sample(sources, config.tokenizer_sample_mb, config.seed)
-        save_tokenizer(train_tokenizer(sample, config.model.vocab_size), folder, config.model.context_length)
-    if not (folder / "config.json").exists():
-        tokenizer = FrameTokenizer.from_folder(folder)
-        model = new_model(config.model, tokenizer.control_id(BOS), tokenizer.eos_id, tokenizer.pad_id)
-        start_token_embeddings(model, sources, tokenizer, config)
-        checkpoint.save(folder, model, make_optimizers(model, config), 0, config)
+    if (folder / "config.json").exists():
+        return
+    if folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"{folder} holds something else than a checkpoint: name another output")
+    start = checkpoint.start_folder(folder)
+    try:
+        if config.base_model:
+            model = take_base_model(config.base_model, start)
+        else:
+            sample = tokenizer_sample(sources, config.tokenizer_sample_mb, config.seed)
+            save_tokenizer(train_tokenizer(sample, config.model.vocab_size), start, config.model.context_length)
+            tokenizer = FrameTokenizer.from_folder(start)
+            model = new_model(config.model, tokenizer.control_id(BOS), tokenizer.eos_id, tokenizer.pad_id)
+            start_token_embeddings(model, sources, tokenizer, config)
+        checkpoint.save(folder, model, make_optimizers(model, config), 0, config, tokenizer=start)
+    finally:
+        checkpoint.recover(folder)
 
 
 def start_token_embeddings(
