@@ -56,6 +56,7 @@ def train(config: TrainConfig) -> Path:
     """
     torch.set_num_threads(config.num_threads)
     ranks = Ranks.from_environment()
+    refuse(config, ranks)
     folder = Path(config.output_dir)
     sources = read_sources(config)
     if ranks.is_first:
@@ -93,6 +94,17 @@ def train(config: TrainConfig) -> Path:
         print(f"dropped {num} draws of {name}", file=sys.stderr)
     ranks.leave()
     return folder
+
+
+def refuse(config: TrainConfig, ranks: Ranks) -> None:
+    """Raises: ValueError if so many processes cannot run this recipe."""
+    shape = config.model
+    pools_all = config.base_model or shape.embedding_dimension in (0, shape.hidden_size)
+    if ranks.size > 1 and config.generates and not pools_all:
+        raise ValueError(
+            f"embedding_dimension {shape.embedding_dimension} of hidden_size {shape.hidden_size} is for one process, "
+            f"found {ranks.size}: set it to 0"
+        )
 
 
 def prepare(folder: Path, sources: Sources, config: TrainConfig) -> None:
