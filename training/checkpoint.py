@@ -1,8 +1,14 @@
-"""A run's state <-> one folder: a Hugging Face checkpoint plus what resuming needs. Whole or not there."""
+"""A run's state <-> one folder: a Hugging Face checkpoint plus what resuming needs. Whole or not there.
+
+Beside the folder NAME, while it is written: NAME.start with the tokenizer of a run that has no checkpoint yet,
+NAME.new, and NAME.old between two renames. What a kill leaves of them, the next start takes away.
+"""
 
 from __future__ import annotations
 
+import os
 import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -45,15 +51,16 @@ def save(
     config: TrainConfig,
     ranks: Ranks | None = None,
     recent: Sequence[StepLosses] = (),
+    tokenizer: Path | None = None,
 ) -> None:
     """Replace `folder` by the present state: written beside it, then renamed, so that a kill leaves the old one.
 
-    The tokenizer's files are taken over from the old folder. All ranks gather what they hold, the first one writes:
-    the folder does not tell how many there were.
+    All ranks gather what they hold, the first one writes: the folder does not tell how many there were.
 
     Args:
         step: updates done.
         recent: losses of the last of them, which the next row of the log is the mean of.
+        tokenizer: folder with the tokenizer's files; none: that of the checkpoint which is replaced.
     """
     weights = {name: _gathered(tensor) for name, tensor in model.state_dict().items()}
     state = {
@@ -62,38 +69,87 @@ def save(
         "recent": [astuple(each) for each in recent],
     }
     if ranks is None or ranks.is_first:
-        _write(folder, model, weights, state, config)
+        _write(folder, tokenizer or folder, model, weights, state, config)
     if ranks is not None:
         ranks.wait()
 
 
 def _write(
-    folder: Path, model: PreTrainedModel, weights: dict[str, Tensor], state: dict[str, Any], config: TrainConfig
+    folder: Path,
+    tokenizer: Path,
+    model: PreTrainedModel,
+    weights: dict[str, Tensor],
+    state: dict[str, Any],
+    config: TrainConfig,
 ) -> None:
-    beside, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
+    beside, old = _beside(folder, "new"), _beside(folder, "old")
     shutil.rmtree(beside, ignore_errors=True)
     model.save_pretrained(beside, state_dict=weights)
     for name in _TOKENIZER_FILES:
-        if (folder / name).exists():
-            shutil.copy(folder / name, beside / name)
+        if (tokenizer / name).exists():
+            shutil.copy(tokenizer / name, beside / name)
     (beside / "training_config.json").write_text(config_to_json(config), encoding="utf-8")
     torch.save(state, beside / STATE_FILE)
+    _flush(beside)
     shutil.rmtree(old, ignore_errors=True)
-    folder.rename(old)
+    if folder.exists():
+        folder.rename(old)
     beside.rename(folder)
-    shutil.rmtree(old)
+    _sync(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def start_folder(folder: Path) -> Path:
+    """An empty folder for the tokenizer of a run that has no checkpoint yet; `recover` takes it away."""
+    start = _beside(folder, "start")
+    start.mkdir(parents=True)
+    return start
 
 
 def recover(folder: Path) -> None:
-    """Finish a save that was killed between its two renames."""
-    old = folder.with_name(folder.name + ".old")
+    """Take away what a killed start or save left; one killed between its two renames leaves the old checkpoint."""
+    old = _beside(folder, "old")
     if old.exists() and not folder.exists():
         old.rename(folder)
+    for left in ("start", "new", "old"):
+        shutil.rmtree(_beside(folder, left), ignore_errors=True)
+
+
+def _beside(folder: Path, ending: str) -> Path:
+    return folder.with_name(f"{folder.name}.{ending}")
+
+
+def _flush(folder: Path) -> None:
+    """Have everything in a folder on the disk itself.
+
+    The checkpoint before it is deleted right after, and without this a machine that loses its power in the next half
+    minute may come back with neither: renames can reach the disk before the bytes they name. A kill needs none of it.
+    """
+    for path in folder.iterdir():
+        _sync(path)
+    _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    if sys.platform == "win32" and path.is_dir():
+        return  # which opens no folders
+    handle = os.open(path, os.O_RDWR if path.is_file() else os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def load_state(folder: Path, optimizers: Sequence[torch.optim.Optimizer]) -> Resumed:
-    """Give the optimizers what they knew."""
+    """Give the optimizers what they knew.
+
+    Raises: ValueError if the folder is no run's, or one with another optimizer.
+    """
+    if not (folder / STATE_FILE).exists():
+        raise ValueError(f"{folder} is no run to continue: name another output, or train it on as base_model")
     state = torch.load(folder / STATE_FILE, weights_only=True)
+    if len(state["optimizers"]) != len(optimizers):
+        raise ValueError(f"{folder} was trained with another optimizer; name another output, or the same optimizer")
     for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         for number, values in saved["state"].items():

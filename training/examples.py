@@ -248,11 +248,13 @@ class Source(Generic[Example]):
     """Draws that came to nothing, by reason."""
 
     def draw(self, rng: random.Random, num: int) -> list[Example]:
-        """`num` different examples, or as many as there are."""
+        """`num` different examples, or as many as there are. They depend on nothing but `rng`: not on draws before."""
         found: list[Example] = []
         for index in rng.sample(range(len(self.rows)), min(num, len(self.rows))):
             self._add(index, found)
-        while len(found) < num < len(self.rows) and self.dropped["empty"] < len(self.rows):
+        for _ in range(len(self.rows)):  # of a file of empty rows there is nothing to find
+            if not len(found) < num < len(self.rows):
+                break
             self._add(rng.randrange(len(self.rows)), found)
         return found
 

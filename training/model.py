@@ -27,7 +27,6 @@ from training.data import TokenRows
 from training.losses import next_token_loss
 from training.tokenizer import FrameTokenizer
 
-
 PROJECTION_FILE = "projection.safetensors"
 """The head over what is pooled, beside the decoder's weights: transformers knows no such layer."""
 

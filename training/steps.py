@@ -61,8 +61,6 @@ def grit_step(
     if generation is not None:
         loss_gen = _backward_generation(model, generation, config, ranks)
         if model.pooled_dimension < model.decoder.config.hidden_size:
-            if ranks.size > 1:
-                raise ValueError("a model whose embedding_dimension is not its hidden_size is trained by one process")
             for gradient in writing_gradients(model.decoder):
                 gradient[..., : model.pooled_dimension] = 0.0
     if embedding is not None:

@@ -57,6 +57,7 @@ def train(config: TrainConfig) -> Path:
     """
     torch.set_num_threads(config.num_threads)
     ranks = Ranks.from_environment()
+    refuse(config, ranks)
     folder = Path(config.output_dir)
     sources = read_sources(config)
     if ranks.is_first:
@@ -96,25 +97,39 @@ def train(config: TrainConfig) -> Path:
     return folder
 
 
+def refuse(config: TrainConfig, ranks: Ranks) -> None:
+    """Raises: ValueError if so many processes cannot run this recipe."""
+    shape = config.model
+    pools_all = config.base_model or shape.embedding_dimension in (0, shape.hidden_size)
+    if ranks.size > 1 and config.generates and not pools_all:
+        raise ValueError(
+            f"embedding_dimension {shape.embedding_dimension} of hidden_size {shape.hidden_size} is for one process, "
+            f"found {ranks.size}: set it to 0"
+        )
+
+
 def prepare(folder: Path, sources: Sources, config: TrainConfig) -> None:
     """Put a tokenizer and a model at step 0 into the folder, or find them there: every start continues a run."""
     torch.manual_seed(config.seed)
     checkpoint.recover(folder)
-    if config.base_model and not (folder / "config.json").exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        model = take_base_model(config.base_model, folder)
+    if (folder / "config.json").exists():
+        return
+    if folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"{folder} holds something else than a checkpoint: name another output")
+    start = checkpoint.start_folder(folder)
+    try:
+        if config.base_model:
+            model = take_base_model(config.base_model, start)
+        else:
+            sample = tokenizer_sample(sources, config.tokenizer_sample_mb, config.seed)
+            save_tokenizer(train_tokenizer(sample, config.model.vocab_size), start, config.model.context_length)
+            tokenizer = FrameTokenizer.from_folder(start)
+            model = new_model(config.model, tokenizer.control_id(BOS), tokenizer.eos_id, tokenizer.pad_id)
+            start_token_embeddings(model, sources, tokenizer, config)
         record_use(model, config)
-        checkpoint.save(folder, model, make_optimizers(model, config), 0, config)
-    if not (folder / "tokenizer.json").exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        sample = tokenizer_sample(sources, config.tokenizer_sample_mb, config.seed)
-        save_tokenizer(train_tokenizer(sample, config.model.vocab_size), folder, config.model.context_length)
-    if not (folder / "config.json").exists():
-        tokenizer = FrameTokenizer.from_folder(folder)
-        model = new_model(config.model, tokenizer.control_id(BOS), tokenizer.eos_id, tokenizer.pad_id)
-        record_use(model, config)
-        start_token_embeddings(model, sources, tokenizer, config)
-        checkpoint.save(folder, model, make_optimizers(model, config), 0, config)
+        checkpoint.save(folder, model, make_optimizers(model, config), 0, config, tokenizer=start)
+    finally:
+        checkpoint.recover(folder)
 
 
 def start_token_embeddings(

@@ -129,6 +129,16 @@ def test_draws_leave_out_what_is_empty_and_count_it(tmp_path: Path) -> None:
     assert len(Source("a", source.rows, 1.0).draw(random.Random(1), 1000)) == 20
 
 
+def test_draw_depends_on_nothing_drawn_before(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps({"text": "" if number % 3 else f"t{number}"}) + "\n" for number in range(30)))
+    source = Source("a", Rows(path, parse_text, 1000), 1.0)
+    expected = source.draw(random.Random(1), 8)
+    for number in range(50):
+        source.draw(random.Random(number), 8)
+    assert source.draw(random.Random(1), 8) == expected and len(expected) == 8
+
+
 @pytest.mark.parametrize(("name", "content"), [("a.jsonl.zst", b"no"), ("a.jsonl.gz", b"no"), ("a.jsonl", b"")])
 def test_file_that_cannot_be_used_is_named(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
