@@ -16,7 +16,7 @@ from training.config import TrainConfig, config_to_json
 from training.distributed import Ranks
 
 STATE_FILE = "training_state.pt"
-_TOKENIZER_FILES = (
+TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer.model",
     "tokenizer_config.json",
@@ -52,15 +52,27 @@ def _write(
     beside, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
     shutil.rmtree(beside, ignore_errors=True)
     model.save_pretrained(beside, state_dict=weights)
-    for name in _TOKENIZER_FILES:
+    for name in TOKENIZER_FILES:
         if (folder / name).exists():
             shutil.copy(folder / name, beside / name)
     (beside / "training_config.json").write_text(config_to_json(config), encoding="utf-8")
     torch.save(state, beside / STATE_FILE)
+    if config.keep_every_steps and state["step"] and state["step"] % config.keep_every_steps == 0:
+        # before the renames: a run killed in between comes here again
+        _keep(beside, folder.with_name(f"{folder.name}-step-{state['step']}"))
     shutil.rmtree(old, ignore_errors=True)
     folder.rename(old)
     beside.rename(folder)
     shutil.rmtree(old)
+
+
+def _keep(folder: Path, kept: Path) -> None:
+    """A copy to average or to look at later: all but what resuming needs."""
+    beside = kept.with_name(kept.name + ".new")
+    shutil.rmtree(beside, ignore_errors=True)
+    shutil.copytree(folder, beside, ignore=shutil.ignore_patterns(STATE_FILE))
+    shutil.rmtree(kept, ignore_errors=True)
+    beside.rename(kept)
 
 
 def recover(folder: Path) -> None:
