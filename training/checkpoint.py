@@ -9,22 +9,24 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import PreTrainedModel
 
 from training.config import TrainConfig, config_to_json
 from training.distributed import Ranks
+from training.model import PROJECTION_FILE
 from training.steps import StepLosses
 
 STATE_FILE = "training_state.pt"
-_TOKENIZER_FILES = (
+TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer.model",
     "tokenizer_config.json",
@@ -52,6 +54,7 @@ def save(
     ranks: Ranks | None = None,
     recent: Sequence[StepLosses] = (),
     tokenizer: Path | None = None,
+    heads: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Replace `folder` by the present state: written beside it, then renamed, so that a kill leaves the old one.
 
@@ -61,12 +64,14 @@ def save(
         step: updates done.
         recent: losses of the last of them, which the next row of the log is the mean of.
         tokenizer: folder with the tokenizer's files; none: that of the checkpoint which is replaced.
+        heads: weights beside the decoder's, by name.
     """
     weights = {name: _gathered(tensor) for name, tensor in model.state_dict().items()}
     state = {
         "step": step,
         "optimizers": [_gathered(each.state_dict()) for each in optimizers],
         "recent": [astuple(each) for each in recent],
+        "heads": _gathered(dict(heads or {})),
     }
     if ranks is None or ranks.is_first:
         _write(folder, tokenizer or folder, model, weights, state, config)
@@ -85,12 +90,17 @@ def _write(
     beside, old = _beside(folder, "new"), _beside(folder, "old")
     shutil.rmtree(beside, ignore_errors=True)
     model.save_pretrained(beside, state_dict=weights)
-    for name in _TOKENIZER_FILES:
+    for name in TOKENIZER_FILES:
         if (tokenizer / name).exists():
             shutil.copy(tokenizer / name, beside / name)
     (beside / "training_config.json").write_text(config_to_json(config), encoding="utf-8")
+    if "projection" in state["heads"]:
+        save_file({"weight": state["heads"]["projection"]}, beside / PROJECTION_FILE)
     torch.save(state, beside / STATE_FILE)
     _flush(beside)
+    if config.keep_every_steps and state["step"] and state["step"] % config.keep_every_steps == 0:
+        # before the renames: a run killed in between comes here again
+        _keep(beside, folder.with_name(f"{folder.name}-step-{state['step']}"))
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
         folder.rename(old)
@@ -104,6 +114,15 @@ def start_folder(folder: Path) -> Path:
     start = _beside(folder, "start")
     start.mkdir(parents=True)
     return start
+
+
+def _keep(folder: Path, kept: Path) -> None:
+    """A copy to average or to look at later: all but what resuming needs."""
+    beside = kept.with_name(kept.name + ".new")
+    shutil.rmtree(beside, ignore_errors=True)
+    shutil.copytree(folder, beside, ignore=shutil.ignore_patterns(STATE_FILE))
+    shutil.rmtree(kept, ignore_errors=True)
+    beside.rename(kept)
 
 
 def recover(folder: Path) -> None:
@@ -140,14 +159,18 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def load_state(folder: Path, optimizers: Sequence[torch.optim.Optimizer]) -> Resumed:
-    """Give the optimizers what they knew.
+def load_state(
+    folder: Path, optimizers: Sequence[torch.optim.Optimizer], heads: Mapping[str, Tensor] | None = None
+) -> Resumed:
+    """Give the optimizers what they knew, and the heads what they learned; at step 0 heads are as they were made.
 
     Raises: ValueError if the folder is no run's, or one with another optimizer.
     """
     if not (folder / STATE_FILE).exists():
         raise ValueError(f"{folder} is no run to continue: name another output, or train it on as base_model")
     state = torch.load(folder / STATE_FILE, weights_only=True)
+    if state["step"] == 0:
+        return Resumed(0, ())
     if len(state["optimizers"]) != len(optimizers):
         raise ValueError(f"{folder} was trained with another optimizer; name another output, or the same optimizer")
     for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
@@ -155,6 +178,10 @@ def load_state(folder: Path, optimizers: Sequence[torch.optim.Optimizer]) -> Res
         for number, values in saved["state"].items():
             saved["state"][number] = {key: _spread(value, parameters[number]) for key, value in values.items()}
         optimizer.load_state_dict(saved)
+    with torch.no_grad():
+        for name, weight in (heads or {}).items():
+            if name in state["heads"]:
+                weight.copy_(_spread(state["heads"][name], weight))
     return Resumed(int(state["step"]), tuple(StepLosses(*each) for each in state.get("recent", ())))
 
 

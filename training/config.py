@@ -171,6 +171,9 @@ class TrainConfig:
     """Tokens, padding included, in one pass through the model: memory and speed depend on it, numbers do not."""
     log_every_steps: int = 10
     save_every_steps: int = 200
+    keep_every_steps: int = 0
+    """Also keep copies NAME-step-N of the checkpoint, without the optimizers' state, for `python -m training.average`;
+    a multiple of save_every_steps. 0: none."""
 
     @property
     def generates(self) -> bool:
@@ -188,6 +191,11 @@ class TrainConfig:
             raise ValueError("give generation_tokens or generation_sequences, and set the other to 0")
         if bool(self.distillation_weight) > bool(self.teacher):
             raise ValueError("distillation_weight needs a teacher")
+        if self.keep_every_steps % self.save_every_steps:
+            raise ValueError(
+                f"keep_every_steps must be a multiple of save_every_steps, for it keeps what is saved; found "
+                f"{self.keep_every_steps} and {self.save_every_steps}"
+            )
         if self.max_steps < 1:
             raise ValueError(f"max_steps must be at least 1, found {self.max_steps}")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
@@ -18,8 +19,10 @@ from training import checkpoint
 from training.config import TrainConfig, read_recipe
 from training.data import Batches, tokenizer_sample
 from training.distributed import Ranks, shard
+from training.embedders import load_embedder
 from training.examples import Sources, read_sources
 from training.model import (
+    GritModel,
     grit_model,
     load_model,
     new_model,
@@ -29,6 +32,7 @@ from training.model import (
     teacher_token_embeddings,
 )
 from training.progress import Progress
+from training.quantization import quantized_weights
 from training.static_embeddings import fit_static_embeddings, start_dimension
 from training.steps import grit_step
 from training.tokenizer import FrameTokenizer, save_tokenizer, train_tokenizer
@@ -67,21 +71,24 @@ def train(config: TrainConfig) -> Path:
     model = load_model(folder)
     if config.gradient_checkpointing:
         model.activation_checkpointing_enable()
-    grit = grit_model(model, config).train()
+    teacher = load_embedder(config.teacher) if config.teacher else None
+    torch.manual_seed(config.seed)  # of the heads, alike on all ranks
+    grit = grit_model(model, config, teacher.dimension if teacher and config.distillation_weight else 0).train()
     shard(grit, model.model.layers, ranks)  # before any of it goes to a GPU, which may not hold all
     grit.to(ranks.device)
-    optimizers = make_optimizers(model, config)
-    resumed = checkpoint.load_state(folder, optimizers)
+    optimizers = make_optimizers(grit, config)
+    resumed = checkpoint.load_state(folder, optimizers, grit.heads())
 
-    batches = Batches(sources, tokenizer, config, ranks)
+    batches = Batches(sources, tokenizer, config, ranks, teacher.embed if teacher else None)
     with Progress(config, folder, resumed.step, ranks, resumed.recent) as progress:
         for step in range(resumed.step, config.max_steps):
             torch.manual_seed(config.seed + step * ranks.size + ranks.rank)  # dropout, too, depends on the step alone
             temperature = temperature_at(step, config)
             embedding = batches.embedding(step) if config.embeds(step) else None
             generation = batches.generation(step) if config.generates else None
-            losses = grit_step(grit, embedding, generation, config, temperature, ranks)
-            torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+            with weights_as_they_will_be(model, step, config):
+                losses = grit_step(grit, embedding, generation, config, temperature, ranks)
+            torch.nn.utils.clip_grad_norm_(grit.parameters(), config.clip_norm)
             rate = learning_rate_factor(step, config)
             for optimizer in optimizers:
                 for group in optimizer.param_groups:
@@ -90,7 +97,7 @@ def train(config: TrainConfig) -> Path:
                 optimizer.zero_grad(set_to_none=True)
             progress.stepped(step, losses, rate, sources.dropped())
             if (step + 1) % config.save_every_steps == 0 or step + 1 == config.max_steps:
-                checkpoint.save(folder, model, optimizers, step + 1, config, ranks, progress.recent)
+                checkpoint.save(folder, model, optimizers, step + 1, config, ranks, progress.recent, heads=grit.heads())
     for name, num in sorted(sources.dropped().items()):
         print(f"dropped {num} draws of {name}", file=sys.stderr)
     ranks.leave()
@@ -127,7 +134,7 @@ def prepare(folder: Path, sources: Sources, config: TrainConfig) -> None:
             model = new_model(config.model, tokenizer.control_id(BOS), tokenizer.eos_id, tokenizer.pad_id)
             start_token_embeddings(model, sources, tokenizer, config)
         record_use(model, config)
-        checkpoint.save(folder, model, make_optimizers(model, config), 0, config, tokenizer=start)
+        checkpoint.save(folder, model, [], 0, config, tokenizer=start)
     finally:
         checkpoint.recover(folder)
 
@@ -145,19 +152,27 @@ def start_token_embeddings(
         place_token_embeddings(model, vectors_VK)
 
 
-def make_optimizers(model: PreTrainedModel, config: TrainConfig) -> list[torch.optim.Optimizer]:
+def weights_as_they_will_be(model: PreTrainedModel, step: int, config: TrainConfig) -> AbstractContextManager[None]:
+    """The quantized weights in the last steps of a run that finishes quantization-aware; else the exact ones."""
+    if step < config.max_steps - config.quantization_aware_steps:
+        return nullcontext()
+    return quantized_weights(model.parameters(), config.quantization_aware_type)
+
+
+def make_optimizers(grit: GritModel, config: TrainConfig) -> list[torch.optim.Optimizer]:
     """AdamW; or Muon for the hidden matrices (about twice the progress per token) and AdamW for the rest."""
+    model = grit.decoder
     if config.optimizer == "adamw":
         betas = (0.9, config.adam_beta2)
         plain = torch.optim.AdamW(
-            model.parameters(), lr=config.learning_rate, betas=betas, weight_decay=config.weight_decay
+            grit.parameters(), lr=config.learning_rate, betas=betas, weight_decay=config.weight_decay
         )
         plain.param_groups[0]["initial_lr"] = config.learning_rate
         return [plain]
     embeddings = [model.get_input_embeddings().weight]
     matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
     apart = {id(p) for p in [*embeddings, *matrices]}
-    rest = [p for p in model.parameters() if id(p) not in apart]
+    rest = [p for p in grit.parameters() if id(p) not in apart]
     muon = torch.optim.Muon(
         matrices, lr=config.muon_lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
     )
