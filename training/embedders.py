@@ -199,10 +199,13 @@ class DecoderEmbedder:
         tokenizer: FrameTokenizer,
         framer: Framer = embedding_frame,
         *,
+        folder: Path | None = None,
         max_tokens: int = MAX_TOKENS,
         batch_size: int = 32,
     ) -> None:
+        """Args: folder: where the model was loaded from, if it was; its own tokenizer and chat template lie there."""
         self.model = model.eval()
+        self.folder = folder
         self.tokenizer = tokenizer
         self.framer = framer
         self.dimension = model.embedding_dimension
@@ -218,11 +221,11 @@ class DecoderEmbedder:
         tokenizer = FrameTokenizer.from_folder(folder)
         if kind == "language-model":
             model = GritModel(decoder, attention="causal", pooling="weighted_mean", precision=precision)
-            return cls(model.to(device), tokenizer, plain_frame)
+            return cls(model.to(device), tokenizer, plain_frame, folder=folder)
         run = _json(folder / "training_config.json") if (folder / "training_config.json").exists() else {}
         attention, pooling = run.get("attention", "bidirectional"), run.get("pooling", "mean")
         model = GritModel(decoder, attention=attention, pooling=pooling, precision=precision)
-        return cls(model.to(device), tokenizer)
+        return cls(model.to(device), tokenizer, folder=folder)
 
     @torch.no_grad()
     def embed(self, inputs: Sequence[EmbeddingInput]) -> NDArray[np.float32]:
