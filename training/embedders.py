@@ -199,10 +199,13 @@ class DecoderEmbedder:
         tokenizer: FrameTokenizer,
         framer: Framer = embedding_frame,
         *,
+        folder: Path | None = None,
         max_tokens: int = MAX_TOKENS,
         batch_size: int = 32,
     ) -> None:
+        """Args: folder: where the model was loaded from, if it was; its own tokenizer and chat template lie there."""
         self.model = model.eval()
+        self.folder = folder
         self.tokenizer = tokenizer
         self.framer = framer
         self.dimension = model.embedding_dimension
@@ -216,10 +219,10 @@ class DecoderEmbedder:
         dtype = torch.bfloat16 if device == "cuda" and precision == "bf16" else torch.float32
         tokenizer = FrameTokenizer.from_folder(folder)
         if kind == "grit":
-            return cls(load_grit_model(folder, precision, dtype).to(device), tokenizer)
+            return cls(load_grit_model(folder, precision, dtype).to(device), tokenizer, folder=folder)
         decoder: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
         model = GritModel(decoder, attention="causal", pooling="weighted_mean", precision=precision)
-        return cls(model.to(device), tokenizer, plain_frame)
+        return cls(model.to(device), tokenizer, plain_frame, folder=folder)
 
     @torch.no_grad()
     def embed(self, inputs: Sequence[EmbeddingInput]) -> NDArray[np.float32]:

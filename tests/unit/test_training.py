@@ -15,7 +15,6 @@ from training_data import write_data
 from gritdesk.grit_format import EOS, MARKERS
 from training.config import Averaging, ModelShape, Pooling, QuantizationType, TrainConfig, read_recipe
 from training.data import Batches, TokenRows, tokenizer_sample
-from training.evaluate import ndcg_at, spearman, token_f1
 from training.examples import read_sources
 from training.losses import (
     contrastive_loss,
@@ -309,19 +308,3 @@ def test_learning_rate_warms_up_and_falls_to_zero() -> None:
 def test_temperature_falls_to_its_end() -> None:
     config = TrainConfig(contrastive_temperature_start=0.08, contrastive_temperature=0.02, temperature_steps=100)
     assert [temperature_at(step, config) for step in (0, 50, 100, 500)] == pytest.approx([0.08, 0.04, 0.02, 0.02])
-
-
-def test_ndcg_is_that_of_the_textbook() -> None:
-    assert ndcg_at(["a", "b", "c"], {"a": 1}, 10) == 1.0
-    assert ndcg_at(["b", "a", "c"], {"a": 1}, 10) == pytest.approx(1 / np.log2(3))
-    assert ndcg_at(["b", "c"], {"a": 1}, 10) == 0.0
-
-
-def test_spearman_shares_ranks_among_ties() -> None:
-    assert spearman(np.array([1.0, 2.0, 3.0]), np.array([10.0, 20.0, 30.0])) == pytest.approx(1.0)
-    assert spearman(np.array([1.0, 2.0, 2.0, 4.0]), np.array([1.0, 3.0, 2.0, 4.0])) == pytest.approx(0.9486833)
-
-
-def test_token_f1_overlooks_articles_case_and_citations() -> None:
-    assert token_f1("The Marigold [1].", "marigold") == 1.0
-    assert token_f1("at four", "at five") == 0.5
