@@ -128,6 +128,7 @@ class Batches:
         self.teacher = teacher
 
     def embedding(self, step: int) -> EmbeddingBatch:
+        """Pairs of one file; one whose instruction leaves its text no room is dropped and counted."""
         config = self.config
         rng = random.Random(f"{config.seed}/embedding/{step}")
         source = _draw(self.sources.pairs, rng)
@@ -136,18 +137,25 @@ class Batches:
         positives = [rng.choice(pair.positives) for pair in pairs]
         negatives = [rng.sample(pair.negatives, min(config.hard_negatives, len(pair.negatives))) for pair in pairs]
         share = self.ranks.share(len(pairs))
-        asked = [pair.query for pair in pairs[share]]
-        queries = [self._embedding_row(each, config.query_tokens) for each in asked]
-        texts = [*positives[share], *(each for found in negatives[share] for each in found)]
-        passages = [self._embedding_row(each, longest) for each in texts]
+        kept: list[list[tuple[EmbeddingInput, EncodedFrame]]] = []
+        for pair, positive, hard in list(zip(pairs, positives, negatives, strict=True))[share]:
+            texts = [pair.query, positive, *hard]
+            limits = [config.query_tokens] + [longest] * (len(texts) - 1)
+            frames = [self._embedding_row(text, limit) for text, limit in zip(texts, limits, strict=True)]
+            if any(frame.num_prefix >= limit for frame, limit in zip(frames, limits, strict=True)):
+                source.dropped["instruction fills the length limit"] += 1
+                continue
+            kept.append(list(zip(texts, frames, strict=True)))
+        queries = [row[0] for row in kept]
+        passages = [row[1] for row in kept] + [each for row in kept for each in row[2:]]
         return EmbeddingBatch(
-            self._sorted_rows(queries),
-            self._sorted_rows(passages),
+            self._sorted_rows([frame for _, frame in queries]),
+            self._sorted_rows([frame for _, frame in passages]),
             len(queries),
-            torch.tensor([passage_key(text) for _, text in texts], dtype=torch.long),
+            torch.tensor([passage_key(text) for (_, text), _ in passages], dtype=torch.long),
             source.name,
-            self._taught(asked),
-            self._taught(texts),
+            self._taught([text for text, _ in queries]),
+            self._taught([text for text, _ in passages]),
         )
 
     def _taught(self, inputs: list[EmbeddingInput]) -> Tensor | None:
@@ -208,7 +216,7 @@ class Batches:
     def _embedding_row(self, each: EmbeddingInput, max_tokens: int) -> EncodedFrame:
         # no token is shorter than one character, and few longer than ten: cut before tokenizing
         frame = encode(embedding_frame(each[0], each[1][: max_tokens * 10]), self.tokenizer, self.tokenizer.markers)
-        end = max(max_tokens, frame.num_prefix + 8)
+        end = max(max_tokens, frame.num_prefix + 8)  # an instruction alone says nothing of its text
         return EncodedFrame(frame.ids[:end], frame.counts[:end])
 
     def _chat_row(self, source: Source[Chat], rng: random.Random, as_text: bool) -> EncodedFrame:

@@ -44,8 +44,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def write_recipe(folder: Path, settings: str) -> Path:
-    path = folder / "recipe.toml"
+def write_recipe(folder: Path, settings: str, name: str = "recipe.toml") -> Path:
+    path = folder / name
     path.write_text(
         f"""
         data_dir = {json.dumps(str(folder / "data"))}
@@ -73,22 +73,35 @@ def torchrun(*arguments: object) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        'contrastive_backward = "cached"\ngeneration_averaging = "sample"\nmatryoshka_dimensions = [16]',
-        'contrastive_backward = "split"\ngeneration_averaging = "mixed"\nmixed_group_size = 4\nloss_emb_weight = 0.7',
-    ],
-)
-def test_two_ranks_have_the_losses_and_gradients_of_one(checkpoint: Path, settings: str) -> None:
-    recipe, out = write_recipe(checkpoint, settings), checkpoint / "two.pt"
-    one = step(recipe, checkpoint / "model", Ranks())
-    torchrun(HERE / "two_ranks.py", recipe, checkpoint / "model", out)
-    two = torch.load(out)
-    assert (one["size"], two["size"]) == (1, 2)
-    assert two["losses"] == pytest.approx(one["losses"], rel=1e-4)
-    for name, expected in one["gradients"].items():
-        assert (two["gradients"][name] - expected).norm() <= 1e-4 * expected.norm() + 1e-9, name
+SETTINGS = [
+    'contrastive_backward = "cached"\ngeneration_averaging = "sample"\nmatryoshka_dimensions = [16]',
+    'contrastive_backward = "split"\ngeneration_averaging = "mixed"\nmixed_group_size = 4\nloss_emb_weight = 0.7',
+]
+
+
+def test_two_ranks_have_the_losses_and_gradients_of_one(checkpoint: Path) -> None:
+    recipes = [write_recipe(checkpoint, settings, f"{n}.toml") for n, settings in enumerate(SETTINGS)]
+    torchrun(HERE / "two_ranks.py", checkpoint / "model", checkpoint / "two.pt", 0.0, *recipes)
+    for recipe, two in zip(recipes, torch.load(checkpoint / "two.pt"), strict=True):
+        one = step(recipe, checkpoint / "model", Ranks())
+        assert (one["size"], two["size"]) == (1, 2)
+        assert two["losses"] == pytest.approx(one["losses"], rel=1e-4)
+        for name, expected in one["gradients"].items():
+            assert (two["gradients"][name] - expected).norm() <= 1e-4 * expected.norm() + 1e-9, name
+
+
+def test_two_ranks_that_drop_out_have_the_same_gradients_however_much_they_hold(checkpoint: Path) -> None:
+    every = [f'mode = "embedding"\ncontrastive_backward = "{backward}"' for backward in ("whole", "cached", "split")]
+    recipes = [write_recipe(checkpoint, settings, f"{n}.toml") for n, settings in enumerate(every)]
+    torchrun(HERE / "two_ranks.py", checkpoint / "model", checkpoint / "drop.pt", 0.3, *recipes)
+    whole, *others = torch.load(checkpoint / "drop.pt")
+    exact = step(recipes[0], checkpoint / "model", Ranks())
+    assert abs(whole["losses"][0] - exact["losses"][0]) > 1e-4  # something was dropped
+    for other in others:
+        assert other["losses"][0] == pytest.approx(whole["losses"][0], rel=1e-5)
+        for name, expected in whole["gradients"].items():
+            if expected is not None:
+                assert (other["gradients"][name] - expected).norm() <= 1e-5 * expected.norm() + 1e-9, name
 
 
 def test_run_of_two_ranks_has_the_curve_of_one_which_continues_it(checkpoint: Path) -> None:

@@ -64,6 +64,26 @@ def test_both_losses_fall_on_data_learned_by_heart(trained: Path) -> None:
     assert log[-1]["loss_gen"] < 0.5 * log[0]["loss_gen"]
 
 
+def test_tiny_data_is_learned_until_nothing_is_left_of_either_loss(tmp_path: Path) -> None:
+    shape = ModelShape(vocab_size=400, hidden_size=64, intermediate_size=64, num_layers=2, context_length=256)
+    rates = {"muon_lr": 0.004, "embedding_lr": 0.003, "weight_decay": 0.0, "decay_fraction": 0.5}
+    config = small_config(tmp_path, model=shape, max_steps=120, text={}, contrastive_temperature_start=0.02, **rates)
+    log = losses_of(train(config))
+    assert log[-1]["loss_emb"] < 0.01 and log[-1]["loss_gen"] < 0.05
+
+
+@pytest.mark.parametrize("mode", ["embedding", "generation"])
+def test_each_mode_trains_what_it_uses_and_nothing_else(mode: str, tmp_path: Path) -> None:
+    config = small_config(tmp_path, mode=mode, max_steps=1, weight_decay=0.0, warmup_steps=0, decay_fraction=0.0)
+    folder = train(dataclasses.replace(config, projection_dimension=16))
+    before = load_grit_model(folder).state_dict()
+    train(dataclasses.replace(config, projection_dimension=16, max_steps=5))
+    after = load_grit_model(folder).state_dict()
+    kept = {name for name, weight in before.items() if torch.equal(weight, after[name])}
+    assert kept == {"decoder.lm_head.weight" if mode == "embedding" else "projection.weight"}
+    assert {row["loss_gen" if mode == "embedding" else "loss_emb"] for row in losses_of(folder)} == {None}
+
+
 WITH_ALL = {
     "distillation_weight": 1.0,
     "projection_dimension": 32,

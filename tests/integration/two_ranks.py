@@ -18,11 +18,14 @@ from training.steps import grit_step
 from training.tokenizer import FrameTokenizer
 
 
-def step(recipe: Path, checkpoint: Path, ranks: Ranks) -> dict[str, Any]:
+def step(recipe: Path, checkpoint: Path, ranks: Ranks, dropout: float = 0.0) -> dict[str, Any]:
     """Losses and whole gradients of one step on this rank's part of the batch."""
     config = read_recipe(recipe)
     batches = Batches(read_sources(config), FrameTokenizer.from_folder(checkpoint), config, ranks)
-    model = grit_model(load_model(checkpoint), config)
+    model = grit_model(load_model(checkpoint), config).train()
+    for layer in model.decoder.model.layers:
+        layer.self_attn.attention_dropout = dropout
+    torch.manual_seed(ranks.rank)
     shard(model, model.decoder.model.layers, ranks)
     losses = grit_step(model, batches.embedding(0), batches.generation(0), config, 0.05, ranks)
     gradients = {}
@@ -35,7 +38,8 @@ def step(recipe: Path, checkpoint: Path, ranks: Ranks) -> dict[str, Any]:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     every_rank = Ranks.from_environment()
-    found = step(Path(sys.argv[1]), Path(sys.argv[2]), every_rank)
+    checkpoint_folder, out, drop, *recipes = sys.argv[1:]
+    found = [step(Path(each), Path(checkpoint_folder), every_rank, float(drop)) for each in recipes]
     if every_rank.is_first:
-        torch.save(found, sys.argv[3])
+        torch.save(found, out)
     every_rank.leave()

@@ -280,6 +280,18 @@ def test_positives_come_first_and_in_the_order_of_the_queries(batches: Batches) 
     assert all("sleeps at noon" in negative for negative in passages[batch.num_queries :])
 
 
+def test_pair_whose_instruction_leaves_no_room_is_dropped_and_counted(config: TrainConfig) -> None:
+    rows = [{"query": ["word " * 200 if n % 3 == 0 else "Find", f"q{n}"], "pos": [f"answer {n}"]} for n in range(9)]
+    (Path(config.data_dir) / "pairs" / "long.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = dataclasses.replace(config, pairs={"long": 1.0}, embedding_batch_size=9)
+    sources = read_sources(config)
+    tokenizer = FrameTokenizer(train_tokenizer(tokenizer_sample(sources, 1, 1), 400))
+    batch = Batches(sources, tokenizer, config).embedding(0)
+    assert batch.num_queries == batch.num_passages == 6
+    assert max(rows.ids_BT.shape[1] for rows in batch.queries) < config.query_tokens
+    assert sources.dropped() == {"long: instruction fills the length limit": 3}
+
+
 def test_missing_data_file_is_named(config: TrainConfig) -> None:
     import dataclasses
 
