@@ -17,8 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
-from transformers import PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 
+from training.adapters import adapter_weights, merged_weights, plain_model, restore_adapters
 from training.config import TrainConfig, config_to_json
 from training.distributed import Ranks
 from training.steps import StepLosses
@@ -66,6 +67,7 @@ def save(
     state = {
         "step": step,
         "optimizers": [_gathered(each.state_dict()) for each in optimizers],
+        "adapters": adapter_weights(weights),
         "recent": [astuple(each) for each in recent],
     }
     if ranks is None or ranks.is_first:
@@ -82,6 +84,8 @@ def _write(
     state: dict[str, Any],
     config: TrainConfig,
 ) -> None:
+    if state["adapters"]:
+        model, weights = plain_model(model), merged_weights(model, weights)
     beside, old = _beside(folder, "new"), _beside(folder, "old")
     shutil.rmtree(beside, ignore_errors=True)
     model.save_pretrained(beside, state_dict=weights)
@@ -97,6 +101,12 @@ def _write(
     beside.rename(folder)
     _sync(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def load_adapters(folder: Path, model: PreTrainedModel) -> None:
+    """Give a run's adapters to a model that has just got them, and what config.json says of their use."""
+    model.config.grit = AutoConfig.from_pretrained(folder).grit
+    restore_adapters(model, _load(folder).get("adapters", {}))
 
 
 def start_folder(folder: Path) -> Path:
@@ -145,9 +155,7 @@ def load_state(folder: Path, optimizers: Sequence[torch.optim.Optimizer]) -> Res
 
     Raises: ValueError if the folder is no run's, or one with another optimizer.
     """
-    if not (folder / STATE_FILE).exists():
-        raise ValueError(f"{folder} is no run to continue: name another output, or train it on as base_model")
-    state = torch.load(folder / STATE_FILE, weights_only=True)
+    state = _load(folder)
     if len(state["optimizers"]) != len(optimizers):
         raise ValueError(f"{folder} was trained with another optimizer; name another output, or the same optimizer")
     for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
@@ -156,6 +164,13 @@ def load_state(folder: Path, optimizers: Sequence[torch.optim.Optimizer]) -> Res
             saved["state"][number] = {key: _spread(value, parameters[number]) for key, value in values.items()}
         optimizer.load_state_dict(saved)
     return Resumed(int(state["step"]), tuple(StepLosses(*each) for each in state.get("recent", ())))
+
+
+def _load(folder: Path) -> dict[str, Any]:
+    if not (folder / STATE_FILE).exists():
+        raise ValueError(f"{folder} is no run to continue: name another output, or train it on as base_model")
+    state: dict[str, Any] = torch.load(folder / STATE_FILE, weights_only=True)
+    return state
 
 
 def _gathered(value: Any) -> Any:

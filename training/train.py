@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from gritdesk.grit_format import BOS
 from training import checkpoint
+from training.adapters import add_adapters, check_installed, load_adapted, loading
 from training.config import TrainConfig, read_recipe
 from training.data import Batches, tokenizer_sample
 from training.distributed import Ranks, shard
@@ -63,7 +64,9 @@ def train(config: TrainConfig) -> Path:
         prepare(folder, sources, config)
     ranks.wait()
     tokenizer = FrameTokenizer.from_folder(folder)
-    model = load_model(folder)
+    model = load_adapted(config) if config.lora_rank else load_model(folder)
+    if config.lora_rank:
+        checkpoint.load_adapters(folder, model)
     if config.gradient_checkpointing:
         model.activation_checkpointing_enable()
     grit = grit_model(model, config).train()
@@ -97,7 +100,10 @@ def train(config: TrainConfig) -> Path:
 
 
 def refuse(config: TrainConfig, ranks: Ranks) -> None:
-    """Raises: ValueError if so many processes cannot run this recipe."""
+    """Raises: ValueError if so many processes, or what is installed, cannot run this recipe."""
+    check_installed(config)
+    if ranks.size > 1 and config.quantized_base:
+        raise ValueError(f"quantized_base is for one process, found {ranks.size}: spread the base out unquantized")
     shape = config.model
     pools_all = config.base_model or shape.embedding_dimension in (0, shape.hidden_size)
     if ranks.size > 1 and config.generates and not pools_all:
@@ -118,7 +124,9 @@ def prepare(folder: Path, sources: Sources, config: TrainConfig) -> None:
     start = checkpoint.start_folder(folder)
     try:
         if config.base_model:
-            model = take_base_model(config.base_model, start)
+            model = take_base_model(config.base_model, start, **loading(config))
+            if config.lora_rank:
+                add_adapters(model, config)
         else:
             sample = tokenizer_sample(sources, config.tokenizer_sample_mb, config.seed)
             save_tokenizer(train_tokenizer(sample, config.model.vocab_size), start, config.model.context_length)
@@ -147,9 +155,8 @@ def make_optimizers(model: PreTrainedModel, config: TrainConfig) -> list[torch.o
     """AdamW; or Muon for the hidden matrices (about twice the progress per token) and AdamW for the rest."""
     if config.optimizer == "adamw":
         betas = (0.9, config.adam_beta2)
-        plain = torch.optim.AdamW(
-            model.parameters(), lr=config.learning_rate, betas=betas, weight_decay=config.weight_decay
-        )
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        plain = torch.optim.AdamW(trained, lr=config.learning_rate, betas=betas, weight_decay=config.weight_decay)
         plain.param_groups[0]["initial_lr"] = config.learning_rate
         return [plain]
     embeddings = [model.get_input_embeddings().weight]
