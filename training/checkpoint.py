@@ -18,8 +18,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
-from transformers import PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 
+from training.adapters import adapter_weights, merged_weights, plain_model, restore_adapters
 from training.config import TrainConfig, config_to_json
 from training.distributed import Ranks
 from training.model import PROJECTION_FILE
@@ -70,6 +71,7 @@ def save(
     state = {
         "step": step,
         "optimizers": [_gathered(each.state_dict()) for each in optimizers],
+        "adapters": adapter_weights(weights),
         "recent": [astuple(each) for each in recent],
         "heads": _gathered(dict(heads or {})),
     }
@@ -87,6 +89,8 @@ def _write(
     state: dict[str, Any],
     config: TrainConfig,
 ) -> None:
+    if state["adapters"]:
+        model, weights = plain_model(model), merged_weights(model, weights)
     beside, old = _beside(folder, "new"), _beside(folder, "old")
     shutil.rmtree(beside, ignore_errors=True)
     model.save_pretrained(beside, state_dict=weights)
@@ -107,6 +111,12 @@ def _write(
     beside.rename(folder)
     _sync(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def load_adapters(folder: Path, model: PreTrainedModel) -> None:
+    """Give a run's adapters to a model that has just got them, and what config.json says of their use."""
+    model.config.grit = AutoConfig.from_pretrained(folder).grit
+    restore_adapters(model, _load(folder).get("adapters", {}))
 
 
 def start_folder(folder: Path) -> Path:
@@ -166,9 +176,7 @@ def load_state(
 
     Raises: ValueError if the folder is no run's, or one with another optimizer.
     """
-    if not (folder / STATE_FILE).exists():
-        raise ValueError(f"{folder} is no run to continue: name another output, or train it on as base_model")
-    state = torch.load(folder / STATE_FILE, weights_only=True)
+    state = _load(folder)
     if state["step"] == 0:
         return Resumed(0, ())
     if len(state["optimizers"]) != len(optimizers):
@@ -183,6 +191,13 @@ def load_state(
             if name in state["heads"]:
                 weight.copy_(_spread(state["heads"][name], weight))
     return Resumed(int(state["step"]), tuple(StepLosses(*each) for each in state.get("recent", ())))
+
+
+def _load(folder: Path) -> dict[str, Any]:
+    if not (folder / STATE_FILE).exists():
+        raise ValueError(f"{folder} is no run to continue: name another output, or train it on as base_model")
+    state: dict[str, Any] = torch.load(folder / STATE_FILE, weights_only=True)
+    return state
 
 
 def _gathered(value: Any) -> Any:

@@ -52,6 +52,17 @@ class TrainConfig:
     """Folder, or name on the Hugging Face hub, of the model that is trained further; empty: [model], from nothing."""
     model: ModelShape = field(default_factory=ModelShape)
 
+    lora_rank: int = 0
+    """Of the adapters that are trained beside a frozen base model (LoRA, with adamw); 0: all weights are trained."""
+    lora_alpha: int = 64
+    """What the adapters add is multiplied by lora_alpha / lora_rank."""
+    lora_dropout: float = 0.1
+    """Share of an adapter's inputs that is left out; experts that a family keeps in one parameter know none."""
+    lora_targets: tuple[str, ...] = ()
+    """Names of the matrices that get an adapter, such as q_proj; empty: all of the blocks."""
+    quantized_base: bool = False
+    """Hold the frozen base's matrices in 4 bits (QLoRA: nf4, double quantization)."""
+
     pairs: dict[str, float] = field(default_factory=dict)
     """Weight of each file in pairs/; batches are drawn in proportion to weight x sqrt(rows). Not named: left out."""
     chat: dict[str, float] = field(default_factory=dict)
@@ -198,6 +209,14 @@ class TrainConfig:
             )
         if self.max_steps < 1:
             raise ValueError(f"max_steps must be at least 1, found {self.max_steps}")
+        if self.lora_rank and not self.base_model:
+            raise ValueError("lora_rank needs a base_model, which the adapters are trained beside")
+        if self.lora_rank and self.optimizer != "adamw":
+            raise ValueError(f'lora_rank needs optimizer = "adamw", found {self.optimizer!r}')
+        if self.lora_rank and self.quantization_aware_steps:
+            raise ValueError("quantization_aware_steps train all weights, lora_rank none of the base's: set one to 0")
+        if self.quantized_base and not self.lora_rank:
+            raise ValueError("quantized_base needs a lora_rank: weights of 4 bits are not trained themselves")
 
 
 def read_recipe(path: Path, **overrides: Any) -> TrainConfig:
@@ -221,7 +240,7 @@ def config_from_dict(values: dict[str, Any], source: str) -> TrainConfig:
     values = dict(values)
     if isinstance(values.get("model"), dict):
         values["model"] = ModelShape(**values["model"])
-    for name in ("passage_tokens", "matryoshka_dimensions"):
+    for name in ("passage_tokens", "matryoshka_dimensions", "lora_targets"):
         if name in values:
             values[name] = tuple(values[name])
     return TrainConfig(**values)

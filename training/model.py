@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -130,14 +131,16 @@ def writing_gradients(model: PreTrainedModel) -> Iterator[Tensor]:
         yield layer.mlp.down_proj.weight.grad.T
 
 
-def take_base_model(name: str, folder: Path) -> PreTrainedModel:
+def take_base_model(name: str, folder: Path, **loading: Any) -> PreTrainedModel:
     """A model that others made, float32, and its tokenizer's files put into the folder.
 
+    Args:
+        loading: further settings of `from_pretrained`.
     Raises: ValueError if there is none of this name, or its tokenizer cannot make GRIT's frames.
     """
     try:
         AutoTokenizer.from_pretrained(name).save_pretrained(folder)
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
+        model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, **loading)
     except (OSError, ValueError) as error:
         raise ValueError(f"base_model {name!r} cannot be loaded: {error}") from error
     tokenizer = FrameTokenizer.from_folder(folder, model.config.to_dict())

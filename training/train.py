@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from gritdesk.grit_format import BOS
 from training import checkpoint
+from training.adapters import add_adapters, check_installed, load_adapted, loading
 from training.config import TrainConfig, read_recipe
 from training.data import Batches, tokenizer_sample
 from training.distributed import Ranks, shard
@@ -68,7 +69,9 @@ def train(config: TrainConfig) -> Path:
         prepare(folder, sources, config)
     ranks.wait()
     tokenizer = FrameTokenizer.from_folder(folder)
-    model = load_model(folder)
+    model = load_adapted(config) if config.lora_rank else load_model(folder)
+    if config.lora_rank:
+        checkpoint.load_adapters(folder, model)
     if config.gradient_checkpointing:
         model.activation_checkpointing_enable()
     teacher = load_embedder(config.teacher) if config.teacher else None
@@ -105,7 +108,10 @@ def train(config: TrainConfig) -> Path:
 
 
 def refuse(config: TrainConfig, ranks: Ranks) -> None:
-    """Raises: ValueError if so many processes cannot run this recipe."""
+    """Raises: ValueError if so many processes, or what is installed, cannot run this recipe."""
+    check_installed(config)
+    if ranks.size > 1 and config.quantized_base:
+        raise ValueError(f"quantized_base is for one process, found {ranks.size}: spread the base out unquantized")
     shape = config.model
     pools_all = config.base_model or shape.embedding_dimension in (0, shape.hidden_size)
     if ranks.size > 1 and config.generates and not pools_all:
@@ -126,7 +132,9 @@ def prepare(folder: Path, sources: Sources, config: TrainConfig) -> None:
     start = checkpoint.start_folder(folder)
     try:
         if config.base_model:
-            model = take_base_model(config.base_model, start)
+            model = take_base_model(config.base_model, start, **loading(config))
+            if config.lora_rank:
+                add_adapters(model, config)
         else:
             sample = tokenizer_sample(sources, config.tokenizer_sample_mb, config.seed)
             save_tokenizer(train_tokenizer(sample, config.model.vocab_size), start, config.model.context_length)
@@ -164,9 +172,8 @@ def make_optimizers(grit: GritModel, config: TrainConfig) -> list[torch.optim.Op
     model = grit.decoder
     if config.optimizer == "adamw":
         betas = (0.9, config.adam_beta2)
-        plain = torch.optim.AdamW(
-            grit.parameters(), lr=config.learning_rate, betas=betas, weight_decay=config.weight_decay
-        )
+        trained = [parameter for parameter in grit.parameters() if parameter.requires_grad]
+        plain = torch.optim.AdamW(trained, lr=config.learning_rate, betas=betas, weight_decay=config.weight_decay)
         plain.param_groups[0]["initial_lr"] = config.learning_rate
         return [plain]
     embeddings = [model.get_input_embeddings().weight]

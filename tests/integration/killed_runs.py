@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,8 @@ def attempt(recipe: str, output: Path, kill_at: int | None) -> bool:
             if kill_at is not None:
                 kill_at_change(kill_at, str(output))
             code = main([recipe, "--output", str(output)])
+        except BaseException:
+            traceback.print_exc()
         finally:
             sys.stderr.flush()
             os._exit(code)
