@@ -22,8 +22,9 @@ from gritdesk.models import default_model
 from gritdesk.records import Chunk, Document
 from gritdesk.retriever import Retriever
 from gritdesk.store import FileState, Store
-from training.evaluate import ndcg_at, read_qrels
+from training.evaluation_sets import read_qrels
 from training.examples import read_rows
+from training.metrics import ndcg_at_10
 
 WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0, 1.5)
 MAX_QUERIES = 300
@@ -57,7 +58,7 @@ def evaluate(folder: Path, engine: EngineHost) -> dict[str, float]:
             gains = []
             for row in queries:
                 ranked = [hit.path.name for hit in retriever.search(row["text"], 10, mode)]
-                gains.append(ndcg_at(ranked, relevant[row["_id"]], 10))
+                gains.append(ndcg_at_10(ranked, relevant[row["_id"]]))
             return float(np.mean(gains))
 
         found = {"words (FTS5)": score("keyword"), "meaning": score("semantic")}
