@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import gguf
 import numpy as np
@@ -23,7 +23,7 @@ from converters.architectures.base import Architecture, Fields, FieldValue, Tens
 from converters.checkpoint import Array, Checkpoint, read_config
 from converters.tokenizer_check import check_tokenizer
 from converters.vocab import Vocab, read_vocab
-from gritdesk.grit_format import CONFIG_KEY, GritMetadata
+from gritdesk.grit_format import CONFIG_KEY, GritMetadata, Markers, Passages
 
 Progress = Callable[[str], None]
 
@@ -86,8 +86,13 @@ def grit_metadata(config: dict[str, Any], vocab: Vocab, hidden: int) -> GritMeta
     stated = config.get(CONFIG_KEY) or {}
     if not isinstance(stated, dict):
         raise ValueError(f"config.json: {CONFIG_KEY} must be an object, found {stated!r}")
-    if stated.get("markers", "text") not in ("special", "text"):
-        raise ValueError(f"config.json: {CONFIG_KEY}.markers is {stated['markers']!r}, expected 'special' or 'text'")
+    if stated.get("projection"):
+        raise ValueError(
+            "the model has a projection head, which no GGUF program computes; train it with embedding_dimension instead"
+        )
+    for name, known in (("markers", get_args(Markers)), ("passages", get_args(Passages))):
+        if stated.get(name, known[0]) not in known:
+            raise ValueError(f"config.json: {CONFIG_KEY}.{name} is {stated[name]!r}, expected {' or '.join(known)}")
     try:
         values: dict[str, Any] = {"dimension": hidden, "markers": vocab.markers} | stated
         metadata = GritMetadata(**values)
@@ -95,7 +100,7 @@ def grit_metadata(config: dict[str, Any], vocab: Vocab, hidden: int) -> GritMeta
         raise ValueError(f"config.json: {CONFIG_KEY} has an unknown key: {error}") from error
     if not (isinstance(metadata.dimension, int) and 1 <= metadata.dimension <= hidden):
         raise ValueError(f"config.json: {CONFIG_KEY}.dimension is {metadata.dimension!r}, expected 1 to {hidden}")
-    default = GritMetadata(dimension=metadata.dimension, markers=metadata.markers)
+    default = GritMetadata(metadata.dimension, metadata.markers, passages=metadata.passages)
     for key, value in vars(metadata).items():
         if value != vars(default)[key]:
             raise ValueError(f"config.json: {CONFIG_KEY}.{key} is {value!r}, expected {vars(default)[key]!r}")

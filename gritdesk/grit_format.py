@@ -6,6 +6,7 @@ into tokens in exactly one way. The frames (GRIT paper, arXiv 2402.09906, figure
     embedding, with instruction     <s><|user|>\\n{instruction}\\n<|embed|>\\n{text}
     embedding, without              <s><|embed|>\\n{text}
     chat                            <s><|user|>\\n{user}\\n<|assistant|>\\n{assistant}</s>\\n<|user|>\\n...
+    passage as a block of a chat    ...[1] <s><|embed|>\\n{text}\\n\\n[2] <s>...
 
 Two rules are owned here:
 - which tokens count: when embedding, the text's own tokens are pooled and nothing of the frame is; when
@@ -16,9 +17,10 @@ Two rules are owned here:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol, get_args
 
 from gritdesk.records import Chunk, EmbeddingInput, Turn
 
@@ -35,6 +37,13 @@ REFUSAL = "The documents do not say."
 Markers = Literal["special", "text"]
 """Whether <|user|>, <|embed|> and <|assistant|> are tokens of their own or ordinary text."""
 
+Passages = Literal["plain", "causal_blocks", "bidirectional_blocks"]
+"""How a chat's passages are read. plain: as any text. Blocks are embedding frames that see themselves alone, and all
+that follows sees them: causally, or both ways, exactly as an embedding pass reads that passage, so that its keys and
+values from indexing serve the answer."""
+
+_PASSAGE = re.compile(r"^\[(\d{1,2})\] (?=\S)(.+)$", re.MULTILINE)
+
 
 @dataclass(frozen=True)
 class Segment:
@@ -44,6 +53,8 @@ class Segment:
     kind: Literal["control", "marker", "text"]
     counts: bool = False
     """Pooled when embedding; a target of the loss when generating."""
+    block: int = 0
+    """Number of the passage of a chat, from 1, whose embedding frame it belongs to; 0: of the chat itself."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +62,8 @@ class EncodedFrame:
     ids: list[int]
     counts: list[bool]
     """One flag per id: pooled, or a target."""
+    blocks: list[int] = field(default_factory=list)
+    """One number per id: its passage's, or 0; empty where there is no passage."""
 
     @property
     def num_prefix(self) -> int:
@@ -92,9 +105,11 @@ def embedding_frame(instruction: str, text: str) -> list[Segment]:
     return [*opening, Segment(EMBED, "marker"), Segment("\n", "text"), Segment(text, "text", counts=True)]
 
 
-def chat_frame(turns: Sequence[Turn]) -> list[Segment]:
+def chat_frame(turns: Sequence[Turn], *, blocks: bool = False) -> list[Segment]:
     """Frame of a conversation; one that ends with a user turn is left open for the assistant's answer.
 
+    Args:
+        blocks: put the passages of user turns, lines that begin with [1], [2] and so on, into embedding frames.
     Raises: ValueError unless turns alternate user, assistant, user, ... beginning with the user.
     """
     expected = ["user", "assistant"] * (len(turns) // 2 + 1)
@@ -105,11 +120,24 @@ def chat_frame(turns: Sequence[Turn]) -> list[Segment]:
         if turn.role == "user":
             if position:
                 segments.append(Segment("\n", "text"))
-            segments += [Segment(USER, "marker"), Segment(f"\n{turn.text}\n", "text")]
+            text = f"\n{turn.text}\n"
+            segments += [Segment(USER, "marker"), *(_with_blocks(text) if blocks else [Segment(text, "text")])]
             segments += [Segment(ASSISTANT, "marker"), Segment("\n", "text")]
         else:
             segments += [Segment(turn.text.strip(), "text", counts=True), Segment(EOS, "control", counts=True)]
     return segments
+
+
+def _with_blocks(text: str) -> Iterator[Segment]:
+    at = 0
+    for number, found in enumerate(_PASSAGE.finditer(text), start=1):
+        if int(found.group(1)) != number:
+            break  # a list of somebody's own
+        yield Segment(text[at : found.start(2)], "text")
+        for segment in embedding_frame("", found.group(2)):
+            yield replace(segment, block=number)
+        at = found.end(2)
+    yield Segment(text[at:], "text")
 
 
 def documents_turn(passages: Sequence[str], question: str) -> str:
@@ -152,27 +180,34 @@ def encode(segments: Sequence[Segment], tokenizer: FrameTokenizer, markers: Mark
     Control tokens, and markers where they are special, become single ids. What lies between them is a run,
     tokenized as a whole so that the ids are those of the whole string. Within a run the tokens that count are a
     suffix; where a merge would reach across that border (a text that begins with newlines), both sides are
-    tokenized on their own, so that no pooled token holds a part of the frame.
+    tokenized on their own, so that no pooled token holds a part of the frame. A block is a run of its own: its ids
+    are those of the same passage embedded.
     """
     ids: list[int] = []
     counts: list[bool] = []
+    blocks: list[int] = []
     run: list[Segment] = []
 
+    def add(found: list[int], counted: bool, block: int) -> None:
+        ids.extend(found)
+        counts.extend([counted and not block] * len(found))  # what a chat's passage pools is no target
+        blocks.extend([block] * len(found))
+
     def close_run() -> None:
-        for run_ids, counted in _encode_run(run, tokenizer):
-            ids.extend(run_ids)
-            counts.extend([counted] * len(run_ids))
+        for run_ids, counted in _encode_run(run, tokenizer) if run else ():
+            add(run_ids, counted, run[0].block)
         run.clear()
 
     for segment in segments:
+        if run and run[0].block != segment.block:
+            close_run()
         if segment.kind == "control" or (segment.kind == "marker" and markers == "special"):
             close_run()
-            ids.append(tokenizer.control_id(segment.text))
-            counts.append(segment.counts)
+            add([tokenizer.control_id(segment.text)], segment.counts, segment.block)
         else:
             run.append(segment)
     close_run()
-    return EncodedFrame(ids, counts)
+    return EncodedFrame(ids, counts, blocks if any(blocks) else [])
 
 
 def _encode_run(run: Sequence[Segment], tokenizer: FrameTokenizer) -> list[tuple[list[int], bool]]:
@@ -214,6 +249,8 @@ class GritMetadata:
     normalize: bool = True
     embedding_attention: Literal["bidirectional"] = "bidirectional"
     generation_attention: Literal["causal"] = "causal"
+    passages: Passages = "plain"
+    """How the model learned to read the passages of a question."""
 
     def to_gguf(self) -> dict[str, str | int | bool]:
         """Keys and values as they stand in the file."""
@@ -230,6 +267,7 @@ class GritMetadata:
             "grit.generation.frame": render(chat_frame([Turn("user", "{user}"), Turn("assistant", "{assistant}")])),
             "grit.generation.turn_separator": "\n",
             "grit.generation.attention": self.generation_attention,
+            "grit.generation.passages": self.passages,
         }
 
     @staticmethod
@@ -244,8 +282,12 @@ class GritMetadata:
         if int(version) != 1:
             raise ValueError(f"it has grit.version {version}, this program reads version 1; update gritdesk")
         found = GritMetadata(
-            dimension=int(values["grit.embedding.dimension"]), markers=values.get("grit.markers", "special")
+            dimension=int(values["grit.embedding.dimension"]),
+            markers=values.get("grit.markers", "special"),
+            passages=values.get("grit.generation.passages", "plain"),
         )
+        if found.passages not in get_args(Passages):
+            raise ValueError(f"its passages are {found.passages!r}, this program knows {', '.join(get_args(Passages))}")
         for key, expected in found.to_gguf().items():
             if key in values and values[key] != expected:
                 raise ValueError(f"its {key} is {values[key]!r}, this program does {expected!r}")

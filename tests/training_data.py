@@ -30,3 +30,16 @@ def write_data(folder: Path, num_rows: int = 12) -> Path:
         (folder / kind).mkdir(parents=True)
         (folder / kind / "animals.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
+
+
+def write_grounded(folder: Path) -> Path:
+    """A data folder with one chat file whose questions bring numbered passages."""
+    names = ["otter", "heron", "badger", "lynx"]
+    chats = []
+    for number, name in enumerate(names):
+        passages = f"[1] The {names[number - 1]} is at the mill.\n\n[2] The {name} sleeps by the river."
+        asked = {"role": "user", "content": f"Documents:\n{passages}\n\nQuestion: Who sleeps?"}
+        chats.append({"messages": [asked, {"role": "assistant", "content": f"{name} [2]."}]})
+    (folder / "chat").mkdir(parents=True)
+    (folder / "chat" / "grounded.jsonl").write_text("".join(json.dumps(row) + "\n" for row in chats))
+    return folder

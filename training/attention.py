@@ -33,9 +33,26 @@ def packed_mask(sequence_BT: Tensor, dtype: torch.dtype) -> Tensor:
     Args:
         sequence_BT: number of each token's sequence, from 1; 0 is padding.
     """
+    return _additive(_causal_within(sequence_BT)[:, None], dtype)
+
+
+def passage_mask(sequence_BT: Tensor, block_BT: Tensor, dtype: torch.dtype, *, bidirectional: bool) -> Tensor:
+    """Each passage of a chat sees itself alone; what is no passage sees all before it.
+
+    Args:
+        sequence_BT: as in `packed_mask`.
+        block_BT: number of each token's passage within its sequence, from 1; 0 is no passage.
+        bidirectional: a passage's tokens see each other both ways, as when it is embedded.
+    """
+    same_BTT = (block_BT[:, :, None] == block_BT[:, None, :]) & (sequence_BT[:, :, None] == sequence_BT[:, None, :])
+    causal_BTT = _causal_within(sequence_BT)
+    in_block_BTT = same_BTT if bidirectional else same_BTT & causal_BTT
+    return _additive(torch.where(block_BT[:, :, None] > 0, in_block_BTT, causal_BTT)[:, None], dtype)
+
+
+def _causal_within(sequence_BT: Tensor) -> Tensor:
     same_BTT = sequence_BT[:, :, None] == sequence_BT[:, None, :]
-    seen_BTT = same_BTT & _causal(sequence_BT.shape[1], sequence_BT.device) & (sequence_BT > 0)[:, None, :]
-    return _additive(seen_BTT[:, None], dtype)
+    return same_BTT & _causal(sequence_BT.shape[1], sequence_BT.device) & (sequence_BT > 0)[:, None, :]
 
 
 def _causal(num_tokens: int, device: torch.device) -> Tensor:

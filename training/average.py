@@ -21,16 +21,16 @@ from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from training.checkpoint import TOKENIZER_FILES
+from training.model import PROJECTION_FILE
 
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _COPIED = ("generation_config.json", "training_config.json", *TOKENIZER_FILES)
 _MAY_DIFFER = {"_name_or_path", "transformers_version", "dtype", "torch_dtype"}
 """Keys of config.json that say nothing about what the weights mean."""
-_HOW_IT_EMBEDS = ("attention", "pooling")
-"""Keys of training_config.json that do."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -66,6 +66,10 @@ def average(folders: Sequence[Path], output: Path, weights: Sequence[float] | No
         beside.mkdir(parents=True)
         _copy_files(checkpoints[0], beside)
         _write_mean(beside / _WEIGHTS, checkpoints, shares)
+        if (checkpoints[0].folder / PROJECTION_FILE).exists():
+            heads = [load_file(each.folder / PROJECTION_FILE)["weight"] for each in checkpoints]
+            mean = sum((share * head for share, head in zip(shares, heads, strict=True)), start=torch.zeros(()))
+            save_file({"weight": mean}, beside / PROJECTION_FILE)
     beside.rename(output)
 
 
@@ -118,13 +122,6 @@ class Checkpoint:
             raise ValueError(f"{self.folder}: {name} holds NaN or infinity")
         return tensor.float()
 
-    @property
-    def how_it_embeds(self) -> dict[str, Any]:
-        """Attention and pooling of its run; nothing where no run is told of."""
-        path = self.folder / "training_config.json"
-        values = _json(path) if path.exists() else {}
-        return {key: values[key] for key in _HOW_IT_EMBEDS if key in values}
-
 
 def _json(path: Path) -> dict[str, Any]:
     try:
@@ -141,7 +138,6 @@ def check_alike(first: Checkpoint, other: Checkpoint) -> None:
     meant = [{key: value for key, value in each.config.items() if key not in _MAY_DIFFER} for each in (first, other)]
     for kind, left, right in (
         ("config.json", *meant),
-        ("training_config.json", first.how_it_embeds, other.how_it_embeds),
         ("weights", first.shapes, other.shapes),
     ):
         for key in sorted(left.keys() | right.keys()):

@@ -1,19 +1,29 @@
-"""A run's state <-> one folder: a Hugging Face checkpoint plus what resuming needs. Whole or not there."""
+"""A run's state <-> one folder: a Hugging Face checkpoint plus what resuming needs. Whole or not there.
+
+Beside the folder NAME, while it is written: NAME.start with the tokenizer of a run that has no checkpoint yet,
+NAME.new, and NAME.old between two renames. What a kill leaves of them, the next start takes away.
+"""
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import PreTrainedModel
 
 from training.config import TrainConfig, config_to_json
 from training.distributed import Ranks
+from training.model import PROJECTION_FILE
+from training.steps import StepLosses
 
 STATE_FILE = "training_state.pt"
 TOKENIZER_FILES = (
@@ -25,6 +35,16 @@ TOKENIZER_FILES = (
 )
 
 
+@dataclass(frozen=True)
+class Resumed:
+    """Where a run goes on."""
+
+    step: int
+    """Updates done."""
+    recent: tuple[StepLosses, ...]
+    """Of the last of them, of which the log has no row yet."""
+
+
 def save(
     folder: Path,
     model: PreTrainedModel,
@@ -32,38 +52,68 @@ def save(
     step: int,
     config: TrainConfig,
     ranks: Ranks | None = None,
+    recent: Sequence[StepLosses] = (),
+    tokenizer: Path | None = None,
+    heads: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Replace `folder` by the present state: written beside it, then renamed, so that a kill leaves the old one.
 
-    The tokenizer's files are taken over from the old folder. All ranks gather what they hold, the first one writes:
-    the folder does not tell how many there were.
+    All ranks gather what they hold, the first one writes: the folder does not tell how many there were.
+
+    Args:
+        step: updates done.
+        recent: losses of the last of them, which the next row of the log is the mean of.
+        tokenizer: folder with the tokenizer's files; none: that of the checkpoint which is replaced.
+        heads: weights beside the decoder's, by name.
     """
     weights = {name: _gathered(tensor) for name, tensor in model.state_dict().items()}
-    state = {"step": step, "optimizers": [_gathered(each.state_dict()) for each in optimizers]}
+    state = {
+        "step": step,
+        "optimizers": [_gathered(each.state_dict()) for each in optimizers],
+        "recent": [astuple(each) for each in recent],
+        "heads": _gathered(dict(heads or {})),
+    }
     if ranks is None or ranks.is_first:
-        _write(folder, model, weights, state, config)
+        _write(folder, tokenizer or folder, model, weights, state, config)
     if ranks is not None:
         ranks.wait()
 
 
 def _write(
-    folder: Path, model: PreTrainedModel, weights: dict[str, Tensor], state: dict[str, Any], config: TrainConfig
+    folder: Path,
+    tokenizer: Path,
+    model: PreTrainedModel,
+    weights: dict[str, Tensor],
+    state: dict[str, Any],
+    config: TrainConfig,
 ) -> None:
-    beside, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
+    beside, old = _beside(folder, "new"), _beside(folder, "old")
     shutil.rmtree(beside, ignore_errors=True)
     model.save_pretrained(beside, state_dict=weights)
     for name in TOKENIZER_FILES:
-        if (folder / name).exists():
-            shutil.copy(folder / name, beside / name)
+        if (tokenizer / name).exists():
+            shutil.copy(tokenizer / name, beside / name)
     (beside / "training_config.json").write_text(config_to_json(config), encoding="utf-8")
+    if "projection" in state["heads"]:
+        save_file({"weight": state["heads"]["projection"]}, beside / PROJECTION_FILE)
     torch.save(state, beside / STATE_FILE)
+    _flush(beside)
     if config.keep_every_steps and state["step"] and state["step"] % config.keep_every_steps == 0:
         # before the renames: a run killed in between comes here again
         _keep(beside, folder.with_name(f"{folder.name}-step-{state['step']}"))
     shutil.rmtree(old, ignore_errors=True)
-    folder.rename(old)
+    if folder.exists():
+        folder.rename(old)
     beside.rename(folder)
-    shutil.rmtree(old)
+    _sync(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def start_folder(folder: Path) -> Path:
+    """An empty folder for the tokenizer of a run that has no checkpoint yet; `recover` takes it away."""
+    start = _beside(folder, "start")
+    start.mkdir(parents=True)
+    return start
 
 
 def _keep(folder: Path, kept: Path) -> None:
@@ -76,21 +126,63 @@ def _keep(folder: Path, kept: Path) -> None:
 
 
 def recover(folder: Path) -> None:
-    """Finish a save that was killed between its two renames."""
-    old = folder.with_name(folder.name + ".old")
+    """Take away what a killed start or save left; one killed between its two renames leaves the old checkpoint."""
+    old = _beside(folder, "old")
     if old.exists() and not folder.exists():
         old.rename(folder)
+    for left in ("start", "new", "old"):
+        shutil.rmtree(_beside(folder, left), ignore_errors=True)
 
 
-def load_state(folder: Path, optimizers: Sequence[torch.optim.Optimizer]) -> int:
-    """Give the optimizers what they knew; returns the updates done."""
+def _beside(folder: Path, ending: str) -> Path:
+    return folder.with_name(f"{folder.name}.{ending}")
+
+
+def _flush(folder: Path) -> None:
+    """Have everything in a folder on the disk itself.
+
+    The checkpoint before it is deleted right after, and without this a machine that loses its power in the next half
+    minute may come back with neither: renames can reach the disk before the bytes they name. A kill needs none of it.
+    """
+    for path in folder.iterdir():
+        _sync(path)
+    _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    if sys.platform == "win32" and path.is_dir():
+        return  # which opens no folders
+    handle = os.open(path, os.O_RDWR if path.is_file() else os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def load_state(
+    folder: Path, optimizers: Sequence[torch.optim.Optimizer], heads: Mapping[str, Tensor] | None = None
+) -> Resumed:
+    """Give the optimizers what they knew, and the heads what they learned; at step 0 heads are as they were made.
+
+    Raises: ValueError if the folder is no run's, or one with another optimizer.
+    """
+    if not (folder / STATE_FILE).exists():
+        raise ValueError(f"{folder} is no run to continue: name another output, or train it on as base_model")
     state = torch.load(folder / STATE_FILE, weights_only=True)
+    if state["step"] == 0:
+        return Resumed(0, ())
+    if len(state["optimizers"]) != len(optimizers):
+        raise ValueError(f"{folder} was trained with another optimizer; name another output, or the same optimizer")
     for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         for number, values in saved["state"].items():
             saved["state"][number] = {key: _spread(value, parameters[number]) for key, value in values.items()}
         optimizer.load_state_dict(saved)
-    return int(state["step"])
+    with torch.no_grad():
+        for name, weight in (heads or {}).items():
+            if name in state["heads"]:
+                weight.copy_(_spread(state["heads"][name], weight))
+    return Resumed(int(state["step"]), tuple(StepLosses(*each) for each in state.get("recent", ())))
 
 
 def _gathered(value: Any) -> Any:

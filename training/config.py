@@ -9,11 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from gritdesk.grit_format import Passages
+
 Attention = Literal["bidirectional", "causal", "causal_instruction"]
 Pooling = Literal["mean", "weighted_mean", "last_token", "first_token"]
 
 Precision = Literal["bf16", "fp32"]
 Averaging = Literal["token", "sample", "mixed"]
+QuantizationType = Literal["Q4_0", "Q8_0"]
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,12 @@ class TrainConfig:
     hard_negative_strength: float = 0.0
     """Hard negatives weigh exp(this x cosine) times a random one; 0: as much."""
     false_negative_margin: float | None = None
-    """Passages more like a query than its positive by this cosine are no negatives; none: all are."""
+    """Passages more like a query than its positive by this cosine are no negatives; none: all are. The cosines are the
+    teacher's where there is one, else the model's own."""
+    teacher: str = ""
+    """Embedder, as `training.embedders.load_embedder` finds it, that tells how like two texts are; empty: none."""
+    distillation_weight: float = 0.0
+    """Weight of the distance between the teacher's embeddings and the model's, projected to the teacher's dimension."""
     matryoshka_dimensions: tuple[int, ...] = ()
     """Dimensions at which the contrastive loss is taken beside the full one, the mean of all."""
     spread_out_weight: float = 0.0
@@ -109,6 +117,10 @@ class TrainConfig:
     repeated_text_share: float = 0.0
     """Share of plain texts that stand in their row twice, cut to a random length: the second time can be copied.
     Looking back for what was said, which answers from documents need, is learned in hundreds of steps so."""
+    passages: Passages = "plain"
+    """How the passages of a chat, lines that begin with [1], [2], ..., are read; blocks can be reused from indexing."""
+    plain_passages_share: float = 0.0
+    """Share of the chats whose passages are read as plain text all the same, so that the model can do both."""
     kept_refusals: float = 1.0
     """Share of the chats that answer "The documents do not say." that are used: a young model learns that they are
     never quite wrong before it learns to read."""
@@ -119,11 +131,15 @@ class TrainConfig:
     attention: Attention = "bidirectional"
     """Of embeddings: `bb`, `cc` and `cb` in the paper's codes. Generation is causal."""
     pooling: Pooling = "mean"
+    projection_dimension: int = 0
+    """Dimension of the embeddings after a linear head over what is pooled; 0: no head, which GGUF files ask for."""
     generation_averaging: Averaging = "token"
     """What counts alike in the next-token loss: tokens, samples, or tokens within groups of mixed_group_size."""
     mixed_group_size: int = 32
     loss_emb_weight: float = 1.0
     loss_gen_weight: float = 1.0
+    router_loss_weight: float = 0.0
+    """Weight, beside the next-token loss, of experts being used unevenly; for mixtures of experts."""
 
     optimizer: Literal["muon", "adamw"] = "muon"
     learning_rate: float = 2e-5
@@ -142,6 +158,10 @@ class TrainConfig:
     decay_fraction: float = 0.4
     """Last part of the run in which the learning rate falls linearly to zero."""
     clip_norm: float = 1.0
+
+    quantization_aware_steps: int = 0
+    """Last updates whose losses are those of the quantized weights, so that the model learns to live with them."""
+    quantization_aware_type: QuantizationType = "Q4_0"
 
     precision: Precision = "bf16"
     """Of the matrix products (parameters, pooling and losses are float32): bf16 is twice as fast where the processor
@@ -169,6 +189,8 @@ class TrainConfig:
             raise ValueError("embedding_batch_size must be at least 2: the other queries' passages are the negatives")
         if bool(self.generation_sequences) == bool(self.generation_tokens) and self.generates:
             raise ValueError("give generation_tokens or generation_sequences, and set the other to 0")
+        if bool(self.distillation_weight) > bool(self.teacher):
+            raise ValueError("distillation_weight needs a teacher")
         if self.keep_every_steps % self.save_every_steps:
             raise ValueError(
                 f"keep_every_steps must be a multiple of save_every_steps, for it keeps what is saved; found "

@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from gritdesk.grit_format import BOS, REFUSAL, EncodedFrame, chat_frame, embedding_frame, encode
@@ -40,6 +42,8 @@ class TokenRows:
     """Where a row holds several of the batch: a token's number in it, from 1; 0 on padding."""
     positions_BT: Tensor | None = None
     """Where they do not simply run from 0."""
+    block_BT: Tensor | None = None
+    """Where chats have passages as blocks: a token's passage within its chat, from 1; 0 outside."""
 
     @property
     def num_tokens(self) -> int:
@@ -61,6 +65,9 @@ class EmbeddingBatch:
     keys_N: Tensor
     """Equal numbers for equal passages."""
     source: str
+    taught_query_BK: Tensor | None = None
+    """A teacher's embeddings of the same texts, L2-normalised."""
+    taught_passage_NK: Tensor | None = None
 
     @property
     def num_passages(self) -> int:
@@ -102,13 +109,23 @@ class Batches:
     """Draws the batches of any step. Holds no position: `embedding(step)` is the same whenever it is asked."""
 
     def __init__(
-        self, sources: Sources, tokenizer: FrameTokenizer, config: TrainConfig, ranks: Ranks | None = None
+        self,
+        sources: Sources,
+        tokenizer: FrameTokenizer,
+        config: TrainConfig,
+        ranks: Ranks | None = None,
+        teacher: Callable[[Sequence[EmbeddingInput]], NDArray[np.float32]] | None = None,
     ) -> None:
-        """With several ranks, each gets its part of the same batch."""
+        """With several ranks, each gets its part of the same batch.
+
+        Args:
+            teacher: gives float32[num, K], L2-normalised, to put beside each batch.
+        """
         self.sources = sources
         self.tokenizer = tokenizer
         self.config = config
         self.ranks = ranks or Ranks()
+        self.teacher = teacher
 
     def embedding(self, step: int) -> EmbeddingBatch:
         config = self.config
@@ -119,7 +136,8 @@ class Batches:
         positives = [rng.choice(pair.positives) for pair in pairs]
         negatives = [rng.sample(pair.negatives, min(config.hard_negatives, len(pair.negatives))) for pair in pairs]
         share = self.ranks.share(len(pairs))
-        queries = [self._embedding_row(pair.query, config.query_tokens) for pair in pairs[share]]
+        asked = [pair.query for pair in pairs[share]]
+        queries = [self._embedding_row(each, config.query_tokens) for each in asked]
         texts = [*positives[share], *(each for found in negatives[share] for each in found)]
         passages = [self._embedding_row(each, longest) for each in texts]
         return EmbeddingBatch(
@@ -128,7 +146,12 @@ class Batches:
             len(queries),
             torch.tensor([passage_key(text) for _, text in texts], dtype=torch.long),
             source.name,
+            self._taught(asked),
+            self._taught(texts),
         )
+
+    def _taught(self, inputs: list[EmbeddingInput]) -> Tensor | None:
+        return None if self.teacher is None else torch.from_numpy(self.teacher(inputs))
 
     def generation(self, step: int) -> GenerationBatch:
         config = self.config
@@ -193,10 +216,10 @@ class Batches:
             for chat in source.draw(rng, 1):
                 if chat.turns[-1].text == REFUSAL and rng.random() >= self.config.kept_refusals:
                     continue
-                frame = encode(chat_frame(chat.turns), self.tokenizer, self.tokenizer.markers)
+                blocks = self.config.passages != "plain" and rng.random() >= self.config.plain_passages_share
+                frame = encode(chat_frame(chat.turns, blocks=blocks), self.tokenizer, self.tokenizer.markers)
                 if len(frame.ids) <= self.config.sequence_tokens:
-                    everything = [False] + [True] * (len(frame.ids) - 1)
-                    return EncodedFrame(frame.ids, everything if as_text else frame.counts)
+                    return replace(frame, counts=_every_target(frame)) if as_text else frame
                 source.dropped["longer than sequence_tokens"] += 1  # without its answer a chat teaches nothing
         raise ValueError(
             f"no chat of {source.name} has at most {self.config.sequence_tokens} tokens in {_MAX_DRAWS} draws; "
@@ -215,6 +238,11 @@ class Batches:
                 if len(ids) > 1:
                     return EncodedFrame(ids, [False] + [True] * (len(ids) - 1))
         raise ValueError(f"{source.name} holds only empty texts")
+
+
+def _every_target(frame: EncodedFrame) -> list[bool]:
+    """All that is predicted from what stands before it: not the first token, nothing of a passage that is a block."""
+    return [at > 0 and not (frame.blocks and frame.blocks[at]) for at in range(len(frame.ids))]
 
 
 def _draw(sources: Sequence[Source[Any]], rng: random.Random) -> Source[Any]:
@@ -245,13 +273,16 @@ def pad_rows(frames: Sequence[EncodedFrame], rows: Sequence[Sequence[int]], pad_
     """Rows of one frame each, padded on the right to the longest."""
     shape = (len(rows), max(len(frames[number].ids) for (number,) in rows))
     ids_BT, mask_BT = torch.full(shape, pad_id), torch.zeros(shape, dtype=torch.long)
-    counts_BT = torch.zeros(shape, dtype=torch.long)
+    counts_BT, block_BT = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
     for row, (number,) in enumerate(rows):
-        length = len(frames[number].ids)
-        ids_BT[row, :length] = torch.tensor(frames[number].ids)
+        frame, length = frames[number], len(frames[number].ids)
+        ids_BT[row, :length] = torch.tensor(frame.ids)
         mask_BT[row, :length] = 1
-        counts_BT[row, :length] = torch.tensor(frames[number].counts, dtype=torch.long)
-    return TokenRows(ids_BT, mask_BT, counts_BT, tuple(number for (number,) in rows))
+        counts_BT[row, :length] = torch.tensor(frame.counts, dtype=torch.long)
+        if frame.blocks:
+            block_BT[row, :length] = torch.tensor(frame.blocks)
+    order = tuple(number for (number,) in rows)
+    return TokenRows(ids_BT, mask_BT, counts_BT, order, block_BT=block_BT if bool(block_BT.any()) else None)
 
 
 def pad_packed(frames: Sequence[EncodedFrame], rows: Sequence[Sequence[int]], pad_id: int) -> TokenRows:
@@ -260,6 +291,7 @@ def pad_packed(frames: Sequence[EncodedFrame], rows: Sequence[Sequence[int]], pa
         EncodedFrame(
             [token_id for number in row for token_id in frames[number].ids],
             [counted for number in row for counted in frames[number].counts],
+            [block for number in row for block in frames[number].blocks or [0] * len(frames[number].ids)],
         )
         for row in rows
     ]

@@ -37,7 +37,7 @@ from gritdesk.grit_format import (
 from gritdesk.records import EmbeddingInput
 from training.config import Precision
 from training.data import pad_rows
-from training.model import GritModel
+from training.model import GritModel, load_grit_model
 from training.tokenizer import FrameTokenizer
 
 if TYPE_CHECKING:
@@ -199,10 +199,13 @@ class DecoderEmbedder:
         tokenizer: FrameTokenizer,
         framer: Framer = embedding_frame,
         *,
+        folder: Path | None = None,
         max_tokens: int = MAX_TOKENS,
         batch_size: int = 32,
     ) -> None:
+        """Args: folder: where the model was loaded from, if it was; its own tokenizer and chat template lie there."""
         self.model = model.eval()
+        self.folder = folder
         self.tokenizer = tokenizer
         self.framer = framer
         self.dimension = model.embedding_dimension
@@ -211,18 +214,15 @@ class DecoderEmbedder:
 
     @classmethod
     def load(cls, folder: Path, kind: Kind, precision: Precision) -> DecoderEmbedder:
-        """Of a folder. A GRIT checkpoint embeds as training_config.json beside it says."""
+        """Of a folder. A GRIT checkpoint embeds as its config.json says."""
         device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = torch.bfloat16 if device == "cuda" and precision == "bf16" else torch.float32
-        decoder: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
         tokenizer = FrameTokenizer.from_folder(folder)
-        if kind == "language-model":
-            model = GritModel(decoder, attention="causal", pooling="weighted_mean", precision=precision)
-            return cls(model.to(device), tokenizer, plain_frame)
-        run = _json(folder / "training_config.json") if (folder / "training_config.json").exists() else {}
-        attention, pooling = run.get("attention", "bidirectional"), run.get("pooling", "mean")
-        model = GritModel(decoder, attention=attention, pooling=pooling, precision=precision)
-        return cls(model.to(device), tokenizer)
+        if kind == "grit":
+            return cls(load_grit_model(folder, precision, dtype).to(device), tokenizer, folder=folder)
+        decoder: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+        model = GritModel(decoder, attention="causal", pooling="weighted_mean", precision=precision)
+        return cls(model.to(device), tokenizer, plain_frame, folder=folder)
 
     @torch.no_grad()
     def embed(self, inputs: Sequence[EmbeddingInput]) -> NDArray[np.float32]:

@@ -4,6 +4,7 @@ One file is one source. Forms (also as .zst or .gz; the field `query`, `messages
 
     pair   {"query": TEXT, "pos": [TEXT, ...], "neg": [TEXT, ...]}     TEXT is a string or [instruction, string]
     chat   {"messages": [{"role": "user" | "assistant", "content": ...}, ...]}  or  {"text": [user, assistant, ...]}
+           with "passages": [TEXT, ...] they are numbered and put before the last question
     text   {"text": ...}
 """
 
@@ -29,6 +30,7 @@ import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
+from gritdesk.grit_format import documents_turn
 from gritdesk.records import EmbeddingInput, Turn
 from training.config import TrainConfig
 
@@ -82,6 +84,8 @@ def parse_chat(row: dict[str, Any]) -> Chat:
     Raises: ValueError if it is none.
     """
     turns = _turns(row)
+    if passages := row.get("passages"):
+        turns = _with_passages(turns, passages)
     if len(turns) > 1 and [turns[0][0], turns[1][0]] == ["system", "user"]:
         turns = [("user", f"{turns[0][1]}\n{turns[1][1]}"), *turns[2:]]
     if [role for role, _ in turns] != ["user", "assistant"] * (len(turns) // 2):
@@ -89,6 +93,15 @@ def parse_chat(row: dict[str, Any]) -> Chat:
     if not any(text.strip() for _, text in turns[1::2]):
         raise EmptyExample
     return Chat(tuple(Turn("assistant" if number % 2 else "user", text) for number, (_, text) in enumerate(turns)))
+
+
+def _with_passages(turns: list[tuple[Any, str]], passages: Any) -> list[tuple[Any, str]]:
+    if not isinstance(passages, list) or not all(isinstance(each, str) for each in passages):
+        raise ValueError("expected passages as a list of strings")
+    last = max((number for number, (role, _) in enumerate(turns) if role == "user"), default=-1)
+    return [
+        (role, documents_turn(passages, text) if number == last else text) for number, (role, text) in enumerate(turns)
+    ]
 
 
 def _turns(row: dict[str, Any]) -> list[tuple[Any, str]]:
@@ -235,11 +248,13 @@ class Source(Generic[Example]):
     """Draws that came to nothing, by reason."""
 
     def draw(self, rng: random.Random, num: int) -> list[Example]:
-        """`num` different examples, or as many as there are."""
+        """`num` different examples, or as many as there are. They depend on nothing but `rng`: not on draws before."""
         found: list[Example] = []
         for index in rng.sample(range(len(self.rows)), min(num, len(self.rows))):
             self._add(index, found)
-        while len(found) < num < len(self.rows) and self.dropped["empty"] < len(self.rows):
+        for _ in range(len(self.rows)):  # of a file of empty rows there is nothing to find
+            if not len(found) < num < len(self.rows):
+                break
             self._add(rng.randrange(len(self.rows)), found)
         return found
 

@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 
 from gritdesk.config import EngineConfig
 from gritdesk.engine.embedder import Embedder
+from gritdesk.engine.generator import Generator
 from gritdesk.engine.llama import LlamaModel
 from gritdesk.errors import GritDeskError
-from gritdesk.records import EmbeddingInput
+from gritdesk.records import EmbeddingInput, Sampling, Turn
 from training.embedders import visible
+from training.writers import MAX_CONTEXT, GritFrames, TokenNats
 
 
 class GgufEmbedder:
@@ -39,6 +41,48 @@ class GgufEmbedder:
         """See TextEmbedder."""
         with engine_errors():
             return self._embedder.embed([(instruction, visible(text)) for instruction, text in inputs])
+
+    def writer(self) -> GgufWriter:
+        """The writer on the same weights."""
+        with engine_errors():
+            return GgufWriter(self.model, self.num_threads)
+
+
+class GgufWriter(GritFrames):
+    """A training.writers.AnswerWriter on the app's engine. The penalty for repeated words, a setting of the app and
+    not of the model, is off."""
+
+    def __init__(self, model: LlamaModel, num_threads: int = 0) -> None:
+        self._generator = Generator(model, n_ctx=MAX_CONTEXT, n_threads=num_threads)
+        self.frame_tokenizer = model
+        self.markers = model.grit.markers
+        self.context_length = self._generator.n_ctx
+
+    def token_nats(self, ids: Sequence[int]) -> TokenNats:
+        nats, is_best = [], []
+        with engine_errors():
+            targets = list(ids[1:])
+            for logits_TV in self._generator.context.every_logits(ids[:-1]):
+                now, targets = targets[: len(logits_TV)], targets[len(logits_TV) :]
+                picked_T = logits_TV[np.arange(len(now)), now].astype(np.float64)
+                nats.append(_log_sum_exp(logits_TV) - picked_T)
+                is_best.append(logits_TV.argmax(axis=1) == now)
+        return np.concatenate(nats), np.concatenate(is_best)
+
+    def write(self, turns: Sequence[Turn], max_tokens: int, stops: Sequence[str]) -> str:
+        text = ""
+        with engine_errors():
+            for piece in self._generator.stream(turns, Sampling(max_tokens=max_tokens, repeat_penalty=1.0)):
+                text += piece
+                if any(stop in text for stop in stops):
+                    break
+        return text
+
+
+def _log_sum_exp(logits_TV: NDArray[np.float32]) -> NDArray[np.float64]:
+    highest_T1 = logits_TV.max(axis=1, keepdims=True).astype(np.float64)
+    sums: NDArray[np.float64] = np.log(np.exp(logits_TV - highest_T1).sum(axis=1)) + highest_T1[:, 0]
+    return sums
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import (
     AutoModel,
@@ -17,12 +18,17 @@ from transformers import (
     LlamaForCausalLM,
     PreTrainedModel,
 )
+from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
 
-from training.attention import bidirectional_mask, causal_instruction_mask, packed_mask
+from gritdesk.grit_format import Passages
+from training.attention import bidirectional_mask, causal_instruction_mask, packed_mask, passage_mask
 from training.config import Attention, ModelShape, Pooling, Precision, TrainConfig
 from training.data import TokenRows
 from training.losses import next_token_loss
 from training.tokenizer import FrameTokenizer
+
+PROJECTION_FILE = "projection.safetensors"
+"""The head over what is pooled, beside the decoder's weights: transformers knows no such layer."""
 
 
 def new_model(shape: ModelShape, bos_id: int, eos_id: int, pad_id: int) -> PreTrainedModel:
@@ -139,6 +145,17 @@ def take_base_model(name: str, folder: Path) -> PreTrainedModel:
     return model
 
 
+def record_use(model: PreTrainedModel, config: TrainConfig) -> None:
+    """Write beside the model's shape how it learns to embed and to read passages."""
+    model.config.grit |= {
+        "embedding_attention": config.attention,
+        "pooling": config.pooling,
+        "passages": config.passages,
+    }
+    if config.projection_dimension:
+        model.config.grit["projection"] = config.projection_dimension
+
+
 def load_model(folder: Path) -> PreTrainedModel:
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
 
@@ -159,34 +176,80 @@ class GritModel(nn.Module):
         attention: Attention = "bidirectional",
         pooling: Pooling = "mean",
         precision: Precision = "bf16",
+        passages: Passages = "plain",
+        projection_dimension: int = 0,
+        teacher_dimension: int = 0,
+        router_loss_weight: float = 0.0,
     ) -> None:
+        """Args:
+
+        projection_dimension: D of embeddings after a linear head; 0: no head.
+        teacher_dimension: K of a teacher whose embeddings the model learns to be projected to; 0: no teacher.
+        """
         super().__init__()
         self.decoder = decoder
         self.attention: Attention = attention
         self.pooling: Pooling = pooling
         self.precision: Precision = precision
+        self.passages: Passages = passages
+        self.router_loss_weight = router_loss_weight
+        self.projection = _linear(self.pooled_dimension, projection_dimension)
+        self.to_teacher = _linear(self.embedding_dimension, teacher_dimension)
 
     def forward(self, rows: TokenRows, weight_BT: Tensor | None = None) -> Tensor:
-        """Embeddings of the rows, float32[B, D]; with weights for `losses.next_token_loss`, that loss."""
+        """Embeddings of the rows, float32[B, D]; with weights for `losses.next_token_loss`, that loss.
+
+        Where there is a teacher, what the model takes its embedding for stands behind: float32[B, D + K].
+        """
         rows = rows.to(self.device)
         mask = self._embedding_mask(rows) if weight_BT is None else self._generation_mask(rows)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
-            hidden_BTD = hidden_states(self.decoder, rows.ids_BT, mask, rows.positions_BT)
             if weight_BT is not None:
-                head_VD = self.decoder.get_output_embeddings().weight
-                return next_token_loss(hidden_BTD, head_VD, rows.ids_BT, weight_BT.to(self.device))
+                return self._generation_loss(rows, mask, weight_BT.to(self.device))
+            hidden_BTD = hidden_states(self.decoder, rows.ids_BT, mask, rows.positions_BT)
         # not within autocast, which would make the mean of bfloat16
-        return pool(hidden_BTD[..., : self.embedding_dimension], rows.counts_BT, self.pooling)
+        embedding_BD = pool(hidden_BTD[..., : self.pooled_dimension], rows.counts_BT, self.pooling)
+        if self.projection is not None:
+            embedding_BD = F.normalize(self.projection(embedding_BD), dim=-1)
+        if self.to_teacher is None:
+            return embedding_BD
+        return torch.cat([embedding_BD, F.normalize(self.to_teacher(embedding_BD), dim=-1)], dim=-1)
+
+    def _generation_loss(self, rows: TokenRows, mask: Tensor, weight_BT: Tensor) -> Tensor:
+        config, with_router = self.decoder.config, {"output_router_logits": True} if self.router_loss_weight else {}
+        output = self.decoder.model(
+            input_ids=rows.ids_BT, attention_mask=mask, position_ids=rows.positions_BT, use_cache=False, **with_router
+        )
+        head_VD = self.decoder.get_output_embeddings().weight
+        loss = next_token_loss(output.last_hidden_state, head_VD, rows.ids_BT, weight_BT)
+        if self.router_loss_weight:
+            num_experts = output.router_logits[0].shape[-1]
+            balance = load_balancing_loss_func(
+                output.router_logits, num_experts, config.num_experts_per_tok, rows.mask_BT
+            )
+            # a micro-batch weighs here as much as in the next-token loss: all of a batch sum to one
+            loss = loss + self.router_loss_weight * weight_BT[:, 1:].sum() * balance
+        return loss
 
     @property
     def device(self) -> torch.device:
         return next(self.parameters()).device
 
     @property
-    def embedding_dimension(self) -> int:
-        """How many of the hidden dimensions, the first ones, make the embedding."""
+    def pooled_dimension(self) -> int:
+        """How many of the hidden dimensions, the first ones, are pooled."""
         config = self.decoder.config
         return int((getattr(config, "grit", None) or {}).get("dimension", config.hidden_size))
+
+    @property
+    def embedding_dimension(self) -> int:
+        """D of an embedding."""
+        return self.pooled_dimension if self.projection is None else self.projection.out_features
+
+    def heads(self) -> dict[str, Tensor]:
+        """Weights beside the decoder's: `projection`, a part of the model, and `to_teacher`, of its training alone."""
+        every = {"projection": self.projection, "to_teacher": self.to_teacher}
+        return {name: head.weight for name, head in every.items() if head is not None}
 
     def _embedding_mask(self, rows: TokenRows) -> Tensor:
         if self.attention == "causal":
@@ -196,11 +259,45 @@ class GritModel(nn.Module):
         return bidirectional_mask(rows.mask_BT, self.decoder.dtype)
 
     def _generation_mask(self, rows: TokenRows) -> Tensor:
-        return rows.mask_BT if rows.sequence_BT is None else packed_mask(rows.sequence_BT, self.decoder.dtype)
+        sequence_BT = rows.mask_BT if rows.sequence_BT is None else rows.sequence_BT
+        if rows.block_BT is not None:
+            both_ways = self.passages == "bidirectional_blocks"
+            return passage_mask(sequence_BT, rows.block_BT, self.decoder.dtype, bidirectional=both_ways)
+        return rows.mask_BT if rows.sequence_BT is None else packed_mask(sequence_BT, self.decoder.dtype)
 
 
-def grit_model(decoder: PreTrainedModel, config: TrainConfig) -> GritModel:
-    return GritModel(decoder, attention=config.attention, pooling=config.pooling, precision=config.precision)
+def load_grit_model(folder: Path, precision: Precision = "bf16", dtype: torch.dtype = torch.float32) -> GritModel:
+    """A checkpoint as its config.json says it is used; one of others as GRIT has it, both ways and by the mean."""
+    decoder = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+    use = getattr(decoder.config, "grit", None) or {}
+    model = GritModel(
+        decoder,
+        attention=use.get("embedding_attention", "bidirectional"),
+        pooling=use.get("pooling", "mean"),
+        passages=use.get("passages", "plain"),
+        precision=precision,
+        projection_dimension=use.get("projection", 0),
+    )
+    if model.projection is not None:
+        model.projection.load_state_dict({"weight": load_file(folder / PROJECTION_FILE)["weight"]})
+    return model.eval()
+
+
+def _linear(num_in: int, num_out: int) -> nn.Linear | None:
+    return nn.Linear(num_in, num_out, bias=False) if num_out else None
+
+
+def grit_model(decoder: PreTrainedModel, config: TrainConfig, teacher_dimension: int = 0) -> GritModel:
+    return GritModel(
+        decoder,
+        attention=config.attention,
+        pooling=config.pooling,
+        precision=config.precision,
+        passages=config.passages,
+        projection_dimension=config.projection_dimension,
+        teacher_dimension=teacher_dimension,
+        router_loss_weight=config.router_loss_weight,
+    )
 
 
 def hidden_states(decoder: PreTrainedModel, ids_BT: Tensor, mask: Tensor, positions_BT: Tensor | None = None) -> Tensor:

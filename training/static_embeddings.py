@@ -1,8 +1,9 @@
 """Token embeddings fitted as a bag of tokens before any block learns: minutes, where the blocks take hours.
 
 A text is the plain sum of its tokens' vectors, so a step of a thousand pairs costs less than one of thirty-two
-through the blocks. A vector's length is its token's weight: frequent tokens come out short, names long. The
-model takes the vectors over in `model.place_token_embeddings`, whose blocks start as the identity.
+through the blocks. A vector's length is its token's weight: frequent tokens come out short, names long. The loss is
+that of the steps that follow, with all that a recipe adds to it but the teacher. The model takes the vectors over in
+`model.place_token_embeddings`, whose blocks start as the identity.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from training.config import TrainConfig
-from training.data import passage_key
+from training.data import EmbeddingBatch, passage_key
+from training.distributed import Ranks
 from training.examples import Pair, Source
-from training.losses import contrastive_loss, same_passage
+from training.steps import embedding_loss
 from training.tokenizer import FrameTokenizer
 
 FREQUENT = 1e-3
@@ -51,7 +53,13 @@ def fit_static_embeddings(
         start_VK: unit vectors to start from, zeros for tokens without one; random if None.
     """
     sources = [tokenize_source(source, tokenizer, config) for source in pairs]
-    num_tokens = tokenizer.tokenizer.get_vocab_size()
+    return fit_tokenized(start_VK, sources, tokenizer.tokenizer.get_vocab_size(), config)
+
+
+def fit_tokenized(
+    start_VK: Tensor | None, sources: Sequence[TokenizedSource], num_tokens: int, config: TrainConfig
+) -> Tensor:
+    """As `fit_static_embeddings`, of texts that are token ids already."""
     torch.manual_seed(config.seed)
     if start_VK is None:
         start_VK = F.normalize(torch.randn(num_tokens, start_dimension(config)), dim=-1)
@@ -107,8 +115,8 @@ def _static_loss(vectors_VK: Tensor, source: TokenizedSource, rng: random.Random
     query_BK = bag(vectors_VK, [source.queries[index] for index in chosen])
     passage_NK = bag(vectors_VK, positives + negatives)
     keys = [source.keys[index] for index in chosen] + [0] * len(negatives)
-    ignored_BN = same_passage(torch.tensor(keys), len(chosen))
-    return contrastive_loss(query_BK, passage_NK, config.static_temperature, ignored_BN)
+    batch = EmbeddingBatch([], [], len(chosen), torch.tensor(keys), "static embeddings")
+    return embedding_loss(query_BK, passage_NK, batch, config, config.static_temperature, Ranks(), query_BK.shape[1])
 
 
 def bag(vectors_VK: Tensor, texts: Sequence[NDArray[np.int64]]) -> Tensor:

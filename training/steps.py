@@ -18,6 +18,7 @@ from training.data import EmbeddingBatch, GenerationBatch, TokenRows
 from training.distributed import Ranks
 from training.losses import (
     contrastive_loss,
+    distillation_loss,
     false_negatives,
     matryoshka_loss,
     same_passage,
@@ -59,11 +60,9 @@ def grit_step(
     loss_emb = loss_gen = None
     if generation is not None:
         loss_gen = _backward_generation(model, generation, config, ranks)
-        if model.embedding_dimension < model.decoder.config.hidden_size:
-            if ranks.size > 1:
-                raise ValueError("a model whose embedding_dimension is not its hidden_size is trained by one process")
+        if model.pooled_dimension < model.decoder.config.hidden_size:
             for gradient in writing_gradients(model.decoder):
-                gradient[..., : model.embedding_dimension] = 0.0
+                gradient[..., : model.pooled_dimension] = 0.0
     if embedding is not None:
         loss_emb = _backward_embedding(model, embedding, config, temperature, ranks)
     rows = [*(generation.rows if generation else ()), *((*embedding.queries, *embedding.passages) if embedding else ())]
@@ -96,7 +95,7 @@ def _backward_embedding(
     model: GritModel, batch: EmbeddingBatch, config: TrainConfig, temperature: float, ranks: Ranks
 ) -> float:
     def loss_of(query_BD: Tensor, passage_ND: Tensor) -> Tensor:
-        loss = embedding_loss(query_BD, passage_ND, batch, config, temperature, ranks)
+        loss = embedding_loss(query_BD, passage_ND, batch, config, temperature, ranks, model.embedding_dimension)
         _check_finite(loss, f"contrastive ({batch.source})")
         return loss * config.loss_emb_weight * ranks.size
 
@@ -111,16 +110,30 @@ def embedding_loss(
     config: TrainConfig,
     temperature: float,
     ranks: Ranks,
+    dimension: int,
 ) -> Tensor:
-    """The contrastive loss of the whole batch and what a recipe adds to it; each rank computes it in full."""
-    positives, hard_negatives = passage_ND[: batch.num_queries], passage_ND[batch.num_queries :]
+    """The contrastive loss of the whole batch and what a recipe adds to it; each rank computes it in full.
+
+    Args:
+        query_BD: embeddings of `dimension`; behind them, where there is a teacher, what should be like the teacher's.
+    """
     query_BD = ranks.gather_rows(query_BD)
-    positive_BD = ranks.gather_rows(positives)
-    passage_ND = torch.cat([positive_BD, ranks.gather_rows(hard_negatives)])
-    keys_N = torch.cat([ranks.gather_rows(batch.keys_N[at].to(query_BD.device)) for at in _halves(batch.num_queries)])
+    passage_ND = _gather_passages(passage_ND, batch, ranks)
+    keys_N = _gather_passages(batch.keys_N.to(query_BD.device), batch, ranks)
+    query_BD, student_query_BK = query_BD[:, :dimension], query_BD[:, dimension:]
+    passage_ND, student_passage_NK = passage_ND[:, :dimension], passage_ND[:, dimension:]
+    taught_query_BK = taught_passage_NK = None
+    if batch.taught_query_BK is not None and batch.taught_passage_NK is not None:
+        taught_query_BK = ranks.gather_rows(batch.taught_query_BK.to(query_BD.device))
+        taught_passage_NK = _gather_passages(batch.taught_passage_NK.to(query_BD.device), batch, ranks)
+
     ignored_BN = same_passage(keys_N, len(query_BD))
     if config.false_negative_margin is not None:
-        ignored_BN = ignored_BN | false_negatives((query_BD @ passage_ND.T).detach(), config.false_negative_margin)
+        if taught_query_BK is not None and taught_passage_NK is not None:
+            guide_BN = taught_query_BK @ taught_passage_NK.T
+        else:
+            guide_BN = (query_BD @ passage_ND.T).detach()
+        ignored_BN = ignored_BN | false_negatives(guide_BN, config.false_negative_margin)
 
     def contrastive(left_BD: Tensor, right_ND: Tensor) -> Tensor:
         return contrastive_loss(
@@ -130,13 +143,20 @@ def embedding_loss(
     dimensions = (query_BD.shape[1], *config.matryoshka_dimensions)
     loss = matryoshka_loss(contrastive, query_BD, passage_ND, dimensions)
     if config.spread_out_weight:
-        spread = spread_out_loss(query_BD) + spread_out_loss(positive_BD)
+        spread = spread_out_loss(query_BD) + spread_out_loss(passage_ND[: len(query_BD)])
         loss = loss + config.spread_out_weight * spread
+    if config.distillation_weight:
+        assert taught_query_BK is not None and taught_passage_NK is not None
+        student_XK = torch.cat([student_query_BK, student_passage_NK])
+        taught_XK = torch.cat([taught_query_BK, taught_passage_NK])
+        loss = loss + config.distillation_weight * distillation_loss(student_XK, taught_XK)
     return loss
 
 
-def _halves(num_queries: int) -> tuple[slice, slice]:
-    return slice(num_queries), slice(num_queries, None)
+def _gather_passages(rows: Tensor, batch: EmbeddingBatch, ranks: Ranks) -> Tensor:
+    """All ranks' positives in order, then all their hard negatives."""
+    positives, hard_negatives = rows[: batch.num_queries], rows[batch.num_queries :]
+    return torch.cat([ranks.gather_rows(positives), ranks.gather_rows(hard_negatives)])
 
 
 def backward_whole(model: GritModel, batch: EmbeddingBatch, loss_of: LossOf) -> float:

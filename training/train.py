@@ -7,11 +7,8 @@ was stopped, with the same curve: batches and dropout depend on seed and step al
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-import time
-from collections import deque
-from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
@@ -22,17 +19,22 @@ from training import checkpoint
 from training.config import TrainConfig, read_recipe
 from training.data import Batches, tokenizer_sample
 from training.distributed import Ranks, shard
+from training.embedders import load_embedder
 from training.examples import Sources, read_sources
 from training.model import (
+    GritModel,
     grit_model,
     load_model,
     new_model,
     place_token_embeddings,
+    record_use,
     take_base_model,
     teacher_token_embeddings,
 )
+from training.progress import Progress
+from training.quantization import quantized_weights
 from training.static_embeddings import fit_static_embeddings, start_dimension
-from training.steps import StepLosses, grit_step
+from training.steps import grit_step
 from training.tokenizer import FrameTokenizer, save_tokenizer, train_tokenizer
 
 
@@ -59,6 +61,7 @@ def train(config: TrainConfig) -> Path:
     """
     torch.set_num_threads(config.num_threads)
     ranks = Ranks.from_environment()
+    refuse(config, ranks)
     folder = Path(config.output_dir)
     sources = read_sources(config)
     if ranks.is_first:
@@ -68,53 +71,72 @@ def train(config: TrainConfig) -> Path:
     model = load_model(folder)
     if config.gradient_checkpointing:
         model.activation_checkpointing_enable()
-    grit = grit_model(model, config).train()
+    teacher = load_embedder(config.teacher) if config.teacher else None
+    torch.manual_seed(config.seed)  # of the heads, alike on all ranks
+    grit = grit_model(model, config, teacher.dimension if teacher and config.distillation_weight else 0).train()
     shard(grit, model.model.layers, ranks)  # before any of it goes to a GPU, which may not hold all
     grit.to(ranks.device)
-    optimizers = make_optimizers(model, config)
-    first_step = checkpoint.load_state(folder, optimizers)
+    optimizers = make_optimizers(grit, config)
+    resumed = checkpoint.load_state(folder, optimizers, grit.heads())
 
-    batches = Batches(sources, tokenizer, config, ranks)
-    progress = Progress(config, folder, first_step, ranks)
-    for step in range(first_step, config.max_steps):
-        torch.manual_seed(config.seed + step * ranks.size + ranks.rank)  # dropout, too, depends on the step alone
-        temperature = temperature_at(step, config)
-        embedding = batches.embedding(step) if config.embeds(step) else None
-        generation = batches.generation(step) if config.generates else None
-        losses = grit_step(grit, embedding, generation, config, temperature, ranks)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
-        rate = learning_rate_factor(step, config)
-        for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = group["initial_lr"] * rate
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        progress.stepped(step, losses, rate, sources.dropped())
-        if (step + 1) % config.save_every_steps == 0 or step + 1 == config.max_steps:
-            checkpoint.save(folder, model, optimizers, step + 1, config, ranks)
+    batches = Batches(sources, tokenizer, config, ranks, teacher.embed if teacher else None)
+    with Progress(config, folder, resumed.step, ranks, resumed.recent) as progress:
+        for step in range(resumed.step, config.max_steps):
+            torch.manual_seed(config.seed + step * ranks.size + ranks.rank)  # dropout, too, depends on the step alone
+            temperature = temperature_at(step, config)
+            embedding = batches.embedding(step) if config.embeds(step) else None
+            generation = batches.generation(step) if config.generates else None
+            with weights_as_they_will_be(model, step, config):
+                losses = grit_step(grit, embedding, generation, config, temperature, ranks)
+            torch.nn.utils.clip_grad_norm_(grit.parameters(), config.clip_norm)
+            rate = learning_rate_factor(step, config)
+            for optimizer in optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = group["initial_lr"] * rate
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+            progress.stepped(step, losses, rate, sources.dropped())
+            if (step + 1) % config.save_every_steps == 0 or step + 1 == config.max_steps:
+                checkpoint.save(folder, model, optimizers, step + 1, config, ranks, progress.recent, heads=grit.heads())
     for name, num in sorted(sources.dropped().items()):
         print(f"dropped {num} draws of {name}", file=sys.stderr)
     ranks.leave()
     return folder
 
 
+def refuse(config: TrainConfig, ranks: Ranks) -> None:
+    """Raises: ValueError if so many processes cannot run this recipe."""
+    shape = config.model
+    pools_all = config.base_model or shape.embedding_dimension in (0, shape.hidden_size)
+    if ranks.size > 1 and config.generates and not pools_all:
+        raise ValueError(
+            f"embedding_dimension {shape.embedding_dimension} of hidden_size {shape.hidden_size} is for one process, "
+            f"found {ranks.size}: set it to 0"
+        )
+
+
 def prepare(folder: Path, sources: Sources, config: TrainConfig) -> None:
     """Put a tokenizer and a model at step 0 into the folder, or find them there: every start continues a run."""
     torch.manual_seed(config.seed)
     checkpoint.recover(folder)
-    if config.base_model and not (folder / "config.json").exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        model = take_base_model(config.base_model, folder)
-        checkpoint.save(folder, model, make_optimizers(model, config), 0, config)
-    if not (folder / "tokenizer.json").exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        sample = tokenizer_sample(sources, config.tokenizer_sample_mb, config.seed)
-        save_tokenizer(train_tokenizer(sample, config.model.vocab_size), folder, config.model.context_length)
-    if not (folder / "config.json").exists():
-        tokenizer = FrameTokenizer.from_folder(folder)
-        model = new_model(config.model, tokenizer.control_id(BOS), tokenizer.eos_id, tokenizer.pad_id)
-        start_token_embeddings(model, sources, tokenizer, config)
-        checkpoint.save(folder, model, make_optimizers(model, config), 0, config)
+    if (folder / "config.json").exists():
+        return
+    if folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"{folder} holds something else than a checkpoint: name another output")
+    start = checkpoint.start_folder(folder)
+    try:
+        if config.base_model:
+            model = take_base_model(config.base_model, start)
+        else:
+            sample = tokenizer_sample(sources, config.tokenizer_sample_mb, config.seed)
+            save_tokenizer(train_tokenizer(sample, config.model.vocab_size), start, config.model.context_length)
+            tokenizer = FrameTokenizer.from_folder(start)
+            model = new_model(config.model, tokenizer.control_id(BOS), tokenizer.eos_id, tokenizer.pad_id)
+            start_token_embeddings(model, sources, tokenizer, config)
+        record_use(model, config)
+        checkpoint.save(folder, model, [], 0, config, tokenizer=start)
+    finally:
+        checkpoint.recover(folder)
 
 
 def start_token_embeddings(
@@ -130,19 +152,27 @@ def start_token_embeddings(
         place_token_embeddings(model, vectors_VK)
 
 
-def make_optimizers(model: PreTrainedModel, config: TrainConfig) -> list[torch.optim.Optimizer]:
+def weights_as_they_will_be(model: PreTrainedModel, step: int, config: TrainConfig) -> AbstractContextManager[None]:
+    """The quantized weights in the last steps of a run that finishes quantization-aware; else the exact ones."""
+    if step < config.max_steps - config.quantization_aware_steps:
+        return nullcontext()
+    return quantized_weights(model.parameters(), config.quantization_aware_type)
+
+
+def make_optimizers(grit: GritModel, config: TrainConfig) -> list[torch.optim.Optimizer]:
     """AdamW; or Muon for the hidden matrices (about twice the progress per token) and AdamW for the rest."""
+    model = grit.decoder
     if config.optimizer == "adamw":
         betas = (0.9, config.adam_beta2)
         plain = torch.optim.AdamW(
-            model.parameters(), lr=config.learning_rate, betas=betas, weight_decay=config.weight_decay
+            grit.parameters(), lr=config.learning_rate, betas=betas, weight_decay=config.weight_decay
         )
         plain.param_groups[0]["initial_lr"] = config.learning_rate
         return [plain]
     embeddings = [model.get_input_embeddings().weight]
     matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
     apart = {id(p) for p in [*embeddings, *matrices]}
-    rest = [p for p in model.parameters() if id(p) not in apart]
+    rest = [p for p in grit.parameters() if id(p) not in apart]
     muon = torch.optim.Muon(
         matrices, lr=config.muon_lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
     )
@@ -169,59 +199,6 @@ def temperature_at(step: int, config: TrainConfig) -> float:
     done = min(step / max(config.temperature_steps, 1), 1.0)
     start, end = config.contrastive_temperature_start, config.contrastive_temperature
     return float(start * (end / start) ** done)
-
-
-class Progress:
-    """The progress line on stderr and the JSON-lines log beside the checkpoint."""
-
-    def __init__(self, config: TrainConfig, folder: Path, first_step: int, ranks: Ranks) -> None:
-        self.config = config
-        self.ranks = ranks
-        self.log_path = folder.with_name(folder.name + ".log.jsonl")
-        self.first_step = first_step
-        self.started = time.monotonic()
-        self.num_tokens = 0
-        self.recent: deque[StepLosses] = deque(maxlen=config.log_every_steps)
-
-    def stepped(self, step: int, losses: StepLosses, rate: float, dropped: Mapping[str, int]) -> None:
-        self.recent.append(losses)
-        self.num_tokens += losses.num_tokens
-        if (step + 1) % self.config.log_every_steps and step + 1 != self.config.max_steps:
-            return
-        num_tokens = self.ranks.sum(self.num_tokens)
-        elapsed_s = time.monotonic() - self.started
-        done = step + 1 - self.first_step
-        row = {
-            "step": step + 1,
-            "loss_emb": _mean([each.loss_emb for each in self.recent if each.loss_emb is not None]),
-            "loss_gen": _mean([each.loss_gen for each in self.recent if each.loss_gen is not None]),
-            "lr_factor": round(rate, 4),
-            "tokens_per_s": round(num_tokens / elapsed_s),
-            "memory_gb": round(peak_memory_gb(), 2),
-            "dropped": sum(dropped.values()),
-            "eta_min": round(elapsed_s / done * (self.config.max_steps - step - 1) / 60, 1),
-        }
-        if not self.ranks.is_first:
-            return
-        with self.log_path.open("a", encoding="utf-8") as log:
-            log.write(json.dumps(row) + "\n")
-        print("  ".join(f"{key} {value}" for key, value in row.items()), file=sys.stderr, flush=True)
-
-
-def peak_memory_gb() -> float:
-    """The most this process has held so far: on its GPU, or of main memory without one; 0 where nobody knows."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 1e9
-    if sys.platform == "win32":
-        return 0.0
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1e9 if sys.platform == "darwin" else 1e6)
-
-
-def _mean(values: list[float]) -> float | None:
-    return round(sum(values) / len(values), 4) if values else None
 
 
 if __name__ == "__main__":

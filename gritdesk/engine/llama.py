@@ -425,6 +425,23 @@ class GenerationContext(_Context):
             self._check_logits()
             return self._rows(C.llama_get_logits_ith(self._pointer, -1), 1, self._model.n_vocab).reshape(-1)
 
+    def every_logits(self, ids: Sequence[int]) -> Iterator[NDArray[np.float32]]:
+        """Logits after each of these tokens, float32[tokens of a batch, n_vocab] a step; for measuring.
+
+        What the KV cache held is lost. Raises: ContextOverflow if they do not fit the context.
+        """
+        if len(ids) > self.n_ctx:
+            raise ContextOverflow(f"a text of {len(ids)} tokens does not fit the context of {self.n_ctx}")
+        with self._alone():
+            self._drop_from(0)
+        for start in range(0, len(ids), self._n_batch):
+            batch = ids[start : start + self._n_batch]
+            with self._alone():
+                self._decode([batch], start, outputs="all")
+                self._ids.extend(batch)
+                rows = self._rows(C.llama_get_logits(self._pointer), len(batch), self._model.n_vocab)
+            yield rows
+
     def sample(self, sampler: Sampler) -> int:
         """Choose the next token; the sampler takes note of it. Raises: ModelError if nothing was decoded."""
         with self._alone():

@@ -239,6 +239,11 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
         "rope_parameters must be an object",
     ),
     "unknown markers": (lambda folder: change_json(folder / "config.json", grit={"markers": "x"}), "markers is 'x'"),
+    "unknown passages": (lambda folder: change_json(folder / "config.json", grit={"passages": "x"}), "passages is 'x'"),
+    "a projection head": (
+        lambda folder: change_json(folder / "config.json", grit={"projection": 64}),
+        "train it with embedding_dimension",
+    ),
     "a tokenizer that llama.cpp reads otherwise": (
         # HF takes words whole where they are in the vocabulary, llama.cpp merges from the bottom
         lambda folder: _forget_merges(folder / "tokenizer.json"),

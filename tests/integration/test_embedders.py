@@ -72,7 +72,9 @@ def test_neighbours_in_a_batch_do_not_change_an_embedding(tiny_checkpoint: Path)
 def test_checkpoint_embeds_with_the_attention_it_was_trained_with(tiny_checkpoint: Path, tmp_path: Path) -> None:
     folder = tmp_path / "causal"
     shutil.copytree(tiny_checkpoint, folder)
-    (folder / "training_config.json").write_text(json.dumps({"attention": "causal", "pooling": "last_token"}))
+    config = json.loads((folder / "config.json").read_text())
+    config["grit"] |= {"embedding_attention": "causal", "pooling": "last_token"}
+    (folder / "config.json").write_text(json.dumps(config))
     embedder = load_embedder(str(folder))
     assert isinstance(embedder, DecoderEmbedder)
     assert (embedder.model.attention, embedder.model.pooling) == ("causal", "last_token")

@@ -17,6 +17,7 @@ from converters.hf_to_gguf import convert
 from gritdesk.engine.llama import LlamaModel
 from training import checkpoint
 from training.average import average, main
+from training.model import PROJECTION_FILE
 from training.train import train
 
 
@@ -74,13 +75,17 @@ def test_other_config_is_named(parts: list[Path], changed: Path, tmp_path: Path)
 
 
 def test_other_way_to_embed_is_named(parts: list[Path], changed: Path, tmp_path: Path) -> None:
-    edit_json(changed / "config.json", grit={"dimension": 128, "markers": "special"})
-    with pytest.raises(ValueError, match="config.json: grit is"):
+    edit_json(changed / "config.json", grit={"dimension": 256, "markers": "special", "pooling": "last_token"})
+    with pytest.raises(ValueError, match=r"config.json: grit is .*last_token"):
         average([parts[0], changed], tmp_path / "mean")
-    shutil.copy(parts[0] / "config.json", changed / "config.json")
-    (changed / "training_config.json").write_text('{"pooling": "last_token", "seed": 3}')
-    with pytest.raises(ValueError, match="training_config.json: pooling is None"):
-        average([parts[0], changed], tmp_path / "mean")
+
+
+def test_heads_are_averaged_with_their_models(parts: list[Path], changed: Path, tmp_path: Path) -> None:
+    for folder, value in ((parts[1], 1.0), (changed, 4.0)):
+        save_file({"weight": torch.full((8, 256), value)}, folder / PROJECTION_FILE)
+    average([parts[1], changed], tmp_path / "mean", [2.0, 1.0])
+    assert torch.equal(load_file(tmp_path / "mean" / PROJECTION_FILE)["weight"], torch.full((8, 256), 2.0))
+    (parts[1] / PROJECTION_FILE).unlink()
 
 
 def test_other_tokenizer_is_named(parts: list[Path], changed: Path, tmp_path: Path) -> None:

@@ -108,3 +108,14 @@ def test_run_of_two_ranks_has_the_curve_of_one_which_continues_it(checkpoint: Pa
     assert [number for number, _, _ in losses(together)] == [2, 4, 6]
     for ours, expected in zip(losses(together), losses(alone), strict=True):
         assert ours == pytest.approx(expected, rel=2e-3)
+
+
+def test_recipe_that_several_processes_cannot_run_is_refused_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shape = ModelShape(vocab_size=400, hidden_size=64, embedding_dimension=32)
+    config = TrainConfig(data_dir=str(tmp_path / "data"), output_dir=str(tmp_path / "model"), model=shape)
+    monkeypatch.setattr("training.train.Ranks.from_environment", lambda: Ranks(0, 2))
+    with pytest.raises(ValueError, match="embedding_dimension 32 of hidden_size 64 is for one process, found 2"):
+        train(config)
+    assert list(tmp_path.iterdir()) == []

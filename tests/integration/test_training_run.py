@@ -21,7 +21,7 @@ from training import checkpoint
 from training.attention import bidirectional_mask
 from training.config import ModelShape, TrainConfig
 from training.embedders import DecoderEmbedder
-from training.model import GritModel, hidden_states, load_model
+from training.model import GritModel, hidden_states, load_grit_model, load_model
 from training.tokenizer import FrameTokenizer
 from training.train import train
 
@@ -64,15 +64,29 @@ def test_both_losses_fall_on_data_learned_by_heart(trained: Path) -> None:
     assert log[-1]["loss_gen"] < 0.5 * log[0]["loss_gen"]
 
 
-def test_stopped_run_continues_on_the_same_curve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = train(small_config(tmp_path, max_steps=10, output_dir=str(tmp_path / "whole")))
+WITH_ALL = {
+    "distillation_weight": 1.0,
+    "projection_dimension": 32,
+    "false_negative_margin": 0.1,
+    "quantization_aware_steps": 7,
+    "contrastive_backward": "cached",
+}
 
-    def save_and_die(*arguments: object) -> None:
-        checkpoint.save(*arguments)  # type: ignore[arg-type]
+
+@pytest.mark.parametrize("settings", [{}, WITH_ALL], ids=["plain", "with a teacher, heads and quantized steps"])
+def test_stopped_run_continues_on_the_same_curve(
+    settings: dict[str, object], tmp_path: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if settings:
+        settings = {"teacher": str(tiny_checkpoint), **settings}
+    whole = train(small_config(tmp_path, max_steps=10, output_dir=str(tmp_path / "whole"), **settings))
+
+    def save_and_die(*arguments: object, **named: object) -> None:
+        checkpoint.save(*arguments, **named)  # type: ignore[arg-type]
         if arguments[3] == 5:
             raise KeyboardInterrupt
 
-    parts = small_config(tmp_path, max_steps=10, save_every_steps=5, output_dir=str(tmp_path / "parts"))
+    parts = small_config(tmp_path, max_steps=10, save_every_steps=5, output_dir=str(tmp_path / "parts"), **settings)
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr("training.train.checkpoint", SimpleNamespace(**vars(checkpoint) | {"save": save_and_die}))
         train(parts)
@@ -86,6 +100,10 @@ def test_stopped_run_continues_on_the_same_curve(tmp_path: Path, monkeypatch: py
     assert curves[0] == [
         (step, pytest.approx(emb, abs=2e-3), pytest.approx(gen, abs=2e-3)) for step, emb, gen in curves[1]
     ]
+    found, expected = (load_grit_model(folder).state_dict() for folder in (tmp_path / "parts", whole))
+    assert ("projection.weight" in expected) is bool(settings)
+    for name, weight in expected.items():
+        assert (found[name] - weight).abs().max() < 1e-3, name
 
 
 def test_language_steps_leave_embeddings_as_they_are_and_learn_language(tmp_path: Path) -> None:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import transformers
+from numpy.typing import NDArray
 from training_data import write_data
 
-from training.attention import bidirectional_mask, causal_instruction_mask, packed_mask
+from gritdesk.records import EmbeddingInput
+from training.attention import bidirectional_mask, causal_instruction_mask, packed_mask, passage_mask
 from training.config import ModelShape, TrainConfig
 from training.data import Batches, tokenizer_sample
 from training.examples import read_sources
+from training.losses import false_negatives, same_passage
 from training.model import GritModel, grit_model, hidden_states, new_model
-from training.steps import grit_step
+from training.steps import embed_rows, grit_step
 from training.tokenizer import FrameTokenizer, train_tokenizer
 
 FAMILIES: dict[str, dict[str, Any]] = {
@@ -140,6 +145,84 @@ def test_sequences_that_share_a_row_do_not_see_each_other(batches: Batches, aver
     assert (found - expected).norm() / expected.norm() < 1e-5
 
 
+# ---------------------------------------------------------------- heads, a teacher, experts
+
+
+def taught(inputs: Sequence[EmbeddingInput]) -> NDArray[np.float32]:
+    """A teacher that knows how many of each letter a text has."""
+    counts = np.array([[text.lower().count(letter) for letter in "abcdefghij"] for _, text in inputs], dtype=np.float32)
+    return counts / np.linalg.norm(counts, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("backward", ["whole", "split", "cached"])
+def test_teacher_and_head_give_the_same_gradients_however_much_is_held(batches: Batches, backward: Any) -> None:
+    config = dataclasses.replace(
+        batches.config,
+        mode="embedding",
+        projection_dimension=24,
+        matryoshka_dimensions=(8,),
+        teacher="letters",
+        distillation_weight=2.0,
+        false_negative_margin=-0.1,
+        contrastive_backward=backward,
+    )
+    model = grit_model(small_model(config).decoder, config, teacher_dimension=10)
+    torch.nn.init.orthogonal_(model.projection.weight)
+    torch.nn.init.orthogonal_(model.to_teacher.weight)
+    model.eval()
+    batch = Batches(batches.sources, batches.tokenizer, config, teacher=taught).embedding(0)
+    losses = grit_step(model, batch, None, config, 0.05)
+    found = {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
+    assert {"projection.weight", "to_teacher.weight"} <= set(found) and model.heads().keys() == {
+        "projection",
+        "to_teacher",
+    }
+    model.zero_grad()
+
+    # the plain formulas, of one forward pass
+    query, passage = embed_rows(model, batch.queries), embed_rows(model, batch.passages)
+    assert query.shape[1] == 24 + 10
+    guide = batch.taught_query_BK @ batch.taught_passage_NK.T
+    ignored = false_negatives(guide, -0.1) | same_passage(batch.keys_N, batch.num_queries)
+    assert bool(ignored.any())
+    expected = 0.0
+    for dim in (24, 8):
+        left, right = (torch.nn.functional.normalize(each[:, :dim], dim=-1) for each in (query, passage))
+        logits = (left @ right.T / 0.05).masked_fill(ignored, float("-inf"))
+        expected = expected - torch.log_softmax(logits, dim=1).diagonal().mean() / 2
+    student = torch.cat([query, passage])[:, 24:]
+    teacher = torch.cat([batch.taught_query_BK, batch.taught_passage_NK])
+    expected = expected + 2.0 * (1 - torch.nn.functional.cosine_similarity(student, teacher)).mean()
+    expected.backward()
+    assert losses.loss_emb == pytest.approx(expected.item(), rel=1e-5)
+    for name, weight in model.named_parameters():
+        if name in found:
+            assert (found[name] - weight.grad).norm() <= 1e-5 * weight.grad.norm() + 1e-8, name
+
+
+def test_router_loss_is_that_of_the_tokens_that_are_no_padding(batches: Batches) -> None:
+    config = dataclasses.replace(
+        batches.config, mode="generation", router_loss_weight=0.5, micro_batch_tokens=10_000, generation_tokens=300
+    )
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    experts = {"num_key_value_heads": 2, "num_local_experts": 4, "num_experts_per_tok": 2, "pad_token_id": 0}
+    decoder = transformers.MixtralForCausalLM(transformers.MixtralConfig(vocab_size=400, **shape, **experts))
+    batch = Batches(batches.sources, batches.tokenizer, config).generation(0)
+    plain = grit_step(grit_model(decoder, dataclasses.replace(config, router_loss_weight=0.0)), None, batch, config, 1)
+    decoder.zero_grad()
+    balanced = grit_step(grit_model(decoder, config), None, batch, config, 1)
+    (rows,) = batch.rows
+    with torch.no_grad():
+        logits = decoder.model(rows.ids_BT, attention_mask=rows.mask_BT, output_router_logits=True).router_logits
+    is_token = rows.mask_BT.flatten().bool().repeat(len(logits))
+    chances = torch.softmax(torch.cat(list(logits)), dim=-1)[is_token]
+    chosen = torch.nn.functional.one_hot(chances.topk(2).indices, 4).sum(dim=1).float()
+    expected = 4 * (chosen.mean(dim=0) * chances.mean(dim=0)).sum().item()
+    assert plain.loss_gen is not None and balanced.loss_gen is not None
+    assert balanced.loss_gen - plain.loss_gen == pytest.approx(0.5 * expected, rel=1e-3)
+
+
 # ---------------------------------------------------------------- modes
 
 
@@ -236,3 +319,12 @@ def test_masks_say_who_sees_whom() -> None:
     assert seen(causal_instruction_mask(tokens, is_text, torch.float32))[:4] == ["x....", "xx...", "xxxx.", "xxxx."]
     sequences = torch.tensor([[1, 1, 2, 2, 0]])
     assert seen(packed_mask(sequences, torch.float32)) == ["x....", "xx...", "..x..", "..xx.", "....x"]
+    one, blocks = torch.tensor([[1, 1, 1, 1, 1, 1]]), torch.tensor([[0, 1, 1, 2, 2, 0]])
+    causal = ["x.....", ".x....", ".xx...", "...x..", "...xx.", "xxxxxx"]
+    assert seen(passage_mask(one, blocks, torch.float32, bidirectional=False)) == causal
+    both_ways = ["x.....", ".xx...", ".xx...", "...xx.", "...xx.", "xxxxxx"]
+    assert seen(passage_mask(one, blocks, torch.float32, bidirectional=True)) == both_ways
+    two = torch.tensor([[1, 1, 1, 2, 2, 2]])
+    apart = torch.tensor([[0, 1, 0, 1, 1, 0]])
+    found = seen(passage_mask(two, apart, torch.float32, bidirectional=True))
+    assert found == ["x.....", ".x....", "xxx...", "...xx.", "...xx.", "...xxx"]

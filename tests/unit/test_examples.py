@@ -129,6 +129,16 @@ def test_draws_leave_out_what_is_empty_and_count_it(tmp_path: Path) -> None:
     assert len(Source("a", source.rows, 1.0).draw(random.Random(1), 1000)) == 20
 
 
+def test_draw_depends_on_nothing_drawn_before(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps({"text": "" if number % 3 else f"t{number}"}) + "\n" for number in range(30)))
+    source = Source("a", Rows(path, parse_text, 1000), 1.0)
+    expected = source.draw(random.Random(1), 8)
+    for number in range(50):
+        source.draw(random.Random(number), 8)
+    assert source.draw(random.Random(1), 8) == expected and len(expected) == 8
+
+
 @pytest.mark.parametrize(("name", "content"), [("a.jsonl.zst", b"no"), ("a.jsonl.gz", b"no"), ("a.jsonl", b"")])
 def test_file_that_cannot_be_used_is_named(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
@@ -150,3 +160,12 @@ def test_file_of_another_form_is_refused_at_the_start(tmp_path: Path) -> None:
     write(tmp_path / "text" / "a.jsonl", b'{"query": "a", "pos": ["b"]}\n')
     with pytest.raises(ValueError, match="a.jsonl, line 1: expected text"):
         read_sources(TrainConfig(data_dir=str(tmp_path), text={"a": 1.0}))
+
+
+def test_passages_beside_a_chat_are_put_before_its_last_question() -> None:
+    row = {"messages": [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Ann [2]."}]}
+    (asked, answered) = parse_chat(row | {"passages": ["Bo\nsleeps.", "Ann reads."]}).turns
+    assert asked.text.startswith("Documents:\n[1] Bo sleeps.\n\n[2] Ann reads.\n\nQuestion: Who?\n")
+    assert answered.text == "Ann [2]."
+    with pytest.raises(ValueError, match="passages as a list of strings"):
+        parse_chat(row | {"passages": "Ann reads."})

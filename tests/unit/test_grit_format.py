@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from gritdesk.grit_format import (
     CHAT_TEMPLATE,
+    EncodedFrame,
     FrameTokenizer,
     GritMetadata,
     Markers,
@@ -174,3 +175,39 @@ def test_metadata_this_program_cannot_follow_is_refused(changed: dict[str, Any],
     values = {**GritMetadata(dimension=384).to_gguf(), **changed}
     with pytest.raises(ValueError, match=message):
         GritMetadata.from_gguf({key: value for key, value in values.items() if value is not None})
+
+
+@both_tokenizers
+def test_passage_as_a_block_has_the_ids_it_is_embedded_with(tokenizer: tuple[FrameTokenizer, Markers]) -> None:
+    passages = ["The lamp burns oil.", "\u00a0 Two keepers, one boat"]
+    asked = Turn("user", f"Documents:\n[1] {passages[0]}\n\n[2] {passages[1].strip()}\n\nQuestion: Who?")
+    frame = encode(chat_frame([asked, Turn("assistant", "Two [2].")], blocks=True), *tokenizer)
+    plain = encode(chat_frame([asked, Turn("assistant", "Two [2].")]), *tokenizer)
+    for number, passage in enumerate(passages, start=1):
+        found = [id_ for id_, block in zip(frame.ids, frame.blocks, strict=True) if block == number]
+        assert found == encode(embedding_frame("", passage.strip()), *tokenizer).ids
+
+    def targets(of: EncodedFrame) -> list[int]:
+        return [id_ for id_, counts in zip(of.ids, of.counts, strict=True) if counts]
+
+    assert targets(frame) == targets(plain) and plain.blocks == []
+    rendered = render(chat_frame([asked], blocks=True))
+    assert rendered.startswith(f"<s><|user|>\nDocuments:\n[1] <s><|embed|>\n{passages[0]}\n\n[2] <s><|embed|>\n")
+
+
+def test_only_lines_numbered_from_one_are_passages() -> None:
+    texts = ["[2] a second without a first", "no [1] at the start of a line", "[1] \n[1] twice\n[1] the same"]
+    for text, num_blocks in zip(texts, (0, 0, 1), strict=True):
+        segments = chat_frame([Turn("user", text)], blocks=True)
+        assert len({segment.block for segment in segments} - {0}) == num_blocks
+        assert render(segments).replace("<s><|embed|>\n", "").replace("<s>", "", 1) == render(
+            chat_frame([Turn("user", text)])
+        ).replace("<s>", "", 1)
+
+
+def test_unknown_use_of_passages_is_refused() -> None:
+    values = GritMetadata(dimension=8).to_gguf() | {"grit.generation.passages": "in_rings"}
+    with pytest.raises(ValueError, match="in_rings"):
+        GritMetadata.from_gguf(values)
+    kept = GritMetadata(dimension=8, passages="bidirectional_blocks")
+    assert GritMetadata.from_gguf(kept.to_gguf()) == kept

@@ -6,18 +6,19 @@ import dataclasses
 import json
 from pathlib import Path
 
+import gguf
 import numpy as np
 import pytest
 import torch
 from training_data import write_data
 
 from gritdesk.grit_format import EOS, MARKERS
-from training.config import Averaging, ModelShape, Pooling, TrainConfig, read_recipe
+from training.config import Averaging, ModelShape, Pooling, QuantizationType, TrainConfig, read_recipe
 from training.data import Batches, TokenRows, tokenizer_sample
-from training.evaluate import ndcg_at, spearman, token_f1
 from training.examples import read_sources
 from training.losses import (
     contrastive_loss,
+    distillation_loss,
     false_negatives,
     matryoshka_loss,
     next_token_loss,
@@ -26,6 +27,7 @@ from training.losses import (
     token_weights,
 )
 from training.model import GritModel, new_model, place_token_embeddings, pool
+from training.quantization import dequantized, quantized_weights
 from training.static_embeddings import bag, fit_static_embeddings, tokenize_source
 from training.tokenizer import FrameTokenizer, train_tokenizer
 from training.train import learning_rate_factor, temperature_at
@@ -177,6 +179,31 @@ def test_spread_out_loss_is_the_mean_squared_cosine_of_pairs() -> None:
     assert spread_out_loss(embeddings[:1]).item() == 0.0
 
 
+def test_distillation_loss_is_the_mean_cosine_distance() -> None:
+    student, teacher = torch.tensor([[1.0, 0.0], [0.6, 0.8]]), torch.tensor([[0.0, 1.0], [0.6, 0.8]])
+    assert distillation_loss(student, teacher).item() == pytest.approx((1.0 + 0.0) / 2)
+
+
+@pytest.mark.parametrize("quantization_type", ["Q4_0", "Q8_0"])
+def test_quantized_weights_are_those_a_gguf_gives_back(quantization_type: QuantizationType) -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(64, 256)
+    weight[3, :32] = 0.0
+    weight[4, :3] = torch.tensor([3.0, -3.0, 3.0])  # the first of the largest gives the sign
+    known = getattr(gguf.GGMLQuantizationType, quantization_type)
+    expected = gguf.quants.dequantize(gguf.quants.quantize(weight.numpy(), known), known)
+    assert np.array_equal(dequantized(weight, quantization_type).numpy(), expected)
+
+
+def test_weights_are_exact_again_after_a_quantized_step() -> None:
+    matrix, norm = torch.nn.Parameter(torch.randn(4, 64)), torch.nn.Parameter(torch.randn(64))
+    before = matrix.detach().clone()
+    with pytest.raises(ValueError, match="in between"), quantized_weights([matrix, norm], "Q4_0"):
+        assert not torch.equal(matrix, before) and torch.equal(matrix, dequantized(before, "Q4_0"))
+        raise ValueError("in between")
+    assert torch.equal(matrix, before)
+
+
 @pytest.mark.parametrize(
     ("pooling", "expected"),
     [
@@ -281,19 +308,3 @@ def test_learning_rate_warms_up_and_falls_to_zero() -> None:
 def test_temperature_falls_to_its_end() -> None:
     config = TrainConfig(contrastive_temperature_start=0.08, contrastive_temperature=0.02, temperature_steps=100)
     assert [temperature_at(step, config) for step in (0, 50, 100, 500)] == pytest.approx([0.08, 0.04, 0.02, 0.02])
-
-
-def test_ndcg_is_that_of_the_textbook() -> None:
-    assert ndcg_at(["a", "b", "c"], {"a": 1}, 10) == 1.0
-    assert ndcg_at(["b", "a", "c"], {"a": 1}, 10) == pytest.approx(1 / np.log2(3))
-    assert ndcg_at(["b", "c"], {"a": 1}, 10) == 0.0
-
-
-def test_spearman_shares_ranks_among_ties() -> None:
-    assert spearman(np.array([1.0, 2.0, 3.0]), np.array([10.0, 20.0, 30.0])) == pytest.approx(1.0)
-    assert spearman(np.array([1.0, 2.0, 2.0, 4.0]), np.array([1.0, 3.0, 2.0, 4.0])) == pytest.approx(0.9486833)
-
-
-def test_token_f1_overlooks_articles_case_and_citations() -> None:
-    assert token_f1("The Marigold [1].", "marigold") == 1.0
-    assert token_f1("at four", "at five") == 0.5
