@@ -220,7 +220,7 @@ def race(
     for plain in (False, True):
         model = fresh_model(folder)
         step = plain_step(model, config.precision) if plain else grit_step_of(model, config)
-        runners.append((step, make_optimizers(model, config)))
+        runners.append((step, make_optimizers(grit_model(model, config), config)))
     for step, optimizers in runners:
         seconds_of(step, optimizers, drawn[0])  # first calls compile kernels and make the optimizers' state
     for number, batch in enumerate(drawn):
@@ -274,7 +274,8 @@ def print_memory(folder: Path, config: TrainConfig) -> None:
     """Resident megabytes before two steps, and at their peak."""
     batches = Batches(read_sources(config), FrameTokenizer.from_folder(folder), config)
     model = fresh_model(folder)
-    grit, optimizers = grit_model(model, config).train(), make_optimizers(model, config)
+    grit = grit_model(model, config).train()
+    optimizers = make_optimizers(grit, config)
     before = resident_mb("VmRSS")
     for step in range(2):
         grit_step(grit, batches.embedding(step), None, config, TEMPERATURE)
