@@ -19,11 +19,29 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel, StoppingCriteria, StoppingCriteriaList
+from transformers import (
+    AutoTokenizer,
+    DynamicCache,
+    GenerationConfig,
+    PreTrainedModel,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
 
 from gritdesk import grit_format
-from gritdesk.grit_format import BOS, EOS, MARKERS, Markers, chat_frame, embedding_frame, encode
+from gritdesk.grit_format import (
+    BOS,
+    EOS,
+    MARKERS,
+    EncodedFrame,
+    Markers,
+    Passages,
+    chat_frame,
+    embedding_frame,
+    encode,
+)
 from gritdesk.records import Turn
+from training.attention import passage_mask
 from training.embedders import DecoderEmbedder, TextEmbedder
 from training.tokenizer import FrameTokenizer
 
@@ -61,7 +79,7 @@ def writer_of(embedder: TextEmbedder) -> AnswerWriter:
     if isinstance(embedder, DecoderEmbedder):
         decoder = embedder.model.decoder
         if embedder.framer is embedding_frame:
-            return GritWriter(decoder, embedder.tokenizer)
+            return GritWriter(decoder, embedder.tokenizer, embedder.model.passages)
         if embedder.folder is not None:
             return ChatWriter(decoder, embedder.folder)
     elif hasattr(embedder, "writer"):  # training.gguf is not imported where no GGUF is measured
@@ -156,10 +174,14 @@ class GritFrames(FrameWriter):
 
 
 class GritWriter(GritFrames):
-    """A GRIT checkpoint. It ends its turn at EOS, or where it would begin another's."""
+    """A GRIT checkpoint. It ends its turn at EOS, or where it would begin another's.
 
-    def __init__(self, decoder: PreTrainedModel, tokenizer: FrameTokenizer) -> None:
+    It answers from passages as it learned to read them. What a text costs is told of plain text.
+    """
+
+    def __init__(self, decoder: PreTrainedModel, tokenizer: FrameTokenizer, passages: Passages = "plain") -> None:
         self.decoder = decoder
+        self.passages = passages
         self.frame_tokenizer = tokenizer
         self.markers = tokenizer.markers
         self.context_length = min(MAX_CONTEXT, decoder.config.max_position_embeddings)
@@ -175,7 +197,27 @@ class GritWriter(GritFrames):
         config = GenerationConfig(
             max_new_tokens=max_tokens, do_sample=False, eos_token_id=self._end_ids, pad_token_id=self._pad_id
         )
-        return decoder_text(self.decoder, self._encode(turns), config, self._text_of, stops)
+        frame = self._prompt(turns)
+        return decoder_text(self.decoder, frame.ids, config, self._text_of, stops, self._read_passages(frame))
+
+    def count_tokens(self, turns: Sequence[Turn]) -> int:
+        return len(self._prompt(turns).ids)
+
+    def _prompt(self, turns: Sequence[Turn]) -> EncodedFrame:
+        return encode(chat_frame(turns, blocks=self.passages != "plain"), self.frame_tokenizer, self.markers)
+
+    @torch.no_grad()
+    def _read_passages(self, frame: EncodedFrame) -> DynamicCache | None:
+        """What a prompt with passages as blocks leaves in the cache, but for its last token."""
+        if not frame.blocks:
+            return None
+        device = self.decoder.device
+        ids_1T, block_1T = (torch.tensor([each[:-1]], device=device) for each in (frame.ids, frame.blocks))
+        both_ways = self.passages == "bidirectional_blocks"
+        mask = passage_mask(torch.ones_like(ids_1T), block_1T, self.decoder.dtype, bidirectional=both_ways)
+        cache = DynamicCache()
+        self.decoder.model(input_ids=ids_1T, attention_mask=mask, past_key_values=cache, use_cache=True)
+        return cache
 
 
 class ChatWriter(FrameWriter):
@@ -243,11 +285,13 @@ def decoder_text(
     config: GenerationConfig,
     text_of: Callable[..., str],
     stops: Sequence[str],
+    cache: DynamicCache | None = None,
 ) -> str:
     """What a decoder of transformers writes after these ids.
 
     Args:
         text_of: ids -> text, as tokenizers' `decode`.
+        cache: what all ids but the last left behind; None: they are read here.
     """
     ids_1T = torch.tensor([list(ids)], device=decoder.device)
 
@@ -261,6 +305,10 @@ def decoder_text(
 
     criteria = StoppingCriteriaList([StopAt()] if stops else [])
     output = decoder.generate(
-        ids_1T, attention_mask=torch.ones_like(ids_1T), generation_config=config, stopping_criteria=criteria
+        ids_1T,
+        attention_mask=torch.ones_like(ids_1T),
+        generation_config=config,
+        stopping_criteria=criteria,
+        past_key_values=cache,
     )
     return written(output)

@@ -20,6 +20,7 @@ from training.examples import read_sources
 from training.model import GritModel, hidden_states
 from training.steps import grit_step
 from training.tokenizer import FrameTokenizer, train_tokenizer
+from training.writers import GritWriter
 
 FAMILIES: dict[str, dict[str, Any]] = {
     "Llama": {},
@@ -164,3 +165,20 @@ def test_some_chats_may_keep_their_passages_as_plain_text(batches: Batches) -> N
     rows = Batches(batches.sources, batches.tokenizer, dataclasses.replace(config, micro_batch_tokens=1)).generation(0)
     with_blocks = [each.block_BT is not None for each in rows.rows]
     assert 0 < sum(with_blocks) < len(with_blocks)
+
+
+@torch.no_grad()
+def test_answer_is_written_as_its_passages_were_learned(batches: Batches) -> None:
+    """Greedy tokens, each the likeliest after the whole prompt read anew with the training's own mask."""
+    for passages in ("plain", "causal_blocks", "bidirectional_blocks"):
+        model = model_of("Llama", passages)  # type: ignore[arg-type]
+        writer = GritWriter(model.decoder, batches.tokenizer, passages)  # type: ignore[arg-type]
+        frame = encode(chat_frame(TURNS[:1], blocks=passages != "plain"), batches.tokenizer, "special")
+        ids, blocks = list(frame.ids), list(frame.blocks)
+        assert writer.count_tokens(TURNS[:1]) == len(ids)
+        for _ in range(6):
+            hidden_TD = states(model, EncodedFrame(ids, [False] * len(ids), blocks))
+            ids.append(int((hidden_TD[-1] @ model.decoder.get_output_embeddings().weight.T).argmax()))
+            blocks += [0] * bool(blocks)
+        expected = batches.tokenizer.tokenizer.decode(ids[len(frame.ids) :])
+        assert writer.answer(TURNS[:1], 6) == expected.strip()
