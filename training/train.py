@@ -69,6 +69,9 @@ def train(config: TrainConfig) -> Path:
         checkpoint.load_adapters(folder, model)
     if config.gradient_checkpointing:
         model.activation_checkpointing_enable()
+    if config.compile_layers:
+        for layer in model.model.layers:
+            layer.compile(dynamic=True)  # in place: the checkpoint's names stay; batches differ in length
     grit = grit_model(model, config).train()
     shard(grit, model.model.layers, ranks)  # before any of it goes to a GPU, which may not hold all
     grit.to(ranks.device)
