@@ -74,6 +74,9 @@ def train(config: TrainConfig) -> Path:
         checkpoint.load_adapters(folder, model)
     if config.gradient_checkpointing:
         model.activation_checkpointing_enable()
+    if config.compile_layers:
+        for layer in model.model.layers:
+            layer.compile(dynamic=True)  # in place: the checkpoint's names stay; batches differ in length
     teacher = load_embedder(config.teacher) if config.teacher else None
     torch.manual_seed(config.seed)  # of the heads, alike on all ranks
     grit = grit_model(model, config, teacher.dimension if teacher and config.distillation_weight else 0).train()

@@ -7,10 +7,12 @@ import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from training_data import write_data
 
 from converters.hf_to_gguf import convert
@@ -124,6 +126,28 @@ def test_stopped_run_continues_on_the_same_curve(
     assert ("projection.weight" in expected) is bool(settings)
     for name, weight in expected.items():
         assert (found[name] - weight).abs().max() < 1e-3, name
+
+
+# torch looks at the gradients of inputs while it traces, and warns of that itself
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf Tensor:UserWarning")
+def test_compiled_layers_have_the_same_curve_and_the_checkpoint_the_same_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shape = ModelShape(vocab_size=400, hidden_size=64, intermediate_size=64, num_layers=1, context_length=256)
+    config = small_config(tmp_path, model=shape, mode="embedding", max_steps=3, log_every_steps=1, precision="fp32")
+    plain = train(config)
+    compile_layer, compiled = torch.nn.Module.compile, []
+
+    def compile_without_kernels(layer: torch.nn.Module, **settings: Any) -> None:
+        compiled.append(layer)
+        compile_layer(layer, backend="aot_eager", **settings)  # traced all the same, and a minute of g++ saved
+
+    monkeypatch.setattr(torch.nn.Module, "compile", compile_without_kernels)
+    folder = train(dataclasses.replace(config, output_dir=str(tmp_path / "compiled"), compile_layers=True))
+    assert len(compiled) == 1 and compiled[0]._compiled_call_impl is not None
+    for ours, theirs in zip(losses_of(folder), losses_of(plain), strict=True):
+        assert ours["loss_emb"] == pytest.approx(theirs["loss_emb"], abs=1e-3)
+    assert load_file(folder / "model.safetensors").keys() == load_file(plain / "model.safetensors").keys()
 
 
 def test_language_steps_leave_embeddings_as_they_are_and_learn_language(tmp_path: Path) -> None:
