@@ -32,7 +32,7 @@ from training.config import TrainConfig, read_recipe
 from training.data import Batches, EmbeddingBatch, GenerationBatch, TokenRows
 from training.examples import read_sources
 from training.losses import same_passage
-from training.model import grit_model, load_model
+from training.model import GritModel, grit_model, load_model
 from training.steps import grit_step
 from training.tokenizer import FrameTokenizer
 from training.train import make_optimizers, prepare
@@ -174,9 +174,7 @@ def compare_speed(folder: Path, config: TrainConfig, num_rounds: int, precisions
             )
 
 
-def grit_step_of(model: PreTrainedModel, config: TrainConfig) -> Step:
-    grit = grit_model(model, config).train()
-
+def our_step(grit: GritModel, config: TrainConfig) -> Step:
     def step(embedding: EmbeddingBatch, generation: GenerationBatch) -> tuple[float, float]:
         losses = grit_step(grit, embedding, generation, config, TEMPERATURE)
         assert losses.loss_emb is not None and losses.loss_gen is not None
@@ -191,7 +189,7 @@ def difference(folder: Path, config: TrainConfig, precision: str, batch: tuple[E
     for plain in (False, True):
         model = fresh_model(folder)
         changed = dataclasses.replace(config, precision=precision)  # type: ignore[arg-type]
-        step = plain_step(model, precision) if plain else grit_step_of(model, changed)
+        step = plain_step(model, precision) if plain else our_step(grit_model(model, changed).train(), changed)
         losses = step(*batch)
         found.append((losses, torch.cat([each.grad.flatten() for each in model.parameters() if each.grad is not None])))
     (ours, our_gradient), (theirs, their_gradient) = found
@@ -219,8 +217,9 @@ def race(
     runners = []
     for plain in (False, True):
         model = fresh_model(folder)
-        step = plain_step(model, config.precision) if plain else grit_step_of(model, config)
-        runners.append((step, make_optimizers(grit_model(model, config), config)))
+        grit = grit_model(model, config).train()
+        step = plain_step(model, config.precision) if plain else our_step(grit, config)
+        runners.append((step, make_optimizers(grit, config)))
     for step, optimizers in runners:
         seconds_of(step, optimizers, drawn[0])  # first calls compile kernels and make the optimizers' state
     for number, batch in enumerate(drawn):
@@ -264,6 +263,7 @@ def memory_config(config: TrainConfig, batch_size: int) -> TrainConfig:
         mode="embedding",
         embedding_batch_size=batch_size,
         contrastive_backward="cached",
+        passage_tokens=(48,),  # a micro-batch holds the same number of tokens whatever they are cut to
         pairs={MEMORY_FILE: 1.0},
         chat={},
         text={},
@@ -271,17 +271,14 @@ def memory_config(config: TrainConfig, batch_size: int) -> TrainConfig:
 
 
 def print_memory(folder: Path, config: TrainConfig) -> None:
-    """Resident megabytes before two steps, and at their peak."""
+    """Resident megabytes before a step, and at its peak."""
     batches = Batches(read_sources(config), FrameTokenizer.from_folder(folder), config)
-    model = fresh_model(folder)
-    grit = grit_model(model, config).train()
+    grit = grit_model(fresh_model(folder), config).train()
     optimizers = make_optimizers(grit, config)
     before = resident_mb("VmRSS")
-    for step in range(2):
-        grit_step(grit, batches.embedding(step), None, config, TEMPERATURE)
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+    grit_step(grit, batches.embedding(0), None, config, TEMPERATURE)
+    for optimizer in optimizers:
+        optimizer.step()
     print(before, resident_mb("VmHWM"))
 
 

@@ -136,10 +136,11 @@ def _json(path: Path) -> dict[str, Any]:
 def check_alike(first: Checkpoint, other: Checkpoint) -> None:
     """Raises: ValueError naming what differs in config, tokenizer or tensors."""
     meant = [{key: value for key, value in each.config.items() if key not in _MAY_DIFFER} for each in (first, other)]
-    for kind, left, right in (
-        ("config.json", *meant),
+    compared: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+        ("config.json", meant[0], meant[1]),
         ("weights", first.shapes, other.shapes),
-    ):
+    ]
+    for kind, left, right in compared:
         for key in sorted(left.keys() | right.keys()):
             if left.get(key) != right.get(key):
                 raise ValueError(
