@@ -16,6 +16,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -31,6 +32,7 @@ from training.evaluation_sets import (
     kind_of_set,
     set_name,
 )
+from training.public_benchmarks import RECIPES, lm_eval_scores, mteb_scores, mteb_tasks
 
 Row = dict[str, Any]
 """One line of the output: set, kind, scores, seconds."""
@@ -42,43 +44,46 @@ def main(arguments: list[str] | None = None) -> int:
         _say("nothing to evaluate on: give DATA, --mteb or --lm-eval")
         return 1
     _quiet()
-    rows: list[Row] = []
-    failures: list[str] = []
     try:
-        if given.output and not given.output.parent.is_dir():
-            raise ValueError(f"cannot write {given.output}: there is no folder {given.output.parent}")
-        paths = _chosen_sets(given.data, given.sets)
-        model = Model(
-            load_embedder(
-                given.model,
-                num_threads=given.threads,
-                precision=given.precision,
-                kind=given.kind,
-                prompt=given.prompt,
-            )
-        )
+        paths, model = _chosen_sets(given.data, given.sets), _loaded(given)
+        given.mteb = mteb_tasks(given.mteb)
     except ValueError as error:
         _say(str(error))
         return 1
+    rows: list[Row] = []
+    failed: list[str] = []
     for name, measure in _measurements(model, paths, given):
-        started = time.perf_counter()
-        try:
-            found = measure()
-        except CannotWrite as error:
-            _say(f"{name}: passed over: {error}")
-            continue
-        except ValueError as error:
-            _say(f"{name}: {error}")
-            failures.append(name)
-            continue
-        for row in found:
-            row |= {"seconds": round(time.perf_counter() - started, 1)}
-            rows.append(row)
-            print(json.dumps(row), flush=True)
+        rows += _measured(name, measure, failed)
     if given.output:
-        given.output.write_text(_report(given, rows, failures), encoding="utf-8")
+        given.output.write_text(_report(given, rows, failed), encoding="utf-8")
     print(table(rows), file=sys.stderr)
-    return 1 if failures or not rows else 0
+    return 1 if failed or not rows else 0
+
+
+def _loaded(given: argparse.Namespace) -> Model:
+    """The model, once it is clear that the hours after it will not be for nothing."""
+    if given.output and not given.output.parent.is_dir():
+        raise ValueError(f"cannot write {given.output}: there is no folder {given.output.parent}")
+    options = {"precision": given.precision, "kind": given.kind, "prompt": given.prompt}
+    return Model(load_embedder(given.model, num_threads=given.threads, **options))
+
+
+def _measured(name: str, measure: Callable[[], list[Row]], failed: list[str]) -> list[Row]:
+    """Rows of one set or task, printed; none and a line on stderr if it fails."""
+    started = time.perf_counter()
+    try:
+        rows = measure()
+    except CannotWrite as error:
+        _say(f"{name}: passed over: {error}")
+        return []
+    except ValueError as error:
+        _say(f"{name}: {error}")
+        failed.append(name)
+        return []
+    for row in rows:
+        row["seconds"] = round(time.perf_counter() - started, 1)
+        print(json.dumps(row), flush=True)
+    return rows
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -90,15 +95,20 @@ def _parser() -> argparse.ArgumentParser:
         "data", nargs="*", type=Path, help="a set's folder, a folder of sets, or a .jsonl file of texts"
     )
     parser.add_argument("--sets", nargs="+", metavar="NAME", help="only these of the sets in DATA")
-    parser.add_argument("--mteb", nargs="+", metavar="TASK", default=[], help="tasks of MTEB by name, such as STS12")
+    parser.add_argument(
+        "--mteb", nargs="+", metavar="TASK", default=[], help='of MTEB, such as STS12 or "MTEB(eng, classic)"'
+    )
     parser.add_argument(
         "--lm-eval",
         nargs="+",
         metavar="TASK",
         default=[],
-        help="mmlu, gsm8k, bbh, tydiqa, humaneval, or any of lm-eval",
+        help=f"{', '.join(RECIPES)}, or any of lm-eval",
     )
-    parser.add_argument("--max-queries", type=int, help=f"of each set; {DEFAULT_QUERIES}, or all of a public benchmark")
+    parser.add_argument("--allow-code", action="store_true", help="let humaneval run programs that the model writes")
+    parser.add_argument(
+        "--max-queries", type=_positive, help=f"of each set; {DEFAULT_QUERIES}, or all of a public benchmark"
+    )
     parser.add_argument("--rerank", action="store_true", help="also order the ten nearest passages by asking the model")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, help="of PyTorch or llama.cpp")
@@ -107,6 +117,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--prompt", help='of a sentence-transformers model: "Instruct: {instruction}\\nQuery: "')
     parser.add_argument("--output", type=Path, metavar="FILE", help="write all scores there as JSON")
     return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"give a whole number above 0, found {text}")
+    return int(text)
 
 
 def _chosen_sets(data: list[Path], names: list[str] | None) -> list[Path]:
@@ -124,11 +140,20 @@ def _measurements(
 ) -> Iterator[tuple[str, Callable[[], list[Row]]]]:
     """(name, what measures it) of every set and every task."""
     settings = Settings(given.max_queries or DEFAULT_QUERIES, given.seed, given.rerank)
-    for path in paths:
-        yield (
-            set_name(path),
-            lambda path=path: [_row(set_name(path), kind_of_set(path), evaluate_set(model, path, settings))],
-        )
+
+    def of_set(path: Path) -> list[Row]:
+        return [_row(set_name(path), kind_of_set(path), evaluate_set(model, path, settings))]
+
+    def of_mteb(task: str) -> list[Row]:
+        return [mteb_scores(model.embedder, given.model, task)]
+
+    def of_lm_eval(task: str) -> list[Row]:
+        limit, allow_code = given.max_queries, given.allow_code
+        return lm_eval_scores(model.writer, task, limit=limit, seed=given.seed, allow_code=allow_code)
+
+    yield from ((set_name(path), partial(of_set, path)) for path in paths)
+    yield from ((task, partial(of_mteb, task)) for task in given.mteb)
+    yield from ((task, partial(of_lm_eval, task)) for task in given.lm_eval)
 
 
 def _row(name: str, kind: str, scores: dict[str, float]) -> Row:
@@ -137,9 +162,9 @@ def _row(name: str, kind: str, scores: dict[str, float]) -> Row:
     }
 
 
-def _report(given: argparse.Namespace, rows: list[Row], failures: list[str]) -> str:
+def _report(given: argparse.Namespace, rows: list[Row], failed: list[str]) -> str:
     asked = {"model": given.model, "max_queries": given.max_queries, "seed": given.seed, "precision": given.precision}
-    return json.dumps(asked | {"sets": rows, "failed": failures}, indent=2) + "\n"
+    return json.dumps(asked | {"sets": rows, "failed": failed}, indent=2) + "\n"
 
 
 def table(rows: list[Row]) -> str:
