@@ -74,6 +74,8 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         rule = Rule(given.num, given.max_share, given.skip, given.keep)
+        if not given.out.parent.is_dir():
+            raise ValueError(f"there is no folder {given.out.parent} to write {given.out.name} to")
         texts = Texts(given.pairs, given.corpus)  # a bad line is found before the teacher is loaded
         mine(load_embedder(given.model, num_threads=given.threads), texts, given.out, rule)
     except (OSError, ValueError) as error:

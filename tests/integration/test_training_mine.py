@@ -189,6 +189,11 @@ def test_settings_that_say_nothing_are_refused(
     assert "expected num from 1" in capsys.readouterr().err
 
 
+def test_folder_that_is_not_there_is_named_before_any_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["teacher", str(tmp_path / "pairs.jsonl"), str(tmp_path / "nowhere" / "out.jsonl")]) == 1
+    assert "there is no folder" in capsys.readouterr().err
+
+
 def test_kill_half_way_leaves_the_old_file(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     out.write_text("what was there\n")
