@@ -25,7 +25,7 @@ from gritdesk.grit_format import query_input
 from training.config import ModelShape, TrainConfig, read_recipe
 from training.data import tokenizer_sample
 from training.embedders import load_embedder
-from training.evaluate import read_qrels
+from training.evaluation_sets import read_qrels
 from training.examples import read_rows, read_sources
 from training.metrics import ranked_run, retrieval_metrics
 from training.static_embeddings import bag, fit_tokenized, tokenize_source
