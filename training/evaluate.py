@@ -56,7 +56,8 @@ def main(arguments: list[str] | None = None) -> int:
         rows += _measured(name, measure, failed)
     if given.output:
         given.output.write_text(_report(given, rows, failed), encoding="utf-8")
-    print(table(rows), file=sys.stderr)
+    if rows:
+        print(table(rows), file=sys.stderr)
     return 1 if failed or not rows else 0
 
 

@@ -18,11 +18,11 @@ from training.writers import AnswerWriter, ChatWriter, GritWriter, cut_at, write
 
 QUESTION = [Turn("user", "Where does the heron live?")]
 ANSWERED = [*QUESTION, Turn("assistant", "By the river.")]
-LONG = "The river is wide and the heron is patient. " * 120
+LONG = "The river is wide and the heron is patient. " * 60
 
 
 def writer(model: Path) -> AnswerWriter:
-    return writer_of(load_embedder(str(model)))
+    return writer_of(load_embedder(str(model), num_threads=1))
 
 
 @pytest.fixture(scope="module")
