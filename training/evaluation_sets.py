@@ -74,7 +74,7 @@ class Settings:
     labels and may stand in their order, drawn ones."""
     seed: int = 1
     rerank: bool = False
-    """Order each query's ten nearest passages anew by asking the model whether they answer it."""
+    """Order each query's ten nearest passages anew by asking the model whether they answer it, if it writes."""
 
 
 @dataclass
@@ -90,6 +90,14 @@ class Model:
             return writer_of(self.embedder)
         except ValueError as error:
             raise CannotWrite(str(error)) from error
+
+    @property
+    def writes(self) -> bool:
+        """Whether it has a writer."""
+        try:
+            return bool(self.writer)
+        except CannotWrite:
+            return False
 
 
 class CannotWrite(ValueError):
@@ -167,6 +175,14 @@ def _data_file(path: Path) -> Path:
     return path if path.is_file() else _file(path, "data")
 
 
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("text", "query", "question", "sentence1", "sentence2"), str),
+    **dict.fromkeys(("positive", "negative", "documents", "answers"), list),
+    "score": (int, float),
+    "answerable": bool,
+}
+
+
 def _rows(path: Path, fields: Sequence[str], limit: int | None = None) -> list[dict[str, Any]]:
     """Rows that have these fields. Raises: ValueError naming the file and the line, or that there is none."""
     found: list[dict[str, Any]] = []
@@ -176,6 +192,9 @@ def _rows(path: Path, fields: Sequence[str], limit: int | None = None) -> list[d
             if missing:
                 present = ", ".join(row) or "nothing"
                 raise ValueError(f"{path}, line {number}: expected {', '.join(missing)}, found {present}")
+            for name in fields:
+                if not isinstance(row[name], _TYPES.get(name, object)):
+                    raise ValueError(f"{path}, line {number}: {name} is {row[name]!r:.60}, of the wrong type")
             found.append(row)
     except (OSError, EOFError, zstandard.ZstdError) as error:
         raise ValueError(f"{path}: cannot be read: {error}") from error
@@ -228,7 +247,7 @@ def _retrieval(model: Model, folder: Path, settings: Settings) -> Scores:
     texts = {passage_id: f"{row.get('title') or ''} {row['text']}".strip() for passage_id, row in corpus.items()}
     run = dict(zip(chosen, _nearest(model, [queries[each] for each in chosen], texts), strict=True))
     scores = retrieval_metrics({query: relevant[query] for query in chosen}, run)
-    if settings.rerank:
+    if settings.rerank and model.writes:
         orders = {query: _reranked(model.writer, queries[query], run[query], texts) for query in chosen}
         scores["rerank_ndcg@10"] = float(np.mean([ndcg_at_10(orders[each], relevant[each]) for each in chosen]))
     return scores | {"queries": len(chosen)}
@@ -325,7 +344,7 @@ def _used(rows: list[dict[str, Any]], draws: list[list[int]]) -> tuple[list[dict
 
 def _grounded(model: Model, path: Path, settings: Settings) -> Scores:
     """Answers from numbered documents, in the layout the app uses."""
-    rows = _rows(_data_file(path), ("question", "documents", "answerable"), settings.max_queries)
+    rows = _rows(_data_file(path), ("question", "documents", "answers", "answerable"), settings.max_queries)
     answers = []
     for row in rows:
         turn = _fitting_turn(model.writer, [_document_text(each) for each in row["documents"]], row["question"])

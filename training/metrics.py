@@ -167,7 +167,7 @@ def grounded_metrics(rows: Sequence[Mapping[str, Any]], answers: Sequence[str]) 
             [max((exact_match(answer, gold) for gold in row["answers"]), default=False) for row, answer in pairs]
         ),
         "f1": _mean([max((token_f1(answer, gold) for gold in row["answers"]), default=0.0) for row, answer in pairs]),
-        "cited_gold": _mean([f"[{row['gold']}]" in answer for row, answer in pairs]),
+        "cited_gold": _mean([f"[{row.get('gold')}]" in answer for row, answer in pairs]),
         "refusal_precision": right / max(sum(refused), 1),
         "refusal_recall": right / max(sum(wanted), 1),
         "refusal_f1": 2 * right / max(sum(refused) + sum(wanted), 1),

@@ -215,6 +215,7 @@ def test_broken_set_is_one_line_and_the_others_run(
     )
     (folder / "foreign").mkdir()
     (folder / "foreign" / "notes.md").write_text("notes")
+    write_rows(folder / "no_text" / "data.jsonl", [{"text": "a"}, {"text": 5}])
     (folder / "packed.jsonl.zst").write_bytes(b"not packed")
     write_rows(folder / "no_corpus" / "queries.jsonl", [{"_id": "q", "text": "a"}])
     (folder / "no_corpus" / "qrels.tsv").write_text("q\ta\t1\n")
@@ -224,6 +225,7 @@ def test_broken_set_is_one_line_and_the_others_run(
     for line in (
         f"evaluate: no_score: {folder}/no_score/pairs.jsonl, line 1: expected score, found sentence1, sentence2",
         f"evaluate: foreign: {folder}/foreign: expected qrels.tsv, candidates.jsonl, pairs.jsonl or data.jsonl",
+        f"evaluate: no_text: {folder}/no_text/data.jsonl, line 2: text is 5, of the wrong type",
         f"evaluate: packed: {folder}/packed.jsonl.zst: cannot be read",
         f"evaluate: no_corpus: {folder}/no_corpus: expected corpus.jsonl",
     ):
@@ -268,9 +270,10 @@ def test_model_that_only_embeds_passes_over_sets_that_ask_for_writing(
         embed = staticmethod(Knows().embed)
 
     monkeypatch.setattr("training.evaluate.load_embedder", lambda *_, **__: Embeds())
-    assert main(["model", str(sets), "--sets", "sts", "grounded"]) == 0
+    assert main(["model", str(sets), "--rerank", "--sets", "sts", "grounded", "retrieval"]) == 0
     written = capsys.readouterr()
-    assert set(rows_of(written.out)) == {"sts"}
+    rows = rows_of(written.out)
+    assert set(rows) == {"sts", "retrieval"} and "rerank_ndcg@10" not in rows["retrieval"]
     assert "evaluate: grounded: passed over: this model embeds and does not write" in written.err
 
 
