@@ -41,14 +41,14 @@ def contrastive_loss(
     num_queries, num_passages = len(query_BD), len(passage_ND)
     if num_passages < max(num_queries, 2):
         raise ValueError(f"{num_queries} queries need as many passages and at least 2, found {num_passages}")
-    similarity_BN = query_BD @ passage_ND.T
-    logits_BN = similarity_BN / temperature
+    # of a large batch these matrices are what memory goes into: no second one is kept, and nothing is copied
+    logits_BN = query_BD @ passage_ND.T / temperature
     if hard_negative_strength:
-        boost_BN = hard_negative_strength * similarity_BN.detach()
+        boost_BN = hard_negative_strength * temperature * logits_BN.detach()
         boost_BN[:, :num_queries] = 0.0
-        logits_BN = logits_BN + boost_BN
+        logits_BN += boost_BN
     if ignored_BN is not None:
-        logits_BN = logits_BN.masked_fill(ignored_BN, float("-inf"))
+        logits_BN.masked_fill_(ignored_BN, float("-inf"))
     return F.cross_entropy(logits_BN, torch.arange(num_queries, device=logits_BN.device))
 
 
