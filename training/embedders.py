@@ -2,7 +2,8 @@
 
     model                   recognised by                           embeds with
     GGUF                    the suffix .gguf                        the app's own engine (training.gguf)
-    GRIT checkpoint         `grit` in config.json                   GRIT's frame, attention and pooling of its run
+    GRIT checkpoint         `grit` in config.json, or GritLM's      GRIT's frame, attention and pooling of its run
+                            own classes (GritLM-7B)
     embedding model         modules.json, or no causal LM           sentence-transformers, its own pooling and prompts
     plain language model    ...ForCausalLM in config.json           causal attention, weighted mean over the text
 
@@ -78,21 +79,21 @@ def load_embedder(
     """The model of this name, ready to embed, on the GPU where there is one.
 
     Args:
-        num_threads: of PyTorch or llama.cpp, for the whole process; None leaves what is set.
+        num_threads: of llama.cpp, or of PyTorch in the whole process; None: all cores, or what is set.
         precision: of the matrix products; None: bf16 on a GPU, fp32 on a processor.
         kind: None: told by what is found under the name.
         prompt: what a sentence-transformers model reads before a text that has an instruction, such as
             "Instruct: {instruction}\\nQuery: "; None: see `prompt_of`.
     Raises: ValueError if there is no such model, or it cannot be used.
     """
-    if num_threads:
-        torch.set_num_threads(num_threads)
     path = find_model(name)
     kind = kind or kind_of(path)
     if kind == "gguf":
         from training.gguf import GgufEmbedder
 
         return GgufEmbedder.load(path, num_threads or 0)
+    if num_threads:
+        torch.set_num_threads(num_threads)
     with _one_line_errors(path):
         if kind == "sentence-transformers":
             return SentenceEmbedder.load(path, prompt)
@@ -149,7 +150,7 @@ def kind_of(path: Path) -> Kind:
     if path.suffix == ".gguf":
         return "gguf"
     config = _json(path / "config.json")
-    if CONFIG_KEY in config:
+    if CONFIG_KEY in config or any("gritlm" in str(each) for each in (config.get("auto_map") or {}).values()):
         return "grit"
     is_causal = any(each.endswith("ForCausalLM") for each in config.get("architectures") or [])
     is_sentence_model = (path / "modules.json").exists() or not is_causal

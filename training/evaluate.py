@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any, get_args
 
 from training.config import Precision
@@ -56,7 +57,8 @@ def main(arguments: list[str] | None = None) -> int:
         rows += _measured(name, measure, failed)
     if given.output:
         given.output.write_text(_report(given, rows, failed), encoding="utf-8")
-    print(table(rows), file=sys.stderr)
+    if rows:
+        print(table([*rows, *means(rows)]), file=sys.stderr)
     return 1 if failed or not rows else 0
 
 
@@ -164,7 +166,22 @@ def _row(name: str, kind: str, scores: dict[str, float]) -> Row:
 
 def _report(given: argparse.Namespace, rows: list[Row], failed: list[str]) -> str:
     asked = {"model": given.model, "max_queries": given.max_queries, "seed": given.seed, "precision": given.precision}
-    return json.dumps(asked | {"sets": rows, "failed": failed}, indent=2) + "\n"
+    return json.dumps(asked | {"sets": rows, "means": means(rows), "failed": failed}, indent=2) + "\n"
+
+
+def means(rows: list[Row]) -> list[Row]:
+    """Of each kind with several sets the mean of every score they share, each set counting alike, as the columns of
+    MTEB's tables; tasks of lm-eval have nothing in common."""
+    of_kind: dict[str, list[Row]] = {}
+    for row in rows:
+        of_kind.setdefault(row["kind"], []).append(row)
+    found = []
+    for kind, some in of_kind.items():
+        shared = [key for key in some[0] if key != "seconds" and all(isinstance(row.get(key), float) for row in some)]
+        if len(some) > 1 and shared and kind != "lm-eval":
+            scores = {key: round(fmean(row[key] for row in some), 4) for key in shared}
+            found.append({"set": f"mean of {len(some)}", "kind": kind} | scores)
+    return found
 
 
 def table(rows: list[Row]) -> str:

@@ -69,6 +69,12 @@ class GgufWriter(GritFrames):
                 is_best.append(logits_TV.argmax(axis=1) == now)
         return np.concatenate(nats), np.concatenate(is_best)
 
+    def next_nats(self, ids: Sequence[int]) -> NDArray[np.float64]:
+        with engine_errors():
+            logits_1V = self._generator.context.prefill(ids)[None]
+        found: NDArray[np.float64] = _log_sum_exp(logits_1V)[0] - logits_1V[0].astype(np.float64)
+        return found
+
     def write(self, turns: Sequence[Turn], max_tokens: int, stops: Sequence[str]) -> str:
         text = ""
         with engine_errors():

@@ -92,6 +92,7 @@ class FrameWriter(ABC):
     """What all writers share: prompts that fit, windows of text, sums of nats."""
 
     context_length: int
+    _last_next: tuple[list[int], NDArray[np.float64]] | None = None
 
     @abstractmethod
     def count_tokens(self, turns: Sequence[Turn]) -> int: ...
@@ -106,6 +107,10 @@ class FrameWriter(ABC):
 
     @abstractmethod
     def token_nats(self, ids: Sequence[int]) -> TokenNats: ...
+
+    @abstractmethod
+    def next_nats(self, ids: Sequence[int]) -> NDArray[np.float64]:
+        """What each token of the vocabulary costs after these, float64[V]."""
 
     @abstractmethod
     def write(self, turns: Sequence[Turn], max_tokens: int, stops: Sequence[str]) -> str:
@@ -123,10 +128,13 @@ class FrameWriter(ABC):
         answer = answer[: self.context_length - 1]
         # the beginning of a long prompt is cut, but not what begins every text
         room = self.context_length - 1 - len(answer)
-        ids = [*prompt[:1], *prompt[1:][max(len(prompt) - 1 - room, 0) :], *answer]
-        nats, is_best = self.token_nats(ids)
+        prompt = [*prompt[:1], *prompt[1:][max(len(prompt) - 1 - room, 0) :]]
         if not answer:
             return 0.0, True
+        if len(answer) == 1:
+            nats_V = self._remembered_next(prompt)
+            return float(nats_V[answer[0]]), int(nats_V.argmin()) == answer[0]
+        nats, is_best = self.token_nats([*prompt, *answer])
         return float(nats[-len(answer) :].sum()), bool(is_best[-len(answer) :].all())
 
     def text_nats(self, text: str) -> tuple[float, int]:
@@ -135,6 +143,12 @@ class FrameWriter(ABC):
         window = self.context_length - 1
         windows = [ids[at : at + window] for at in range(0, len(ids), window)]
         return sum(float(self.token_nats([begin, *each])[0].sum()) for each in windows), len(ids)
+
+    def _remembered_next(self, prompt: list[int]) -> NDArray[np.float64]:
+        """The choices of a question, A to D or Yes and No, are asked for one after the other: it is read once."""
+        if self._last_next is None or self._last_next[0] != prompt:
+            self._last_next = prompt, self.next_nats(prompt)
+        return self._last_next[1]
 
     def _fitted(self, turns: Sequence[Turn], max_tokens: int) -> list[Turn]:
         fitting = list(turns)
@@ -193,6 +207,9 @@ class GritWriter(GritFrames):
     def token_nats(self, ids: Sequence[int]) -> TokenNats:
         return decoder_nats(self.decoder, ids)
 
+    def next_nats(self, ids: Sequence[int]) -> NDArray[np.float64]:
+        return decoder_next_nats(self.decoder, ids)
+
     def write(self, turns: Sequence[Turn], max_tokens: int, stops: Sequence[str]) -> str:
         config = GenerationConfig(
             max_new_tokens=max_tokens, do_sample=False, eos_token_id=self._end_ids, pad_token_id=self._pad_id
@@ -243,6 +260,9 @@ class ChatWriter(FrameWriter):
     def token_nats(self, ids: Sequence[int]) -> TokenNats:
         return decoder_nats(self.decoder, ids)
 
+    def next_nats(self, ids: Sequence[int]) -> NDArray[np.float64]:
+        return decoder_next_nats(self.decoder, ids)
+
     def write(self, turns: Sequence[Turn], max_tokens: int, stops: Sequence[str]) -> str:
         pad_id = self.tokenizer.pad_token_id
         config = GenerationConfig(
@@ -276,6 +296,15 @@ def decoder_nats(decoder: PreTrainedModel, ids: Sequence[int]) -> TokenNats:
     targets_T1 = ids_1T[0, 1:, None]
     is_best_T = log_likely_TV.argmax(dim=-1) == targets_T1[:, 0]
     return -log_likely_TV.gather(1, targets_T1)[:, 0].double().cpu().numpy(), is_best_T.cpu().numpy()
+
+
+@torch.no_grad()
+def decoder_next_nats(decoder: PreTrainedModel, ids: Sequence[int]) -> NDArray[np.float64]:
+    """Of a decoder of transformers, float64[V]."""
+    ids_1T = torch.tensor([list(ids)], device=decoder.device)
+    log_likely_V = decoder(input_ids=ids_1T, use_cache=False).logits[0, -1].float().log_softmax(dim=-1)
+    found: NDArray[np.float64] = -log_likely_V.double().cpu().numpy()
+    return found
 
 
 @torch.no_grad()

@@ -80,6 +80,17 @@ def test_checkpoint_embeds_with_the_attention_it_was_trained_with(tiny_checkpoin
     assert (embedder.model.attention, embedder.model.pooling) == ("causal", "last_token")
 
 
+def test_checkpoint_with_the_classes_of_gritlm_is_one_of_grit(plain_checkpoint: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "gritlm"
+    shutil.copytree(plain_checkpoint, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["auto_map"] = {"AutoModelForCausalLM": "modeling_gritlm7b.MistralForCausalLM"}
+    (folder / "config.json").write_text(json.dumps(config))
+    embedder = load_embedder(str(folder))
+    assert kind_of(folder) == "grit" and isinstance(embedder, DecoderEmbedder)
+    assert (embedder.model.attention, embedder.model.pooling) == ("bidirectional", "mean")
+
+
 def test_plain_language_model_embeds_by_the_weighted_mean_of_the_text(plain_checkpoint: Path) -> None:
     embedder = load_embedder(str(plain_checkpoint))
     assert isinstance(embedder, DecoderEmbedder) and kind_of(plain_checkpoint) == "language-model"

@@ -12,7 +12,7 @@ import pytest
 from training_data import write_data
 
 from gritdesk.grit_format import REFUSAL
-from training.evaluate import main
+from training.evaluate import main, means, table
 from training.evaluation_sets import Model, Settings, evaluate_set, kind_of_set, read_qrels
 from training.metrics import bits_per_byte
 from training.writers import GritWriter
@@ -287,3 +287,15 @@ def test_bits_per_byte_are_those_of_the_models_own_loss(tiny_checkpoint: Path, s
         loss = float(model.writer.decoder(ids, labels=ids).loss) * (ids.shape[1] - 1)
     found = evaluate_set(model, sets / "text", Settings(max_queries=1))
     assert found["bits_per_byte"] == pytest.approx(bits_per_byte(loss, len(text)), rel=1e-4)
+
+
+def test_sets_of_a_kind_have_their_mean_beneath_the_table() -> None:
+    rows = [
+        {"set": "a", "kind": "retrieval", "ndcg@10": 0.5, "rerank_ndcg@10": 0.5, "queries": 9, "seconds": 1.0},
+        {"set": "b", "kind": "retrieval", "ndcg@10": 0.75, "queries": 1, "seconds": 2.0},
+        {"set": "c", "kind": "sts", "spearman": 0.6, "pairs": 5, "seconds": 1.0},
+    ]
+    assert means(rows) == [{"set": "mean of 2", "kind": "retrieval", "ndcg@10": 0.625}]
+    lines = table([*rows, *means(rows)]).splitlines()
+    assert lines[-1] == "mean of 2  retrieval  ndcg@10 0.625"
+    assert len({line.index("  ", 10) for line in lines[:2]}) == 1

@@ -14,15 +14,15 @@ from gritdesk.grit_format import chat_frame, encode
 from gritdesk.records import Turn
 from training.embedders import DecoderEmbedder, load_embedder
 from training.gguf import GgufWriter
-from training.writers import AnswerWriter, ChatWriter, GritWriter, cut_at, writer_of
+from training.writers import AnswerWriter, ChatWriter, FrameWriter, GritWriter, cut_at, writer_of
 
 QUESTION = [Turn("user", "Where does the heron live?")]
 ANSWERED = [*QUESTION, Turn("assistant", "By the river.")]
-LONG = "The river is wide and the heron is patient. " * 120
+LONG = "The river is wide and the heron is patient. " * 60
 
 
 def writer(model: Path) -> AnswerWriter:
-    return writer_of(load_embedder(str(model)))
+    return writer_of(load_embedder(str(model), num_threads=1))
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +83,32 @@ def test_greedy_answer_is_known_as_greedy(grit_writer: AnswerWriter, gguf_writer
     for each in (grit_writer, gguf_writer):
         assert each.token_nats(greedy)[1][len(prompt) - 1 :].all()
         assert not each.token_nats([*prompt, *answer])[1][len(prompt) - 1 :].all()
+
+
+def test_answer_of_one_token_costs_what_it_does_among_others(
+    grit_writer: AnswerWriter, gguf_writer: AnswerWriter
+) -> None:
+    for each in (grit_writer, gguf_writer):
+        assert isinstance(each, FrameWriter)
+        for word in ("A", "B"):
+            turns = [*QUESTION, Turn("assistant", word)]
+            prompt, answer = each.encode_answer(turns)
+            assert len(answer) == 1
+            nats, is_best = each.token_nats([*prompt, *answer])
+            assert each.answer_nats(turns) == (pytest.approx(nats[-1], rel=1e-3), is_best[-1])
+
+
+def test_choices_of_one_question_are_asked_for_in_one_reading(
+    grit_writer: AnswerWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert isinstance(grit_writer, GritWriter)
+    read: list[int] = []
+    next_nats = grit_writer.next_nats
+    monkeypatch.setattr(grit_writer, "next_nats", lambda ids: read.append(len(ids)) or next_nats(ids))
+    for question in ("Is it noon?", "Is it late?"):
+        for word in "ABCD":
+            grit_writer.answer_nats([Turn("user", question), Turn("assistant", word)])
+    assert len(read) == 2
 
 
 def test_windows_of_a_text_cost_what_each_costs_alone(grit_writer: AnswerWriter) -> None:
