@@ -1,9 +1,14 @@
-"""`python benchmarks/ablations.py {tokens|steps} DATA EVAL [NAME...]`: what each switch of a recipe is worth.
+"""What each switch of a recipe is worth.
 
-    tokens  token embeddings as a bag of tokens (training.static_embeddings): half a minute a run, so several seeds
-    steps   a small model through its blocks, minutes a run: what a bag of tokens cannot show
+    python benchmarks/ablations.py tokens DATA EVAL [SWITCH...]
+    python benchmarks/ablations.py steps DATA EVAL [SWITCH...]
+    python benchmarks/ablations.py finish DATA EVAL CHECKPOINT
 
-Prints nDCG@10 (mean of four BEIR-form sets of EVAL), each switch against the same run without it.
+tokens: token embeddings as a bag of tokens (training.static_embeddings), half a minute a run, so several seeds.
+steps: a small model through its blocks, minutes a run: what a bag of tokens cannot show. finish: the last steps of a
+trained model, with exact and with quantized weights, the last checkpoint and the mean of the last.
+
+Prints nDCG@10 (mean of four BEIR-form sets of EVAL), each switch beside the same run without it.
 """
 
 from __future__ import annotations
@@ -22,15 +27,18 @@ import torch
 from numpy.typing import NDArray
 
 from gritdesk.grit_format import query_input
+from training.average import average
 from training.config import ModelShape, TrainConfig, read_recipe
 from training.data import tokenizer_sample
-from training.embedders import load_embedder
+from training.embedders import TextEmbedder, load_embedder
 from training.evaluation_sets import read_qrels
 from training.examples import read_rows, read_sources
-from training.metrics import ranked_run, retrieval_metrics
+from training.metrics import bits_per_byte, ranked_run, retrieval_metrics
+from training.quantization import quantized_weights
 from training.static_embeddings import bag, fit_tokenized, tokenize_source
 from training.tokenizer import FrameTokenizer, train_tokenizer
 from training.train import train
+from training.writers import writer_of
 
 RECIPE = Path(__file__).parents[1] / "training" / "recipes" / "grit-nano.toml"
 SETS = ("cranfield", "fairytaleqa_test", "gnome_help", "medquad_held")
@@ -183,22 +191,81 @@ def of_steps(data: str, evals: Sequence[EvalSet], names: Sequence[str]) -> None:
         print(f"| {name} | " + " | ".join(row) + " |", flush=True)
 
 
+def of_finish(data: str, evals: Sequence[EvalSet], names: Sequence[str]) -> None:
+    recipe = read_recipe(RECIPE, data_dir=data)
+    config = dataclasses.replace(
+        recipe,
+        base_model=names[0],
+        max_steps=40,
+        warmup_steps=5,
+        decay_fraction=1.0,
+        language_steps=0,
+        static_steps=0,
+        token_embeddings_from="",
+        muon_lr=0.0005,
+        embedding_lr=0.0003,
+        head_lr=0.0005,
+        chat_as_text=0.0,
+        contrastive_temperature_start=recipe.contrastive_temperature,
+        save_every_steps=10,
+        keep_every_steps=10,
+        log_every_steps=40,
+    )
+    print("| checkpoint | nDCG@10 | as Q4_0 | bits per byte | as Q4_0 |\n|---|---|---|---|---|")
+    print_finished("as it was", names[0], evals)
+    with tempfile.TemporaryDirectory() as temporary:
+        for name, num_steps in (("40 more steps", 0), ("40 more steps, the last 30 quantized", 30)):
+            folder = Path(temporary) / str(num_steps)
+            train(dataclasses.replace(config, output_dir=str(folder), quantization_aware_steps=num_steps))
+            print_finished(name, str(folder), evals)
+            kept = [Path(temporary) / f"{num_steps}-step-{step}" for step in (20, 30, 40)]
+            average(kept, folder.with_name(f"{num_steps}-mean"))
+            print_finished(f"{name}, mean of steps 20, 30 and 40", f"{folder}-mean", evals)
+
+
+def print_finished(name: str, folder: str, evals: Sequence[EvalSet]) -> None:
+    embedder = load_embedder(folder)
+    exact = ndcg_of(embedder, evals), bits_of(embedder, evals)
+    with quantized_weights(embedder.model.parameters(), "Q4_0"):
+        rounded = ndcg_of(embedder, evals), bits_of(embedder, evals)
+    cells = (each for pair in zip(exact, rounded, strict=True) for each in pair)
+    print(f"| {name} | " + " | ".join(f"{each:.3f}" for each in cells) + " |", flush=True)
+
+
+def bits_of(embedder: Any, evals: Sequence[EvalSet]) -> float:
+    """Bits per byte of some passages of each set."""
+    writer = writer_of(embedder)
+    texts = [text for each in evals for text in each.passages[:25]]
+    return bits_per_byte(sum(writer.text_nats(text)[0] for text in texts), len("".join(texts).encode()))
+
+
 def run(config: TrainConfig, evals: Sequence[EvalSet]) -> list[str]:
     start = time.monotonic()
     folder = train(config)
     seconds = time.monotonic() - start
     (row,) = list(read_rows(folder.with_name("model.log.jsonl"), 10))
-    embedder = load_embedder(str(folder))
-    found = []
-    for each in evals:
-        query_QD = embedder.embed([query_input(text) for text in each.queries])
-        found.append(each.ndcg(query_QD, embedder.embed([("", text[:600]) for text in each.passages])))
+    found = ndcgs_of(load_embedder(str(folder)), evals)
     losses = [f"{row[name]:.2f}" if row[name] is not None else "-" for name in ("loss_emb", "loss_gen")]
     return [*losses, *(f"{each:.3f}" for each in [*found, statistics.mean(found)]), f"{seconds:.0f}"]
+
+
+def ndcgs_of(embedder: TextEmbedder, evals: Sequence[EvalSet]) -> list[float]:
+    """Of each set, its passages cut to 600 characters: time goes into training."""
+    return [
+        each.ndcg(
+            embedder.embed([query_input(text) for text in each.queries]),
+            embedder.embed([("", text[:600]) for text in each.passages]),
+        )
+        for each in evals
+    ]
+
+
+def ndcg_of(embedder: TextEmbedder, evals: Sequence[EvalSet]) -> float:
+    return statistics.mean(ndcgs_of(embedder, evals))
 
 
 if __name__ == "__main__":
     torch.set_num_threads(2)
     kind, data_dir, eval_dir, *chosen_names = sys.argv[1:]
     sets = [EvalSet.read(Path(eval_dir) / name) for name in SETS]
-    {"tokens": of_tokens, "steps": of_steps}[kind](data_dir, sets, chosen_names)
+    {"tokens": of_tokens, "steps": of_steps, "finish": of_finish}[kind](data_dir, sets, chosen_names)

@@ -172,11 +172,15 @@ def _sync(path: Path) -> None:
 def load_state(
     folder: Path, optimizers: Sequence[torch.optim.Optimizer], heads: Mapping[str, Tensor] | None = None
 ) -> Resumed:
-    """Give the optimizers what they knew, and the heads what they learned; at step 0 heads are as they were made.
+    """Give the optimizers what they knew, and the heads what they learned.
 
     Raises: ValueError if the folder is no run's, or one with another optimizer.
     """
     state = _load(folder)
+    with torch.no_grad():
+        for name, weight in (heads or {}).items():
+            if name in state["heads"]:
+                weight.copy_(_spread(state["heads"][name], weight))
     if state["step"] == 0:
         return Resumed(0, ())
     if len(state["optimizers"]) != len(optimizers):
@@ -186,10 +190,6 @@ def load_state(
         for number, values in saved["state"].items():
             saved["state"][number] = {key: _spread(value, parameters[number]) for key, value in values.items()}
         optimizer.load_state_dict(saved)
-    with torch.no_grad():
-        for name, weight in (heads or {}).items():
-            if name in state["heads"]:
-                weight.copy_(_spread(state["heads"][name], weight))
     return Resumed(int(state["step"]), tuple(StepLosses(*each) for each in state.get("recent", ())))
 
 

@@ -68,6 +68,8 @@ class TrainConfig:
     chat: dict[str, float] = field(default_factory=dict)
     text: dict[str, float] = field(default_factory=dict)
     max_rows_per_file: int = 10_000_000
+    max_rows: dict[str, int] = field(default_factory=dict)
+    """First rows of a file that are used, by its name: the caps of single files."""
 
     token_embeddings_from: str = ""
     """Installed package whose BERT the token embeddings start from; empty: random."""
@@ -205,6 +207,9 @@ class TrainConfig:
             raise ValueError("give generation_tokens or generation_sequences, and set the other to 0")
         if bool(self.distillation_weight) > bool(self.teacher):
             raise ValueError("distillation_weight needs a teacher")
+        unknown = set(self.max_rows) - {*self.pairs, *self.chat, *self.text}
+        if unknown:
+            raise ValueError(f"max_rows names {', '.join(sorted(unknown))}, which the recipe does not use")
         if self.keep_every_steps % self.save_every_steps:
             raise ValueError(
                 f"keep_every_steps must be a multiple of save_every_steps, for it keeps what is saved; found "

@@ -286,7 +286,8 @@ def read_sources(config: TrainConfig) -> Sources:
     def read(kind: str, weights: dict[str, float], parse: Callable[[dict[str, Any]], Any]) -> list[Source[Any]]:
         sources = []
         for name, weight in weights.items():
-            rows = Rows(_find(Path(config.data_dir), kind, name), parse, config.max_rows_per_file)
+            limit = min(config.max_rows_per_file, config.max_rows.get(name, config.max_rows_per_file))
+            rows = Rows(_find(Path(config.data_dir), kind, name), parse, limit)
             source = Source(name, rows, weight * math.sqrt(len(rows)))
             source.draw(random.Random(config.seed), 20)  # a file of another form is found now and not in an hour
             sources.append(source)

@@ -12,10 +12,15 @@ from collections.abc import Callable, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from training.config import Averaging
 
 # ---------------------------------------------------------------- contrastive
+
+STRIP_QUERIES = 256
+"""Queries whose similarities are held at once; those of more are computed anew in the backward pass. Of two thousand
+queries the whole matrices would take more memory than a micro-batch does."""
 
 
 def contrastive_loss(
@@ -41,15 +46,26 @@ def contrastive_loss(
     num_queries, num_passages = len(query_BD), len(passage_ND)
     if num_passages < max(num_queries, 2):
         raise ValueError(f"{num_queries} queries need as many passages and at least 2, found {num_passages}")
-    similarity_BN = query_BD @ passage_ND.T
-    logits_BN = similarity_BN / temperature
-    if hard_negative_strength:
-        boost_BN = hard_negative_strength * similarity_BN.detach()
-        boost_BN[:, :num_queries] = 0.0
-        logits_BN = logits_BN + boost_BN
-    if ignored_BN is not None:
-        logits_BN = logits_BN.masked_fill(ignored_BN, float("-inf"))
-    return F.cross_entropy(logits_BN, torch.arange(num_queries, device=logits_BN.device))
+
+    def strip_loss(start: int, query_SD: Tensor, passage_ND: Tensor) -> Tensor:
+        rows = torch.arange(start, start + len(query_SD), device=query_SD.device)
+        similarity_SN = query_SD @ passage_ND.T
+        logits_SN = similarity_SN / temperature
+        if hard_negative_strength:
+            boost_SN = hard_negative_strength * similarity_SN.detach()
+            boost_SN[:, :num_queries] = 0.0
+            logits_SN = logits_SN + boost_SN
+        if ignored_BN is not None:
+            logits_SN = logits_SN.masked_fill(ignored_BN[rows], float("-inf"))
+        return F.cross_entropy(logits_SN, rows, reduction="sum")
+
+    if num_queries <= STRIP_QUERIES:
+        return strip_loss(0, query_BD, passage_ND) / num_queries
+    strips = [
+        checkpoint(strip_loss, start, query_BD[start : start + STRIP_QUERIES], passage_ND, use_reentrant=False)
+        for start in range(0, num_queries, STRIP_QUERIES)
+    ]
+    return torch.stack(strips).sum() / num_queries
 
 
 def matryoshka_loss(

@@ -144,7 +144,8 @@ def take_base_model(name: str, folder: Path, **loading: Any) -> PreTrainedModel:
     except (OSError, ValueError) as error:
         raise ValueError(f"base_model {name!r} cannot be loaded: {error}") from error
     tokenizer = FrameTokenizer.from_folder(folder, model.config.to_dict())
-    model.config.grit = {"dimension": model.config.hidden_size, "markers": tokenizer.markers}
+    own = getattr(model.config, "grit", None) or {}
+    model.config.grit = {"dimension": own.get("dimension", model.config.hidden_size), "markers": tokenizer.markers}
     return model
 
 

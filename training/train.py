@@ -145,7 +145,8 @@ def prepare(folder: Path, sources: Sources, config: TrainConfig) -> None:
             model = new_model(config.model, tokenizer.control_id(BOS), tokenizer.eos_id, tokenizer.pad_id)
             start_token_embeddings(model, sources, tokenizer, config)
         record_use(model, config)
-        checkpoint.save(folder, model, [], 0, config, tokenizer=start)
+        torch.manual_seed(config.seed)
+        checkpoint.save(folder, model, [], 0, config, tokenizer=start, heads=grit_model(model, config).heads())
     finally:
         checkpoint.recover(folder)
 

@@ -18,7 +18,10 @@ from tiny import make_checkpoint
 from training_data import write_data
 
 from training import checkpoint
+from training.model import PROJECTION_FILE
 from training.progress import log_path, read_log
+
+pytestmark = pytest.mark.timeout(300)  # a score of starts, each of which a busy machine makes longer
 
 HERE = Path(__file__).parent
 ENVIRONMENT = os.environ | {
@@ -30,7 +33,7 @@ NUM_STEPS = 8
 
 
 def write_recipe(folder: Path) -> Path:
-    """Every kind of randomness there is: dropout, sampled data with empty rows, two optimizers, GradCache."""
+    """With all that a run can hold: dropout, draws of empty rows, two optimizers, GradCache, a head, kept copies."""
     base = make_checkpoint(
         folder / "base", hidden_size=64, intermediate_size=64, num_hidden_layers=1, attention_dropout=0.1
     )
@@ -46,6 +49,8 @@ def write_recipe(folder: Path) -> Path:
         max_steps = {NUM_STEPS}
         log_every_steps = 3
         save_every_steps = 2
+        keep_every_steps = 4
+        projection_dimension = 32
         embedding_batch_size = 8
         generation_tokens = 120
         passage_tokens = [24, 32]
@@ -67,10 +72,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not hasattr(os, "fork"):
         pytest.skip("needs fork")
     folder = tmp_path_factory.mktemp("killed")
-    command = [sys.executable, str(HERE / "killed_runs.py"), str(write_recipe(folder)), str(folder), "4"]
+    command = [sys.executable, str(HERE / "killed_runs.py"), str(write_recipe(folder)), str(folder), "6"]
     done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert int(done.stdout) > 15
+    assert int(done.stdout) > 12
     return folder
 
 
@@ -83,10 +88,13 @@ def assert_same_run(found: Path, expected: Path) -> None:
     assert [step for step, _, _ in losses(expected)] == [3, 6, NUM_STEPS]
     assert losses(found) == losses(expected)
     assert len(log_path(found).read_text().splitlines()) == 3
-    weights, expected_weights = (load_file(folder / "model.safetensors") for folder in (found, expected))
-    assert weights.keys() == expected_weights.keys()
-    for name, weight in weights.items():
-        assert torch.equal(weight, expected_weights[name]), name
+    for ending in ("", "-step-4"):
+        for file in ("model.safetensors", PROJECTION_FILE):
+            folders = (each.with_name(each.name + ending) for each in (found, expected))
+            weights, expected_weights = (load_file(folder / file) for folder in folders)
+            assert weights.keys() == expected_weights.keys()
+            for name, weight in weights.items():
+                assert torch.equal(weight, expected_weights[name]), name
     states = [torch.load(folder / checkpoint.STATE_FILE, weights_only=True) for folder in (found, expected)]
     for ours, theirs in zip(*(state["optimizers"] for state in states), strict=True):
         assert ours["state"].keys() == theirs["state"].keys()
@@ -97,7 +105,8 @@ def assert_same_run(found: Path, expected: Path) -> None:
 
 def test_run_killed_at_each_change_of_a_file_ends_as_if_nothing_had_been(runs: Path) -> None:
     assert_same_run(runs / "killed", runs / "whole")
-    names = {f"killed{ending}" for ending in ("", ".log.jsonl", ".tensorboard", ".curves.png")}
+    endings = ("", "-step-4", "-step-8", ".log.jsonl", ".tensorboard", ".curves.png")
+    names = {f"killed{ending}" for ending in endings}
     assert {path.name for path in runs.iterdir() if path.name.startswith("killed")} == names
 
 

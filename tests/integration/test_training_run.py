@@ -23,9 +23,10 @@ from training import checkpoint
 from training.attention import bidirectional_mask
 from training.config import ModelShape, TrainConfig
 from training.embedders import DecoderEmbedder
+from training.examples import read_sources
 from training.model import GritModel, hidden_states, load_grit_model, load_model
 from training.tokenizer import FrameTokenizer
-from training.train import train
+from training.train import prepare, train
 
 
 def small_config(tmp_path: Path, **changes: object) -> TrainConfig:
@@ -77,7 +78,8 @@ def test_tiny_data_is_learned_until_nothing_is_left_of_either_loss(tmp_path: Pat
 @pytest.mark.parametrize("mode", ["embedding", "generation"])
 def test_each_mode_trains_what_it_uses_and_nothing_else(mode: str, tmp_path: Path) -> None:
     config = small_config(tmp_path, mode=mode, max_steps=1, weight_decay=0.0, warmup_steps=0, decay_fraction=0.0)
-    folder = train(dataclasses.replace(config, projection_dimension=16))
+    folder = Path(config.output_dir)
+    prepare(folder, read_sources(config), dataclasses.replace(config, projection_dimension=16))
     before = load_grit_model(folder).state_dict()
     train(dataclasses.replace(config, projection_dimension=16, max_steps=5))
     after = load_grit_model(folder).state_dict()
@@ -188,6 +190,13 @@ def test_checkpoint_that_pools_part_of_its_dimensions_embeds_the_same_as_its_ggu
         found = Embedder(gguf).embed(inputs)
     assert found.shape == expected.shape == (2, 64)
     assert (found * expected).sum(axis=1) == pytest.approx([1.0, 1.0], abs=1e-3)
+
+
+def test_grit_checkpoint_trained_further_keeps_its_dimension(tmp_path: Path) -> None:
+    shape = ModelShape(vocab_size=400, hidden_size=64, intermediate_size=64, num_layers=1, embedding_dimension=16)
+    base = train(small_config(tmp_path, model=shape, max_steps=1))
+    further = train(small_config(tmp_path, base_model=str(base), max_steps=2, output_dir=str(tmp_path / "further")))
+    assert load_grit_model(further).embedding_dimension == load_grit_model(base).embedding_dimension == 16
 
 
 def test_save_killed_between_its_renames_loses_nothing(trained: Path, tmp_path: Path) -> None:

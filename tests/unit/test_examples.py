@@ -169,3 +169,12 @@ def test_passages_beside_a_chat_are_put_before_its_last_question() -> None:
     assert answered.text == "Ann [2]."
     with pytest.raises(ValueError, match="passages as a list of strings"):
         parse_chat(row | {"passages": "Ann reads."})
+
+
+def test_single_files_have_caps_of_their_own(tmp_path: Path) -> None:
+    for name in ("long", "short"):
+        write(tmp_path / f"{name}.jsonl", "\n".join(LINES).encode())
+    config = TrainConfig(data_dir=str(tmp_path), text={"long": 1.0, "short": 1.0}, max_rows={"short": 4})
+    assert [len(source.rows) for source in read_sources(config).texts] == [50, 4]
+    with pytest.raises(ValueError, match="max_rows names elsewhere"):
+        TrainConfig(max_rows={"elsewhere": 4})

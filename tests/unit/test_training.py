@@ -17,6 +17,7 @@ from training.config import Averaging, ModelShape, Pooling, QuantizationType, Tr
 from training.data import Batches, TokenRows, tokenizer_sample
 from training.examples import read_sources
 from training.losses import (
+    STRIP_QUERIES,
     contrastive_loss,
     distillation_loss,
     false_negatives,
@@ -63,6 +64,26 @@ def test_contrastive_loss_is_the_formula() -> None:
         scores = np.exp([float(query[row] @ passage[n]) / 0.05 for n in range(5)])
         expected -= np.log(scores[row] / scores.sum()) / 3
     assert contrastive_loss(query, passage, 0.05).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_contrastive_loss_of_many_queries_is_that_of_the_whole_matrix() -> None:
+    torch.manual_seed(0)
+    num_queries = 2 * STRIP_QUERIES + 10
+    query = torch.nn.functional.normalize(torch.randn(num_queries, 8), dim=-1).requires_grad_()
+    passage = torch.nn.functional.normalize(torch.randn(num_queries + 5, 8), dim=-1).requires_grad_()
+    ignored = torch.rand(num_queries, num_queries + 5) < 0.1
+    ignored.fill_diagonal_(False)
+    loss = contrastive_loss(query, passage, 0.1, ignored, hard_negative_strength=2.0)
+    found = torch.autograd.grad(loss, (query, passage))
+
+    similarity = query @ passage.T
+    boost = 2.0 * similarity.detach()
+    boost[:, :num_queries] = 0.0
+    logits = (similarity / 0.1 + boost).masked_fill(ignored, float("-inf"))
+    expected_loss = torch.nn.functional.cross_entropy(logits, torch.arange(num_queries))
+    assert loss.item() == pytest.approx(expected_loss.item(), rel=1e-6)
+    for ours, expected in zip(found, torch.autograd.grad(expected_loss, (query, passage)), strict=True):
+        torch.testing.assert_close(ours, expected)
 
 
 def test_contrastive_loss_refuses_a_batch_with_nothing_to_tell_apart() -> None:
