@@ -8,19 +8,19 @@ Letters: B sequences, T tokens, D hidden size, N passages, V vocabulary, S sampl
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from training.config import Averaging
 
 # ---------------------------------------------------------------- contrastive
 
 STRIP_QUERIES = 256
-"""Queries whose similarities are held at once; those of more are computed anew in the backward pass. Of two thousand
-queries the whole matrices would take more memory than a micro-batch does."""
+"""Queries whose similarities are held at once: of two thousand the whole matrices would take more memory than a
+micro-batch does."""
 
 
 def contrastive_loss(
@@ -61,11 +61,36 @@ def contrastive_loss(
 
     if num_queries <= STRIP_QUERIES:
         return strip_loss(0, query_BD, passage_ND) / num_queries
-    strips = [
-        checkpoint(strip_loss, start, query_BD[start : start + STRIP_QUERIES], passage_ND, use_reentrant=False)
-        for start in range(0, num_queries, STRIP_QUERIES)
-    ]
-    return torch.stack(strips).sum() / num_queries
+    loss: Tensor = _InStrips.apply(query_BD, passage_ND, strip_loss)
+    return loss / num_queries
+
+
+class _InStrips(torch.autograd.Function):
+    """The sum of a loss over strips of queries, whose gradients are taken one strip after the other."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, query_BD: Tensor, passage_ND: Tensor, strip_loss: Callable[[int, Tensor, Tensor], Tensor]
+    ) -> Tensor:
+        total = query_BD.new_zeros(())
+        gradient_BD, gradient_ND = torch.zeros_like(query_BD), torch.zeros_like(passage_ND)
+        passage_ND = passage_ND.detach().requires_grad_()
+        for start in range(0, len(query_BD), STRIP_QUERIES):
+            strip = slice(start, start + STRIP_QUERIES)
+            query_SD = query_BD[strip].detach().requires_grad_()
+            with torch.enable_grad():
+                loss = strip_loss(start, query_SD, passage_ND)
+            gradient_BD[strip], of_passages_ND = torch.autograd.grad(loss, (query_SD, passage_ND))
+            gradient_ND += of_passages_ND
+            total += loss.detach()
+        ctx.save_for_backward(gradient_BD, gradient_ND)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+        (gradient,) = gradients
+        gradient_BD, gradient_ND = ctx.saved_tensors
+        return gradient * gradient_BD, gradient * gradient_ND, None
 
 
 def matryoshka_loss(

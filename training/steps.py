@@ -171,12 +171,13 @@ def backward_split(model: GritModel, batch: EmbeddingBatch, loss_of: LossOf) -> 
 
     dL = dL/dq dq + dL/dp dp, and only one of the two parts is held at a time.
     """
+    random = _RandomStates(1, model.device)
     with torch.no_grad():
-        random = _RandomState(model.device)
+        random.keep(0)
         query_BD = embed_rows(model, batch.queries)
     passage_ND = embed_rows(model, batch.passages)
     loss_of(query_BD, passage_ND).backward()
-    with random.again():
+    with random.again(0):
         query_BD = embed_rows(model, batch.queries)
     loss = loss_of(query_BD, passage_ND.detach())
     loss.backward()
@@ -187,19 +188,25 @@ def backward_cached(model: GritModel, batch: EmbeddingBatch, loss_of: LossOf) ->
     """GradCache (arXiv 2101.06983): the loss's gradient by embedding first, then micro-batch by micro-batch through
     a second forward pass, with the first one's random numbers."""
     every_rows = [*batch.queries, *batch.passages]
-    randoms, pooled = [], []
+    random = _RandomStates(len(every_rows), model.device)
+    query_BD = passage_ND = None
     with torch.no_grad():
-        for rows in every_rows:
-            randoms.append(_RandomState(model.device))
-            pooled.append(model(rows))
-    query_BD = _in_order(pooled[: len(batch.queries)], batch.queries).requires_grad_(True)
-    passage_ND = _in_order(pooled[len(batch.queries) :], batch.passages).requires_grad_(True)
-    loss = loss_of(query_BD, passage_ND)
+        for number, rows in enumerate(every_rows):
+            random.keep(number)
+            embedding_BD = model(rows)
+            if query_BD is None or passage_ND is None:
+                # made once and filled: what stays of each micro-batch would keep apart the memory the others leave
+                query_BD = embedding_BD.new_empty(batch.num_queries, embedding_BD.shape[1])
+                passage_ND = embedding_BD.new_empty(batch.num_passages, embedding_BD.shape[1])
+            is_query = number < len(batch.queries)
+            (query_BD if is_query else passage_ND)[list(rows.order)] = embedding_BD
+    assert query_BD is not None and passage_ND is not None
+    loss = loss_of(query_BD.requires_grad_(True), passage_ND.requires_grad_(True))
     loss.backward()
-    for number, (rows, random) in enumerate(zip(every_rows, randoms, strict=True)):
+    for number, rows in enumerate(every_rows):
         gradient = (query_BD if number < len(batch.queries) else passage_ND).grad
         assert gradient is not None
-        with random.again():
+        with random.again(number):
             embedding_BD = model(rows)
         (embedding_BD * gradient[list(rows.order)]).sum().backward()
     return loss.item()
@@ -215,20 +222,29 @@ def _in_order(pooled: Sequence[Tensor], groups: Sequence[TokenRows]) -> Tensor:
     return torch.cat(list(pooled))[torch.argsort(order).to(pooled[0].device)]
 
 
-class _RandomState:
-    """The random numbers to come, to be drawn once more: dropout must drop the same in both forward passes."""
+class _RandomStates:
+    """The random numbers to come at several moments, to be drawn once more: dropout must drop the same in both forward
+    passes."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, num: int, device: torch.device) -> None:
         self._device = device
-        self._cpu = torch.get_rng_state()
-        self._cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+        self._cpu = torch.get_rng_state().repeat(num, 1)
+        self._cuda = torch.cuda.get_rng_state(device).repeat(num, 1) if device.type == "cuda" else None
+
+    def keep(self, number: int) -> None:
+        """This is moment `number`."""
+        self._cpu[number] = torch.get_rng_state()
+        if self._cuda is not None:
+            self._cuda[number] = torch.cuda.get_rng_state(self._device)
 
     @contextmanager
-    def again(self) -> Iterator[None]:
+    def again(self, number: int) -> Iterator[None]:
+        """The numbers of that moment within, those that were to come behind it."""
         with torch.random.fork_rng([self._device] if self._cuda is not None else []):
-            torch.set_rng_state(self._cpu)
+            # clones, for PyTorch reads the storage from its beginning, whichever row it is given
+            torch.set_rng_state(self._cpu[number].clone())
             if self._cuda is not None:
-                torch.cuda.set_rng_state(self._cuda, self._device)
+                torch.cuda.set_rng_state(self._cuda[number].clone(), self._device)
             yield
 
 
