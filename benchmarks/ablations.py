@@ -2,10 +2,13 @@
 
     python benchmarks/ablations.py tokens DATA EVAL [SWITCH...]
     python benchmarks/ablations.py steps DATA EVAL [SWITCH...]
+    python benchmarks/ablations.py mined DATA EVAL PAIRS
     python benchmarks/ablations.py finish DATA EVAL CHECKPOINT
 
 tokens: token embeddings as a bag of tokens (training.static_embeddings), half a minute a run, so several seeds.
-steps: a small model through its blocks, minutes a run: what a bag of tokens cannot show. finish: the last steps of a
+steps: a small model through its blocks, minutes a run: what a bag of tokens cannot show. mined: the
+bag of tokens on one file of pairs, with its own hard negatives and with those of PAIRS, which is that file written anew
+by `python -m training.mine`. finish: the last steps of a
 trained model, with exact and with quantized weights, the last checkpoint and the mean of the last.
 
 Prints nDCG@10 (mean of BEIR-form sets of EVAL), each switch beside the same run without it.
@@ -130,6 +133,39 @@ def of_tokens(data: str, evals: Sequence[EvalSet], names: Sequence[str]) -> None
             f"{statistics.mean(each[cut] for each in every):.3f} ({spread([e[cut] for e in every])})" for cut in CUTS
         ]
         print(f"| {name} | " + " | ".join(cells) + f" | {(time.monotonic() - start) / 3:.0f} |", flush=True)
+
+
+def of_mined(data: str, evals: Sequence[EvalSet], names: Sequence[str]) -> None:
+    """Names: the mined file; it is named as the one in DATA/pairs."""
+    mined = Path(names[0])
+    name = mined.name.split(".")[0]
+    config = dataclasses.replace(
+        TrainConfig(data_dir=data, pairs={name: 1.0}),
+        model=ModelShape(vocab_size=8192),
+        static_steps=300,
+        static_batch_size=512,
+        static_lr=0.0012,
+        query_tokens=40,
+        passage_tokens=(256,),
+    )
+    own, other = (read_sources(dataclasses.replace(config, data_dir=each)) for each in (data, str(mined.parent)))
+    sample = tokenizer_sample(read_sources(read_recipe(RECIPE, data_dir=data)), 10, 1)
+    tokenizer = FrameTokenizer(train_tokenizer(sample, config.model.vocab_size))
+    given, found = (tokenize_source(sources.pairs[0], tokenizer, config) for sources in (own, other))
+    none = dataclasses.replace(given, negatives=[np.zeros(0, dtype=np.int64)] * len(given.queries))
+    print("| hard negatives | " + " | ".join(SETS) + " |\n|---|" + "---|" * len(SETS))
+    for label, source in (("none", none), ("the file's own", given), ("mined", found)):
+        scores = []
+        for seed in (1, 2, 3):
+            vectors_VK = fit_tokenized(None, [source], config.model.vocab_size, dataclasses.replace(config, seed=seed))
+            scores.append([bag_ndcg(each, vectors_VK, tokenizer) for each in evals])
+        cells = [f"{statistics.mean(column):.3f} ({spread(column)})" for column in zip(*scores, strict=True)]
+        print(f"| {label} | " + " | ".join(cells) + " |", flush=True)
+
+
+def bag_ndcg(evaluated: EvalSet, vectors_VK: torch.Tensor, tokenizer: FrameTokenizer) -> float:
+    query_QD = bag(vectors_VK, ids_of(tokenizer, evaluated.queries, 64)).numpy()
+    return evaluated.ndcg(query_QD, bag(vectors_VK, ids_of(tokenizer, evaluated.passages, 256)).numpy())
 
 
 def spread(values: Sequence[float]) -> str:
@@ -274,6 +310,6 @@ def ndcg_of(embedder: TextEmbedder, evals: Sequence[EvalSet]) -> float:
 if __name__ == "__main__":
     torch.set_num_threads(2)
     kind, data_dir, eval_dir, *chosen_names = sys.argv[1:]
-    chosen_sets = SETS if kind == "tokens" else BLOCK_SETS
+    chosen_sets = SETS if kind in ("tokens", "mined") else BLOCK_SETS
     sets = [EvalSet.read(Path(eval_dir) / name) for name in chosen_sets]
-    {"tokens": of_tokens, "steps": of_steps, "finish": of_finish}[kind](data_dir, sets, chosen_names)
+    {"tokens": of_tokens, "steps": of_steps, "mined": of_mined, "finish": of_finish}[kind](data_dir, sets, chosen_names)
