@@ -24,7 +24,8 @@ def quantized_weights(parameters: Iterable[nn.Parameter], quantization_type: Qua
     """Within it the matrices among the parameters hold what their quantized form stands for."""
     exact = []
     for parameter in parameters:
-        local = parameter.to_local() if isinstance(parameter, DTensor) else parameter.data
+        weight = parameter.detach()
+        local = weight.to_local() if isinstance(weight, DTensor) else weight
         if local.ndim >= 2 and local.shape[-1] % BLOCK_SIZE == 0:
             exact.append((local, local.clone()))
             local.copy_(dequantized(local, quantization_type))
