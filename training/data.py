@@ -126,9 +126,14 @@ class Batches:
         self.config = config
         self.ranks = ranks or Ranks()
         self.teacher = teacher
+        self._prefixes: dict[str, int] = {}
+        """Tokens before a text, by its instruction: files have one or a few."""
 
     def embedding(self, step: int) -> EmbeddingBatch:
-        """Pairs of one file; one whose instruction leaves its text no room is dropped and counted."""
+        """Pairs of one file; one whose instruction leaves its text no room is dropped and counted.
+
+        Raises: ValueError if fewer than two are left.
+        """
         config = self.config
         rng = random.Random(f"{config.seed}/embedding/{step}")
         source = _draw(self.sources.pairs, rng)
@@ -136,27 +141,40 @@ class Batches:
         longest = rng.choice(config.passage_tokens)
         positives = [rng.choice(pair.positives) for pair in pairs]
         negatives = [rng.sample(pair.negatives, min(config.hard_negatives, len(pair.negatives))) for pair in pairs]
-        share = self.ranks.share(len(pairs))
-        kept: list[list[tuple[EmbeddingInput, EncodedFrame]]] = []
-        for pair, positive, hard in list(zip(pairs, positives, negatives, strict=True))[share]:
-            texts = [pair.query, positive, *hard]
-            limits = [config.query_tokens] + [longest] * (len(texts) - 1)
-            frames = [self._embedding_row(text, limit) for text, limit in zip(texts, limits, strict=True)]
-            if any(frame.num_prefix >= limit for frame, limit in zip(frames, limits, strict=True)):
-                source.dropped["instruction fills the length limit"] += 1
-                continue
-            kept.append(list(zip(texts, frames, strict=True)))
+        # each a query, its positive, its hard negatives
+        drawn = [
+            [pair.query, positive, *hard] for pair, positive, hard in zip(pairs, positives, negatives, strict=True)
+        ]
+        kept = [row for row in drawn if self._has_room(row, config.query_tokens, longest)]
+        source.dropped["instruction fills the length limit"] += len(drawn) - len(kept)
+        if len(kept) < 2:
+            raise ValueError(
+                f"{source.name}: {len(kept)} of {len(drawn)} pairs are left at step {step}, and a batch needs two; "
+                f"dropped so far: {dict(source.dropped)}"
+            )
+        kept = kept[self.ranks.share(len(kept))]
         queries = [row[0] for row in kept]
         passages = [row[1] for row in kept] + [each for row in kept for each in row[2:]]
         return EmbeddingBatch(
-            self._sorted_rows([frame for _, frame in queries]),
-            self._sorted_rows([frame for _, frame in passages]),
+            self._sorted_rows([self._embedding_row(each, config.query_tokens) for each in queries]),
+            self._sorted_rows([self._embedding_row(each, longest) for each in passages]),
             len(queries),
-            torch.tensor([passage_key(text) for (_, text), _ in passages], dtype=torch.long),
+            torch.tensor([passage_key(text) for _, text in passages], dtype=torch.long),
             source.name,
-            self._taught([text for text, _ in queries]),
-            self._taught([text for text, _ in passages]),
+            self._taught(queries),
+            self._taught(passages),
         )
+
+    def _has_room(self, row: Sequence[EmbeddingInput], query_tokens: int, passage_tokens: int) -> bool:
+        """Whether each text has room behind its instruction; the same on all ranks, so that each has its share."""
+        limits = [query_tokens] + [passage_tokens] * (len(row) - 1)
+        return all(self._num_prefix(each[0]) < limit for each, limit in zip(row, limits, strict=True))
+
+    def _num_prefix(self, instruction: str) -> int:
+        if instruction not in self._prefixes:
+            frame = encode(embedding_frame(instruction, "-"), self.tokenizer, self.tokenizer.markers)
+            self._prefixes[instruction] = frame.num_prefix
+        return self._prefixes[instruction]
 
     def _taught(self, inputs: list[EmbeddingInput]) -> Tensor | None:
         return None if self.teacher is None else torch.from_numpy(self.teacher(inputs))
@@ -205,19 +223,20 @@ class Batches:
                 groups.append([row])
         num_groups = self.ranks.max(len(groups))
         while len(groups) < num_groups:
-            largest = max(range(len(groups)), key=lambda number: len(groups[number]))
-            group = groups[largest]
+            largest = max(range(len(groups)), key=lambda number: len(groups[number]), default=0)
+            group = groups[largest] if groups else []
             if len(group) < 2:
                 raise ValueError(f"a batch of {len(rows)} rows is too small for {self.ranks.size} processes")
             groups[largest : largest + 1] = [group[: len(group) // 2], group[len(group) // 2 :]]
         pad = pad_packed if packed else pad_rows
-        return [pad(frames, group, self.tokenizer.pad_id) for group in groups]
+        # the longest first: what does not fit into memory says so at once, and what follows fits where they lay
+        return [pad(frames, group, self.tokenizer.pad_id) for group in reversed(groups)]
 
     def _embedding_row(self, each: EmbeddingInput, max_tokens: int) -> EncodedFrame:
         # no token is shorter than one character, and few longer than ten: cut before tokenizing
         frame = encode(embedding_frame(each[0], each[1][: max_tokens * 10]), self.tokenizer, self.tokenizer.markers)
         end = max(max_tokens, frame.num_prefix + 8)  # an instruction alone says nothing of its text
-        return EncodedFrame(frame.ids[:end], frame.counts[:end])
+        return _cut(frame, end)
 
     def _chat_row(self, source: Source[Chat], rng: random.Random, as_text: bool) -> EncodedFrame:
         for _ in range(_MAX_DRAWS):
@@ -226,12 +245,13 @@ class Batches:
                     continue
                 blocks = self.config.passages != "plain" and rng.random() >= self.config.plain_passages_share
                 frame = encode(chat_frame(chat.turns, blocks=blocks), self.tokenizer, self.tokenizer.markers)
-                if len(frame.ids) <= self.config.sequence_tokens:
+                frame = _cut(frame, self.config.sequence_tokens)
+                if any(frame.counts[1:]):
                     return replace(frame, counts=_every_target(frame)) if as_text else frame
-                source.dropped["longer than sequence_tokens"] += 1  # without its answer a chat teaches nothing
+                source.dropped["no answer within sequence_tokens"] += 1
         raise ValueError(
-            f"no chat of {source.name} has at most {self.config.sequence_tokens} tokens in {_MAX_DRAWS} draws; "
-            "raise sequence_tokens or leave the file out"
+            f"no chat of {source.name} has an answer within {self.config.sequence_tokens} tokens in {_MAX_DRAWS} "
+            "draws; raise sequence_tokens or leave the file out"
         )
 
     def _text_row(self, source: Source[str], rng: random.Random) -> EncodedFrame:
@@ -246,6 +266,10 @@ class Batches:
                 if len(ids) > 1:
                     return EncodedFrame(ids, [False] + [True] * (len(ids) - 1))
         raise ValueError(f"{source.name} holds only empty texts")
+
+
+def _cut(frame: EncodedFrame, max_tokens: int) -> EncodedFrame:
+    return EncodedFrame(frame.ids[:max_tokens], frame.counts[:max_tokens], frame.blocks[:max_tokens])
 
 
 def _every_target(frame: EncodedFrame) -> list[bool]:

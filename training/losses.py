@@ -59,38 +59,7 @@ def contrastive_loss(
             logits_SN = logits_SN.masked_fill(ignored_BN[rows], float("-inf"))
         return F.cross_entropy(logits_SN, rows, reduction="sum")
 
-    if num_queries <= STRIP_QUERIES:
-        return strip_loss(0, query_BD, passage_ND) / num_queries
-    loss: Tensor = _InStrips.apply(query_BD, passage_ND, strip_loss)
-    return loss / num_queries
-
-
-class _InStrips(torch.autograd.Function):
-    """The sum of a loss over strips of queries, whose gradients are taken one strip after the other."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, query_BD: Tensor, passage_ND: Tensor, strip_loss: Callable[[int, Tensor, Tensor], Tensor]
-    ) -> Tensor:
-        total = query_BD.new_zeros(())
-        gradient_BD, gradient_ND = torch.zeros_like(query_BD), torch.zeros_like(passage_ND)
-        passage_ND = passage_ND.detach().requires_grad_()
-        for start in range(0, len(query_BD), STRIP_QUERIES):
-            strip = slice(start, start + STRIP_QUERIES)
-            query_SD = query_BD[strip].detach().requires_grad_()
-            with torch.enable_grad():
-                loss = strip_loss(start, query_SD, passage_ND)
-            gradient_BD[strip], of_passages_ND = torch.autograd.grad(loss, (query_SD, passage_ND))
-            gradient_ND += of_passages_ND
-            total += loss.detach()
-        ctx.save_for_backward(gradient_BD, gradient_ND)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
-        (gradient,) = gradients
-        gradient_BD, gradient_ND = ctx.saved_tensors
-        return gradient * gradient_BD, gradient * gradient_ND, None
+    return in_strips(strip_loss, query_BD, passage_ND, STRIP_QUERIES) / num_queries
 
 
 def matryoshka_loss(
@@ -157,6 +126,52 @@ def distillation_loss(student_BK: Tensor, teacher_BK: Tensor) -> Tensor:
     return (1.0 - (student_BK * teacher_BK).sum(dim=-1)).mean()
 
 
+# ---------------------------------------------------------------- memory
+
+
+def in_strips(loss_of: Callable[[int, Tensor, Tensor], Tensor], rows: Tensor, shared: Tensor, size: int) -> Tensor:
+    """The sum of a loss over strips of rows, whose gradients are taken one strip after the other.
+
+    Args:
+        loss_of: number of a strip's first row, the strip, and what all rows share -> its loss, a sum over its rows.
+        size: rows of a strip; where there are no more of them nothing is special.
+    """
+    if len(rows) <= size:
+        return loss_of(0, rows, shared)
+    total: Tensor = _InStrips.apply(rows, shared, loss_of, size)
+    return total
+
+
+class _InStrips(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, rows: Tensor, shared: Tensor, loss_of: Callable[[int, Tensor, Tensor], Tensor], size: int
+    ) -> Tensor:
+        total = rows.new_zeros((), dtype=torch.float32)
+        # made beforehand: small pieces that stay between large ones keep freed memory from being used again
+        of_rows, of_shared = torch.zeros_like(rows), torch.zeros_like(shared)
+        shared = shared.detach().requires_grad_(ctx.needs_input_grad[1])
+        for start in range(0, len(rows), size):
+            strip = rows[start : start + size].detach().requires_grad_()
+            with torch.enable_grad():
+                loss = loss_of(start, strip, shared)
+            if shared.requires_grad:
+                of_rows[start : start + size], of_strip = torch.autograd.grad(loss, (strip, shared))
+                of_shared += of_strip
+            else:  # a frozen head
+                (of_rows[start : start + size],) = torch.autograd.grad(loss, strip)
+            total += loss.detach()
+        ctx.save_for_backward(of_rows, of_shared if shared.requires_grad else None)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        of_rows, of_shared = (
+            None if each is None else each * gradients[0].to(each.dtype) for each in ctx.saved_tensors
+        )
+        return of_rows, of_shared, None, None
+
+
 # ---------------------------------------------------------------- next token
 
 
@@ -188,7 +203,14 @@ def token_weights(
     return [1.0 / (num_groups * sum(group)) if each else 0.0 for group in groups for each in group]
 
 
-def next_token_loss(hidden_BTD: Tensor, head_VD: Tensor, ids_BT: Tensor, weight_BT: Tensor) -> Tensor:
+STRIP_LOGITS = 2**26
+"""Logits that are held at once, in float32 a quarter of a gigabyte: a micro-batch of plain text is all targets, and a
+vocabulary may have a hundred and fifty thousand tokens."""
+
+
+def next_token_loss(
+    hidden_BTD: Tensor, head_VD: Tensor, ids_BT: Tensor, weight_BT: Tensor, softcap: float | None = None
+) -> Tensor:
     """Cross-entropy of the target tokens, each predicted from the one before.
 
         sum_bt w_bt -log p(x_bt | x_b<t)
@@ -198,11 +220,20 @@ def next_token_loss(hidden_BTD: Tensor, head_VD: Tensor, ids_BT: Tensor, weight_
 
     Args:
         weight_BT: what a token counts, of `token_weights`; 0 where it is no target, as the first of a row never is.
+        softcap: c, of families whose logits z are c tanh(z / c).
     """
     weight_BT = weight_BT[:, 1:]
     is_target = weight_BT > 0
     hidden_KD = hidden_BTD[:, :-1][is_target]
     if not len(hidden_KD):
         return hidden_BTD.sum() * 0.0
-    logits_KV = (hidden_KD @ head_VD.T.to(hidden_KD.dtype)).float()
-    return (F.cross_entropy(logits_KV, ids_BT[:, 1:][is_target], reduction="none") * weight_BT[is_target]).sum()
+    ids_K, weight_K = ids_BT[:, 1:][is_target], weight_BT[is_target]
+
+    def strip_loss(start: int, hidden_SD: Tensor, head_VD: Tensor) -> Tensor:
+        strip = slice(start, start + len(hidden_SD))
+        logits_SV = (hidden_SD @ head_VD.T.to(hidden_SD.dtype)).float()
+        if softcap:
+            logits_SV = softcap * torch.tanh(logits_SV / softcap)
+        return (F.cross_entropy(logits_SV, ids_K[strip], reduction="none") * weight_K[strip]).sum()
+
+    return in_strips(strip_loss, hidden_KD, head_VD, max(STRIP_LOGITS // len(head_VD), 1))

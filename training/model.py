@@ -225,7 +225,8 @@ class GritModel(nn.Module):
             input_ids=rows.ids_BT, attention_mask=mask, position_ids=rows.positions_BT, use_cache=False, **with_router
         )
         head_VD = self.decoder.get_output_embeddings().weight
-        loss = next_token_loss(output.last_hidden_state, head_VD, rows.ids_BT, weight_BT)
+        softcap = getattr(config, "final_logit_softcapping", None)  # Gemma 2
+        loss = next_token_loss(output.last_hidden_state, head_VD, rows.ids_BT, weight_BT, softcap)
         if self.router_loss_weight:
             num_experts = output.router_logits[0].shape[-1]
             balance = load_balancing_loss_func(

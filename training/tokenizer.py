@@ -32,6 +32,8 @@ class FrameTokenizer:
         self.tokenizer = tokenizer
         # a person's text may spell a marker; it must stay text
         tokenizer.encode_special_tokens = True
+        tokenizer.no_truncation()  # which some keep in their file, as padding
+        tokenizer.no_padding()
         self.bos_id = _known(tokenizer.token_to_id(BOS) if bos_id is None else bos_id, "begins a text (bos_token)")
         self.eos_id = _known(tokenizer.token_to_id(EOS) if eos_id is None else eos_id, "ends an answer (eos_token)")
         own_pad_id = tokenizer.token_to_id(PAD)

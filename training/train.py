@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from gritdesk.grit_format import BOS
@@ -23,6 +27,7 @@ from training.distributed import Ranks, shard
 from training.embedders import load_embedder
 from training.examples import Sources, read_sources
 from training.model import (
+    PROJECTION_FILE,
     GritModel,
     grit_model,
     load_model,
@@ -80,6 +85,7 @@ def train(config: TrainConfig) -> Path:
     teacher = load_embedder(config.teacher) if config.teacher else None
     torch.manual_seed(config.seed)  # of the heads, alike on all ranks
     grit = grit_model(model, config, teacher.dimension if teacher and config.distillation_weight else 0).train()
+    check_model(grit, config, ranks)
     shard(grit, model.model.layers, ranks)  # before any of it goes to a GPU, which may not hold all
     grit.to(ranks.device)
     optimizers = make_optimizers(grit, config)
@@ -94,7 +100,7 @@ def train(config: TrainConfig) -> Path:
             generation = batches.generation(step) if config.generates else None
             with weights_as_they_will_be(model, step, config):
                 losses = grit_step(grit, embedding, generation, config, temperature, ranks)
-            torch.nn.utils.clip_grad_norm_(grit.parameters(), config.clip_norm)
+            clip_gradient(grit, step, config)
             rate = learning_rate_factor(step, config)
             for optimizer in optimizers:
                 for group in optimizer.param_groups:
@@ -115,13 +121,25 @@ def refuse(config: TrainConfig, ranks: Ranks) -> None:
     check_installed(config)
     if ranks.size > 1 and config.quantized_base:
         raise ValueError(f"quantized_base is for one process, found {ranks.size}: spread the base out unquantized")
-    shape = config.model
-    pools_all = config.base_model or shape.embedding_dimension in (0, shape.hidden_size)
-    if ranks.size > 1 and config.generates and not pools_all:
+
+
+def check_model(grit: GritModel, config: TrainConfig, ranks: Ranks) -> None:
+    """Raises: ValueError if the recipe asks of the loaded model what it cannot do."""
+    model = grit.decoder.config
+    pools_all = grit.pooled_dimension == model.hidden_size
+    if config.generates and not pools_all and (ranks.size > 1 or config.lora_rank):
         raise ValueError(
-            f"embedding_dimension {shape.embedding_dimension} of hidden_size {shape.hidden_size} is for one process, "
-            f"found {ranks.size}: set it to 0"
+            f"a model that pools {grit.pooled_dimension} of its {model.hidden_size} dimensions is trained whole and by "
+            f"one process; found lora_rank {config.lora_rank} and {ranks.size} processes"
         )
+    window = getattr(model, "sliding_window", None)
+    if window and window < config.sequence_tokens and (config.pack_generation or config.passages != "plain"):
+        raise ValueError(
+            f"the model's attention has a window of {window} tokens, which rows of several sequences or passages have "
+            f"not: set sequence_tokens to {window} or less, or pack_generation off and passages to plain"
+        )
+    if config.optimizer == "muon" and any(weight.ndim > 2 for weight in grit.decoder.model.layers.parameters()):
+        raise ValueError('experts are trained with optimizer = "adamw": muon knows matrices alone')
 
 
 def prepare(folder: Path, sources: Sources, config: TrainConfig) -> None:
@@ -146,9 +164,29 @@ def prepare(folder: Path, sources: Sources, config: TrainConfig) -> None:
             start_token_embeddings(model, sources, tokenizer, config)
         record_use(model, config)
         torch.manual_seed(config.seed)
-        checkpoint.save(folder, model, [], 0, config, tokenizer=start, heads=grit_model(model, config).heads())
+        heads = grit_model(model, config).heads()
+        if config.base_model:
+            take_projection(config, heads)
+        checkpoint.save(folder, model, [], 0, config, tokenizer=start, heads=heads)
     finally:
         checkpoint.recover(folder)
+
+
+@torch.no_grad()
+def take_projection(config: TrainConfig, heads: Mapping[str, Tensor]) -> None:
+    """Go on with the projection head of the base model, if it has one.
+
+    Raises: ValueError if the recipe would lose it.
+    """
+    path = Path(config.base_model) / PROJECTION_FILE
+    if not path.exists():
+        return
+    weight = load_file(path)["weight"]
+    if "projection" not in heads or heads["projection"].shape != weight.shape:
+        raise ValueError(
+            f"{config.base_model} has a projection head of {len(weight)} dimensions: set projection_dimension to it"
+        )
+    heads["projection"].copy_(weight)
 
 
 def start_token_embeddings(
@@ -162,6 +200,16 @@ def start_token_embeddings(
         vectors_VK = fit_static_embeddings(vectors_VK, sources.pairs, tokenizer, config)
     if vectors_VK is not None:
         place_token_embeddings(model, vectors_VK)
+
+
+def clip_gradient(grit: GritModel, step: int, config: TrainConfig) -> None:
+    """Raises: ValueError if the gradient is not finite, before a weight has it."""
+    norm = torch.nn.utils.clip_grad_norm_(grit.parameters(), config.clip_norm)
+    norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+    if not bool(torch.isfinite(norm)):
+        raise ValueError(
+            f"the gradient of step {step + 1} is {norm.item()}: the checkpoint is as it was; lower the learning rate"
+        )
 
 
 def weights_as_they_will_be(model: PreTrainedModel, step: int, config: TrainConfig) -> AbstractContextManager[None]:
@@ -201,7 +249,8 @@ def make_optimizers(grit: GritModel, config: TrainConfig) -> list[torch.optim.Op
 def learning_rate_factor(step: int, config: TrainConfig) -> float:
     """Share of the full rate at a step: linear warm-up, constant, linear decay to zero at the end."""
     warm = (step + 1) / max(config.warmup_steps, 1)
-    decay_steps = max(config.max_steps * config.decay_fraction, 1)
+    # a decay over all steps begins where the warm-up ends, as everywhere: or the full rate would never be reached
+    decay_steps = max(min(config.max_steps * config.decay_fraction, config.max_steps - config.warmup_steps), 1)
     return max(min(warm, 1.0, (config.max_steps - step) / decay_steps), 0.0)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from tiny import make_checkpoint
 from training_data import write_data
 
 from converters.hf_to_gguf import convert
@@ -25,6 +26,7 @@ from training.config import ModelShape, TrainConfig
 from training.embedders import DecoderEmbedder
 from training.examples import read_sources
 from training.model import GritModel, hidden_states, load_grit_model, load_model
+from training.steps import grit_step
 from training.tokenizer import FrameTokenizer
 from training.train import prepare, train
 
@@ -190,6 +192,42 @@ def test_checkpoint_that_pools_part_of_its_dimensions_embeds_the_same_as_its_ggu
         found = Embedder(gguf).embed(inputs)
     assert found.shape == expected.shape == (2, 64)
     assert (found * expected).sum(axis=1) == pytest.approx([1.0, 1.0], abs=1e-3)
+
+
+def test_head_of_a_base_model_is_trained_further_or_its_loss_is_refused(tmp_path: Path) -> None:
+    shape = ModelShape(vocab_size=400, hidden_size=64, intermediate_size=64, num_layers=1)
+    base = train(small_config(tmp_path, model=shape, max_steps=1, projection_dimension=8))
+    further = {"base_model": str(base), "output_dir": str(tmp_path / "further"), "max_steps": 1}
+    with pytest.raises(ValueError, match="has a projection head of 8 dimensions"):
+        train(small_config(tmp_path, **further))
+    folder = train(small_config(tmp_path, **further, projection_dimension=8, warmup_steps=10**6))
+    heads = [load_grit_model(each).projection.weight for each in (base, folder)]
+    assert (heads[0] - heads[1]).abs().max() < 1e-5
+
+
+def test_gradient_that_is_not_finite_stops_the_run_before_a_weight_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = small_config(tmp_path, max_steps=3, save_every_steps=1)
+
+    def spoiled(grit: GritModel, *arguments: object) -> object:
+        losses = grit_step(grit, *arguments)  # type: ignore[arg-type]
+        if grit.decoder.model.norm.weight.sum() != grit.decoder.config.hidden_size:  # a step was done
+            grit.decoder.model.norm.weight.grad[0] = float("inf")
+        return losses
+
+    monkeypatch.setattr("training.train.grit_step", spoiled)
+    with pytest.raises(ValueError, match="the gradient of step 2 is"):
+        train(config)
+    assert all(bool(weight.isfinite().all()) for weight in load_model(Path(config.output_dir)).parameters())
+
+
+def test_window_smaller_than_a_row_of_several_sequences_is_refused(tmp_path: Path) -> None:
+    base = make_checkpoint(tmp_path / "base", "mistral", sliding_window=64)
+    packed = {"pack_generation": True, "optimizer": "adamw", "base_model": str(base), "max_steps": 1}
+    with pytest.raises(ValueError, match="a window of 64 tokens"):
+        train(small_config(tmp_path, **packed))
+    train(small_config(tmp_path, sequence_tokens=64, output_dir=str(tmp_path / "fits"), **packed))
 
 
 def test_grit_checkpoint_trained_further_keeps_its_dimension(tmp_path: Path) -> None:

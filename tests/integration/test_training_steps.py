@@ -16,7 +16,7 @@ from training_data import write_data
 from gritdesk.records import EmbeddingInput
 from training.attention import bidirectional_mask, causal_instruction_mask, packed_mask, passage_mask
 from training.config import ModelShape, TrainConfig
-from training.data import Batches, tokenizer_sample
+from training.data import Batches, TokenRows, tokenizer_sample
 from training.examples import read_sources
 from training.losses import false_negatives, same_passage
 from training.model import GritModel, grit_model, hidden_states, new_model
@@ -255,11 +255,7 @@ def test_each_mode_has_its_loss_alone_and_the_unified_step_their_weighted_sum(ba
 # ---------------------------------------------------------------- attention
 
 
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
-@pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_embeds_both_ways_over_its_whole_text_and_writes_causally(family: str, attention: str) -> None:
-    if (family, attention) == ("Gemma2", "sdpa"):
-        attention = "eager"  # the only one transformers has for it
+def family_decoder(family: str, attention: str = "eager", **settings: Any) -> Any:
     config_class = getattr(transformers, f"{family}TextConfig" if family == "Gemma3" else f"{family}Config")
     config = config_class(
         vocab_size=64,
@@ -272,10 +268,36 @@ def test_every_family_embeds_both_ways_over_its_whole_text_and_writes_causally(f
         max_position_embeddings=64,
         pad_token_id=0,
         **FAMILIES[family],
+        **settings,
     )
     config._attn_implementation = attention
     torch.manual_seed(0)
-    decoder = getattr(transformers, f"{family}ForCausalLM")(config).eval()
+    return getattr(transformers, f"{family}ForCausalLM")(config).eval()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_has_the_next_token_loss_of_transformers(family: str) -> None:
+    decoder = family_decoder(family)
+    with torch.no_grad():
+        for weight in decoder.parameters():  # large enough logits for a cap to be felt
+            if weight.ndim > 1:
+                weight.normal_()
+    ids = torch.arange(1, 13)[None]
+    is_target = torch.tensor([[0, 0, 0, 1, 1, 0, 1, 1, 1, 0, 0, 1]])
+    labels = ids.masked_fill(is_target == 0, -100)
+    rows = TokenRows(ids, torch.ones_like(ids), is_target, (0,))
+    with torch.no_grad():
+        expected = decoder(input_ids=ids, labels=labels).loss.item()
+        found = GritModel(decoder, precision="fp32")(rows, is_target / is_target.sum()).item()
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_embeds_both_ways_over_its_whole_text_and_writes_causally(family: str, attention: str) -> None:
+    if (family, attention) == ("Gemma2", "sdpa"):
+        attention = "eager"  # the only one transformers has for it
+    decoder = family_decoder(family, attention)
     ids = torch.arange(1, 13)[None]
     mask = torch.ones_like(ids)
 

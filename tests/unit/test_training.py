@@ -148,6 +148,24 @@ def test_next_token_loss_counts_the_counted_tokens_alone() -> None:
     assert loss.item() == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("frozen_head", [False, True])
+def test_next_token_loss_of_many_targets_is_that_of_all_at_once(
+    frozen_head: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    hidden = torch.randn(3, 9, 8, requires_grad=True)
+    head = torch.randn(11, 8, requires_grad=not frozen_head)
+    ids, weight = torch.randint(0, 11, (3, 9)), torch.rand(3, 9) * (torch.rand(3, 9) > 0.3)
+    needed = [hidden] if frozen_head else [hidden, head]
+    expected = next_token_loss(hidden, head, ids, weight, softcap=2.0)
+    expected_gradients = torch.autograd.grad(expected, needed)
+    monkeypatch.setattr("training.losses.STRIP_LOGITS", 4 * 11)
+    found = next_token_loss(hidden, head, ids, weight, softcap=2.0)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-6)
+    for ours, theirs in zip(torch.autograd.grad(found, needed), expected_gradients, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
 @pytest.mark.parametrize(
     ("averaging", "expected"),
     [
@@ -313,9 +331,39 @@ def test_pair_whose_instruction_leaves_no_room_is_dropped_and_counted(config: Tr
     assert sources.dropped() == {"long: instruction fills the length limit": 3}
 
 
-def test_missing_data_file_is_named(config: TrainConfig) -> None:
-    import dataclasses
+def test_batch_that_lost_its_pairs_is_named(config: TrainConfig) -> None:
+    rows = [{"query": ["word " * 200, f"q{n}"], "pos": [f"answer {n}"]} for n in range(4)]
+    (Path(config.data_dir) / "pairs" / "long.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = dataclasses.replace(config, pairs={"long": 1.0})
+    sources = read_sources(config)
+    tokenizer = FrameTokenizer(train_tokenizer(tokenizer_sample(sources, 1, 1), 400))
+    with pytest.raises(ValueError, match=r"long: 0 of 4 pairs are left at step 7.*instruction fills"):
+        Batches(sources, tokenizer, config).embedding(7)
 
+
+def test_long_chat_is_cut_and_one_without_room_for_an_answer_is_dropped(config: TrainConfig) -> None:
+    chats = [{"text": ["Say it", "word " * 300]}, {"text": ["word " * 300, "never"]}]
+    (Path(config.data_dir) / "chat" / "long.jsonl").write_text("".join(json.dumps(row) + "\n" for row in chats))
+    config = dataclasses.replace(
+        config, chat={"long": 1.0}, chat_share_start=1.0, chat_share_end=1.0, sequence_tokens=64, generation_tokens=1000
+    )
+    sources = read_sources(config)
+    tokenizer = FrameTokenizer(train_tokenizer(tokenizer_sample(sources, 1, 1), 400))
+    for rows in Batches(sources, tokenizer, config).generation(0).rows:
+        assert rows.ids_BT.shape[1] == 64 and bool(rows.counts_BT.any(dim=1).all())
+    assert sources.dropped()["long: no answer within sequence_tokens"] > 0
+
+
+def test_tokenizer_whose_file_truncates_and_pads_does_neither() -> None:
+    tokenizer = train_tokenizer(["a word and another"] * 20, 300)
+    expected = FrameTokenizer(tokenizer).tokenize("a word " * 30)
+    tokenizer.enable_truncation(8)
+    tokenizer.enable_padding(length=8)
+    again = FrameTokenizer(tokenizer)
+    assert again.tokenize("a word " * 30) == expected and len(again.tokenize("a")) == 1
+
+
+def test_missing_data_file_is_named(config: TrainConfig) -> None:
     with pytest.raises(ValueError, match="no file elsewhere.jsonl"):
         read_sources(dataclasses.replace(config, text={"elsewhere": 1.0}))
 
@@ -336,6 +384,8 @@ def test_learning_rate_warms_up_and_falls_to_zero() -> None:
     factors = [learning_rate_factor(step, config) for step in range(100)]
     assert factors[0] == pytest.approx(0.1) and factors[9:61] == [1.0] * 52
     assert factors[99] == pytest.approx(1 / 40)
+    linear = TrainConfig(max_steps=100, warmup_steps=10, decay_fraction=1.0)
+    assert [learning_rate_factor(step, linear) for step in (4, 9, 10, 55)] == pytest.approx([0.5, 1.0, 1.0, 0.5])
 
 
 def test_temperature_falls_to_its_end() -> None:
