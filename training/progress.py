@@ -16,10 +16,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from training.config import TrainConfig
 from training.distributed import Ranks
+from training.memory import peak_memory_gb
 from training.steps import StepLosses
 
 if TYPE_CHECKING:
@@ -125,18 +124,6 @@ def tensorboard_path(folder: Path) -> Path:
 
 def curves_path(folder: Path) -> Path:
     return folder.with_name(folder.name + ".curves.png")
-
-
-def peak_memory_gb() -> float:
-    """The most this process has held so far: on its GPU, or of main memory without one; 0 where nobody knows."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 1e9
-    if sys.platform == "win32":
-        return 0.0
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1e9 if sys.platform == "darwin" else 1e6)
 
 
 def _mean(values: list[float]) -> float | None:

@@ -25,7 +25,10 @@ from training.losses import (
     spread_out_loss,
     token_weights,
 )
+from training.memory import give_back_memory
 from training.model import GritModel, writing_gradients
+
+_PASSES_PER_TRIM = 8
 
 LossOf = Callable[[Tensor, Tensor], Tensor]
 """Embeddings of this rank's queries and passages -> the loss of all ranks."""
@@ -192,6 +195,8 @@ def backward_cached(model: GritModel, batch: EmbeddingBatch, loss_of: LossOf) ->
     query_BD = passage_ND = None
     with torch.no_grad():
         for number, rows in enumerate(every_rows):
+            if number % _PASSES_PER_TRIM == 0:
+                give_back_memory()
             random.keep(number)
             embedding_BD = model(rows)
             if query_BD is None or passage_ND is None:
@@ -206,6 +211,8 @@ def backward_cached(model: GritModel, batch: EmbeddingBatch, loss_of: LossOf) ->
     for number, rows in enumerate(every_rows):
         gradient = (query_BD if number < len(batch.queries) else passage_ND).grad
         assert gradient is not None
+        if number % _PASSES_PER_TRIM == 0:
+            give_back_memory()
         with random.again(number):
             embedding_BD = model(rows)
         (embedding_BD * gradient[list(rows.order)]).sum().backward()
