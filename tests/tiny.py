@@ -14,7 +14,7 @@ TOKENIZERS = Path(__file__).parent / "data" / "tokenizers"
 VOCAB_SIZE = 600
 HIDDEN = 256
 
-Family = Literal["llama", "mistral", "qwen2", "qwen3"]
+Family = Literal["llama", "mistral", "mixtral", "qwen2", "qwen3"]
 
 MODERN_WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
@@ -46,7 +46,7 @@ def make_checkpoint(
     import transformers
 
     folder.mkdir(parents=True, exist_ok=True)
-    model_class = {name.lower(): name for name in ("Llama", "Mistral", "Qwen2", "Qwen3")}[family]
+    model_class = {name.lower(): name for name in ("Llama", "Mistral", "Mixtral", "Qwen2", "Qwen3")}[family]
     settings: dict[str, Any] = {
         "vocab_size": VOCAB_SIZE,
         "hidden_size": HIDDEN,

@@ -25,6 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from training.checkpoint import TOKENIZER_FILES
+from training.config import read_json
 from training.model import PROJECTION_FILE
 
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -97,11 +98,11 @@ class Checkpoint:
         Raises: ValueError if the folder holds no checkpoint in safetensors files.
         """
         self.folder = folder
-        self.config = _json(folder / "config.json")
+        self.config = read_json(folder / "config.json")
         self._file_of: dict[str, Any] = {}
         names = [_WEIGHTS]
         if (folder / _INDEX).exists():
-            names = sorted(set(_json(folder / _INDEX).get("weight_map", {}).values()))
+            names = sorted(set(read_json(folder / _INDEX).get("weight_map", {}).values()))
         for name in names:
             try:
                 file = opened.enter_context(safe_open(folder / name, framework="pt"))
@@ -121,16 +122,6 @@ class Checkpoint:
         if not bool(tensor.isfinite().all()):
             raise ValueError(f"{self.folder}: {name} holds NaN or infinity")
         return tensor.float()
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"cannot read {path}: {error}") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} holds no JSON object")
-    return values
 
 
 def check_alike(first: Checkpoint, other: Checkpoint) -> None:

@@ -256,3 +256,14 @@ def config_from_dict(values: dict[str, Any], source: str) -> TrainConfig:
 
 def config_to_json(config: TrainConfig) -> str:
     return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises: ValueError naming the file that cannot be read, or holds no object."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"cannot read {path}: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} holds no JSON object")
+    return values

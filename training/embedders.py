@@ -14,12 +14,11 @@ the Hugging Face hub. The rule owned here: what stands beside a text in a batch 
 from __future__ import annotations
 
 import importlib.util
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 import torch
@@ -36,7 +35,7 @@ from gritdesk.grit_format import (
     encode,
 )
 from gritdesk.records import EmbeddingInput
-from training.config import Precision
+from training.config import Precision, read_json
 from training.data import pad_rows
 from training.model import GritModel, load_grit_model
 from training.tokenizer import FrameTokenizer
@@ -149,22 +148,12 @@ def kind_of(path: Path) -> Kind:
     """What a file or folder holds."""
     if path.suffix == ".gguf":
         return "gguf"
-    config = _json(path / "config.json")
+    config = read_json(path / "config.json")
     if CONFIG_KEY in config or any("gritlm" in str(each) for each in (config.get("auto_map") or {}).values()):
         return "grit"
     is_causal = any(each.endswith("ForCausalLM") for each in config.get("architectures") or [])
     is_sentence_model = (path / "modules.json").exists() or not is_causal
     return "sentence-transformers" if is_sentence_model else "language-model"
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"cannot read {path}: {error}") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} holds no JSON object")
-    return values
 
 
 @contextmanager

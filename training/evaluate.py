@@ -64,8 +64,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _loaded(given: argparse.Namespace) -> Model:
     """The model, once it is clear that the hours after it will not be for nothing."""
-    if given.output and not given.output.parent.is_dir():
-        raise ValueError(f"cannot write {given.output}: there is no folder {given.output.parent}")
+    if given.output:
+        try:
+            given.output.open("a").close()
+        except OSError as error:
+            raise ValueError(f"cannot write {given.output}: {error.strerror}") from error
     options = {"precision": given.precision, "kind": given.kind, "prompt": given.prompt}
     return Model(load_embedder(given.model, num_threads=given.threads, **options))
 

@@ -6,7 +6,6 @@ the text beside it: ids of the parts are the ids of the whole.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from gritdesk.grit_format import BOS, CHAT_TEMPLATE, EOS, MARKERS, Markers
+from training.config import read_json
 
 PAD = "<|pad|>"
 SPECIAL_TOKENS = [PAD, BOS, EOS, *MARKERS]
@@ -48,8 +48,8 @@ class FrameTokenizer:
         if not path.exists():
             raise ValueError(f"{folder} has no tokenizer.json; save its tokenizer with transformers' fast class")
         tokenizer = Tokenizer.from_file(str(path))
-        settings = _json(folder / "tokenizer_config.json")
-        config = _json(folder / "config.json") if config is None else config
+        settings = _read_if_there(folder / "tokenizer_config.json")
+        config = _read_if_there(folder / "config.json") if config is None else config
 
         def id_of(name: str) -> int | None:
             token = settings.get(f"{name}_token")
@@ -76,11 +76,8 @@ def _known(token_id: int | None, purpose: str) -> int:
     return token_id
 
 
-def _json(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
-    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return values
+def _read_if_there(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.exists() else {}
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:

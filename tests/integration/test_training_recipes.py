@@ -18,7 +18,7 @@ from training.tokenizer import FrameTokenizer
 from training.train import train
 
 RECIPES = sorted((Path(__file__).parents[2] / "training" / "recipes").glob("*.toml"))
-TINY_BASES = {"Mistral": "mistral", "Mixtral": "mistral", "Qwen3": "qwen3", "SmolLM2": "llama"}
+TINY_BASES = {"Mistral": "mistral", "Mixtral": "mixtral", "Qwen3": "qwen3", "SmolLM2": "llama"}
 
 
 def shrunk(config: TrainConfig, folder: Path) -> TrainConfig:
@@ -29,7 +29,7 @@ def shrunk(config: TrainConfig, folder: Path) -> TrainConfig:
             (animals / kind / f"{name}.jsonl").write_text((animals / kind / "animals.jsonl").read_text())
     base = next((family for name, family in TINY_BASES.items() if name in config.base_model), "")
     if base:
-        tokenizer = "sentencepiece" if base == "mistral" else "bpe"
+        tokenizer = "sentencepiece" if base in ("mistral", "mixtral") else "bpe"
         base = str(make_checkpoint(folder / "base", base, tokenizer=tokenizer))  # type: ignore[arg-type]
     return dataclasses.replace(
         config,
@@ -65,6 +65,10 @@ def test_recipe_runs_and_its_checkpoint_is_an_ordinary_one(path: Path, tmp_path:
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     assert all(bool(weight.isfinite().all()) for weight in model.parameters())
     assert AutoTokenizer.from_pretrained(folder)("a word")["input_ids"]
+    if model.config.model_type == "mixtral":  # no converter yet
+        with pytest.raises(ValueError, match="MixtralForCausalLM cannot be converted"):
+            convert(folder, tmp_path / "model.gguf", "Q8_0")
+        return
     convert(folder, tmp_path / "model.gguf", "Q8_0")
     with LlamaModel(tmp_path / "model.gguf") as gguf:
         assert gguf.grit.markers == FrameTokenizer.from_folder(folder).markers
