@@ -63,6 +63,7 @@ def train(config: TrainConfig) -> Path:
     torch.set_num_threads(config.num_threads)
     ranks = Ranks.from_environment()
     refuse(config, ranks)
+    config.check_files()
     folder = Path(config.output_dir)
     sources = read_sources(config)
     if ranks.is_first:
@@ -80,6 +81,7 @@ def train(config: TrainConfig) -> Path:
     teacher = load_embedder(config.teacher) if config.teacher else None
     torch.manual_seed(config.seed)  # of the heads, alike on all ranks
     grit = grit_model(model, config, teacher.dimension if teacher and config.distillation_weight else 0).train()
+    config.check_matryoshka(grit.embedding_dimension)
     shard(grit, model.model.layers, ranks)  # before any of it goes to a GPU, which may not hold all
     grit.to(ranks.device)
     optimizers = make_optimizers(grit, config)
@@ -146,7 +148,9 @@ def prepare(folder: Path, sources: Sources, config: TrainConfig) -> None:
             start_token_embeddings(model, sources, tokenizer, config)
         record_use(model, config)
         torch.manual_seed(config.seed)
-        checkpoint.save(folder, model, [], 0, config, tokenizer=start, heads=grit_model(model, config).heads())
+        grit = grit_model(model, config)
+        config.check_matryoshka(grit.embedding_dimension)
+        checkpoint.save(folder, model, [], 0, config, tokenizer=start, heads=grit.heads())
     finally:
         checkpoint.recover(folder)
 
