@@ -1,7 +1,8 @@
 """`python -m training.train training/recipes/NAME.toml --data DIR`: one recipe, one checkpoint.
 
 Read top to bottom: load the data, make or resume the model, step, save. The same command continues a run that
-was stopped, with the same curve: batches and dropout depend on seed and step alone.
+was stopped, with the same curve: batches and dropout depend on seed and step alone. What a recipe may change of a run
+stands in training/resuming.py.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from training.model import (
 )
 from training.progress import Progress
 from training.quantization import quantized_weights
+from training.resuming import changes, saved_settings
 from training.static_embeddings import fit_static_embeddings, start_dimension
 from training.steps import grit_step
 from training.tokenizer import FrameTokenizer, save_tokenizer, train_tokenizer
@@ -85,7 +87,7 @@ def train(config: TrainConfig) -> Path:
     shard(grit, model.model.layers, ranks)  # before any of it goes to a GPU, which may not hold all
     grit.to(ranks.device)
     optimizers = make_optimizers(grit, config)
-    resumed = checkpoint.load_state(folder, optimizers, grit.heads())
+    resumed = load_state(folder, optimizers, grit)
 
     batches = Batches(sources, tokenizer, config, ranks, teacher.embed if teacher else None)
     with Progress(config, folder, resumed.step, ranks, resumed.recent) as progress:
@@ -131,6 +133,7 @@ def prepare(folder: Path, sources: Sources, config: TrainConfig) -> None:
     torch.manual_seed(config.seed)
     checkpoint.recover(folder)
     if (folder / "config.json").exists():
+        check_same_run(folder, config)
         return
     if folder.exists() and any(folder.iterdir()):
         raise ValueError(f"{folder} holds something else than a checkpoint: name another output")
@@ -153,6 +156,35 @@ def prepare(folder: Path, sources: Sources, config: TrainConfig) -> None:
         checkpoint.save(folder, model, [], 0, config, tokenizer=start, heads=grit.heads())
     finally:
         checkpoint.recover(folder)
+
+
+def check_same_run(folder: Path, config: TrainConfig) -> None:
+    """Say on stderr what the recipe changes of a run's curve.
+
+    Raises: ValueError if the folder is no run's, or one whose checkpoint the recipe would make another.
+    """
+    if not (folder / checkpoint.STATE_FILE).exists():
+        raise ValueError(f"{folder} is no run to continue: name another output, or train it on as base_model")
+    fixed, of_curve = changes(saved_settings(folder), config)
+    if fixed:
+        raise ValueError(
+            f"{folder} cannot go on with {', '.join(fixed)}: name another output, or train it on as base_model"
+        )
+    if of_curve:
+        print(f"the run goes on with other settings: {', '.join(of_curve)}", file=sys.stderr)
+
+
+def load_state(folder: Path, optimizers: list[torch.optim.Optimizer], grit: GritModel) -> checkpoint.Resumed:
+    """As `checkpoint.load_state`, with the recipe's rates, decay and betas instead of those that were saved."""
+    own = [
+        [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
+        for optimizer in optimizers
+    ]
+    resumed = checkpoint.load_state(folder, optimizers, grit.heads())
+    for optimizer, settings in zip(optimizers, own, strict=True):
+        for group, each in zip(optimizer.param_groups, settings, strict=True):
+            group.update(each)
+    return resumed
 
 
 def start_token_embeddings(
