@@ -85,7 +85,7 @@ def fit_tokenized(
 
 def start_dimension(config: TrainConfig) -> int:
     """K: as many as are pooled."""
-    return config.model.embedding_dimension or config.model.hidden_size
+    return config.model.pooled_dimension
 
 
 def tokenize_source(source: Source[Pair], tokenizer: FrameTokenizer, config: TrainConfig) -> TokenizedSource:

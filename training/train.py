@@ -1,7 +1,8 @@
 """`python -m training.train training/recipes/NAME.toml --data DIR`: one recipe, one checkpoint.
 
 Read top to bottom: load the data, make or resume the model, step, save. The same command continues a run that
-was stopped, with the same curve: batches and dropout depend on seed and step alone.
+was stopped, with the same curve: batches and dropout depend on seed and step alone. What a recipe may change of a run
+stands in training/resuming.py.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from training.model import (
 )
 from training.progress import Progress
 from training.quantization import quantized_weights
+from training.resuming import changes, saved_settings
 from training.static_embeddings import fit_static_embeddings, start_dimension
 from training.steps import grit_step
 from training.tokenizer import FrameTokenizer, save_tokenizer, train_tokenizer
@@ -68,6 +70,7 @@ def train(config: TrainConfig) -> Path:
     torch.set_num_threads(config.num_threads)
     ranks = Ranks.from_environment()
     refuse(config, ranks)
+    config.check_files()
     folder = Path(config.output_dir)
     sources = read_sources(config)
     if ranks.is_first:
@@ -89,7 +92,7 @@ def train(config: TrainConfig) -> Path:
     shard(grit, model.model.layers, ranks)  # before any of it goes to a GPU, which may not hold all
     grit.to(ranks.device)
     optimizers = make_optimizers(grit, config)
-    resumed = checkpoint.load_state(folder, optimizers, grit.heads())
+    resumed = load_state(folder, optimizers, grit)
 
     batches = Batches(sources, tokenizer, config, ranks, teacher.embed if teacher else None)
     with Progress(config, folder, resumed.step, ranks, resumed.recent) as progress:
@@ -125,6 +128,7 @@ def refuse(config: TrainConfig, ranks: Ranks) -> None:
 
 def check_model(grit: GritModel, config: TrainConfig, ranks: Ranks) -> None:
     """Raises: ValueError if the recipe asks of the loaded model what it cannot do."""
+    config.check_matryoshka(grit.embedding_dimension)
     model = grit.decoder.config
     pools_all = grit.pooled_dimension == model.hidden_size
     if config.generates and not pools_all and (ranks.size > 1 or config.lora_rank):
@@ -147,6 +151,7 @@ def prepare(folder: Path, sources: Sources, config: TrainConfig) -> None:
     torch.manual_seed(config.seed)
     checkpoint.recover(folder)
     if (folder / "config.json").exists():
+        check_same_run(folder, config)
         return
     if folder.exists() and any(folder.iterdir()):
         raise ValueError(f"{folder} holds something else than a checkpoint: name another output")
@@ -164,10 +169,11 @@ def prepare(folder: Path, sources: Sources, config: TrainConfig) -> None:
             start_token_embeddings(model, sources, tokenizer, config)
         record_use(model, config)
         torch.manual_seed(config.seed)
-        heads = grit_model(model, config).heads()
+        grit = grit_model(model, config)
+        config.check_matryoshka(grit.embedding_dimension)
         if config.base_model:
-            take_projection(config, heads)
-        checkpoint.save(folder, model, [], 0, config, tokenizer=start, heads=heads)
+            take_projection(config, grit.heads())
+        checkpoint.save(folder, model, [], 0, config, tokenizer=start, heads=grit.heads())
     finally:
         checkpoint.recover(folder)
 
@@ -187,6 +193,35 @@ def take_projection(config: TrainConfig, heads: Mapping[str, Tensor]) -> None:
             f"{config.base_model} has a projection head of {len(weight)} dimensions: set projection_dimension to it"
         )
     heads["projection"].copy_(weight)
+
+
+def check_same_run(folder: Path, config: TrainConfig) -> None:
+    """Say on stderr what the recipe changes of a run's curve.
+
+    Raises: ValueError if the folder is no run's, or one whose checkpoint the recipe would make another.
+    """
+    if not (folder / checkpoint.STATE_FILE).exists():
+        raise ValueError(f"{folder} is no run to continue: name another output, or train it on as base_model")
+    fixed, of_curve = changes(saved_settings(folder), config)
+    if fixed:
+        raise ValueError(
+            f"{folder} cannot go on with {', '.join(fixed)}: name another output, or train it on as base_model"
+        )
+    if of_curve:
+        print(f"the run goes on with other settings: {', '.join(of_curve)}", file=sys.stderr)
+
+
+def load_state(folder: Path, optimizers: list[torch.optim.Optimizer], grit: GritModel) -> checkpoint.Resumed:
+    """As `checkpoint.load_state`, with the recipe's rates, decay and betas instead of those that were saved."""
+    own = [
+        [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
+        for optimizer in optimizers
+    ]
+    resumed = checkpoint.load_state(folder, optimizers, grit.heads())
+    for optimizer, settings in zip(optimizers, own, strict=True):
+        for group, each in zip(optimizer.param_groups, settings, strict=True):
+            group.update(each)
+    return resumed
 
 
 def start_token_embeddings(

@@ -207,10 +207,13 @@ def test_qlora_holds_the_base_in_4_bits_and_saves_what_it_computes_with(base: Pa
 
 
 def test_adapters_of_another_rank_are_not_continued(base: Path, tmp_path: Path) -> None:
-    train(config_of(base, tmp_path / "model", max_steps=1))
-    for changes in ({"lora_rank": 8}, {"lora_targets": ("q_proj",)}):
+    folder = train(config_of(base, tmp_path / "model", max_steps=1))
+    for changes, named in (({"lora_rank": 8}, "lora_rank 4 -> 8"), ({"lora_targets": ("q_proj",)}, "lora_targets")):
+        changed = config_of(base, folder, **changes)
+        with pytest.raises(ValueError, match=f"cannot go on with {named}"):
+            train(changed)
         with pytest.raises(ValueError, match="the run has other adapters than the recipe"):
-            train(config_of(base, tmp_path / "model", **changes))
+            checkpoint.load_adapters(folder, load_adapted(changed))
 
 
 # ---------------------------------------------------------------- refused
