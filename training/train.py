@@ -69,6 +69,7 @@ def train(config: TrainConfig) -> Path:
         prepare(folder, sources, config)
     ranks.wait()
     tokenizer = FrameTokenizer.from_folder(folder)
+    # a float32 file is mapped, not read: the ranks of a machine share its pages, and `shard` copies each one's part
     model = load_adapted(config) if config.lora_rank else load_model(folder)
     if config.lora_rank:
         checkpoint.load_adapters(folder, model)
