@@ -46,7 +46,10 @@ def loading(config: TrainConfig) -> dict[str, Any]:
 
 
 def load_adapted(config: TrainConfig) -> PreTrainedModel:
-    """The base model, frozen, with adapters that change nothing yet."""
+    """The base model, frozen, with adapters that change nothing yet.
+
+    One that is not float32 is converted whole on each rank before it is sharded: 28 GB of main memory for 7B weights.
+    """
     model = AutoModelForCausalLM.from_pretrained(config.base_model, dtype=torch.float32, **loading(config))
     add_adapters(model, config)
     return model

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor, Shard
 from transformers import AutoConfig, PreTrainedModel
 
 from training.adapters import adapter_weights, merged_weights, plain_model, restore_adapters
@@ -59,7 +59,8 @@ def save(
 ) -> None:
     """Replace `folder` by the present state: written beside it, then renamed, so that a kill leaves the old one.
 
-    All ranks gather what they hold, the first one writes: the folder does not tell how many there were.
+    All ranks gather what they hold, the first one keeps it and writes: the folder does not tell how many there were.
+    The first one's main memory has to hold all of it, with Adam three times the weights; the others' a tensor at a time.
 
     Args:
         step: updates done.
@@ -67,15 +68,16 @@ def save(
         tokenizer: folder with the tokenizer's files; none: that of the checkpoint which is replaced.
         heads: weights beside the decoder's, by name.
     """
-    weights = {name: _gathered(tensor) for name, tensor in model.state_dict().items()}
+    keeps = ranks is None or ranks.is_first
+    weights = _gathered(model.state_dict(), keeps)
     state = {
         "step": step,
-        "optimizers": [_gathered(each.state_dict()) for each in optimizers],
+        "optimizers": [_gathered(each.state_dict(), keeps) for each in optimizers],
         "adapters": adapter_weights(weights),
         "recent": [astuple(each) for each in recent],
-        "heads": _gathered(dict(heads or {})),
+        "heads": _gathered(dict(heads or {}), keeps),
     }
-    if ranks is None or ranks.is_first:
+    if keeps:
         _write(folder, tokenizer or folder, model, weights, state, config)
     if ranks is not None:
         ranks.wait()
@@ -172,7 +174,7 @@ def _sync(path: Path) -> None:
 def load_state(
     folder: Path, optimizers: Sequence[torch.optim.Optimizer], heads: Mapping[str, Tensor] | None = None
 ) -> Resumed:
-    """Give the optimizers what they knew, and the heads what they learned.
+    """Give the optimizers what they knew, and the heads what they learned; each rank reads its own part.
 
     Raises: ValueError if the folder is no run's, or one with another optimizer.
     """
@@ -196,21 +198,30 @@ def load_state(
 def _load(folder: Path) -> dict[str, Any]:
     if not (folder / STATE_FILE).exists():
         raise ValueError(f"{folder} is no run to continue: name another output, or train it on as base_model")
-    state: dict[str, Any] = torch.load(folder / STATE_FILE, weights_only=True)
+    # mapped: what a rank does not read takes none of its memory
+    state: dict[str, Any] = torch.load(folder / STATE_FILE, weights_only=True, mmap=True)
     return state
 
 
-def _gathered(value: Any) -> Any:
-    """The same with every tensor whole and on the CPU; all ranks take part."""
+def _gathered(value: Any, keeps: bool) -> Any:
+    """The same with every tensor whole and on the CPU; all ranks take part, and get None where they do not keep it."""
     if isinstance(value, dict):
-        return {key: _gathered(each) for key, each in value.items()}
+        return {key: _gathered(each, keeps) for key, each in value.items()}
     if isinstance(value, DTensor):
         value = value.full_tensor()
-    return value.detach().cpu() if isinstance(value, Tensor) else value
+    if isinstance(value, Tensor):
+        return value.detach().cpu() if keeps else None
+    return value
 
 
 def _spread(value: Any, parameter: Tensor) -> Any:
-    """A whole tensor as the parameter it belongs to lies on the ranks."""
-    if isinstance(parameter, DTensor) and isinstance(value, Tensor) and value.shape == parameter.shape:
-        return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
-    return value
+    """A whole tensor as the parameter it belongs to lies on the ranks, out of the file that it is mapped from."""
+    if isinstance(value, Tensor) and isinstance(parameter, DTensor) and value.shape == parameter.shape:
+        # not distribute_tensor, which has each rank read all of it and takes all of it to the GPU
+        mesh, placements = parameter.device_mesh, parameter.placements
+        assert placements == (Shard(0),), placements
+        num_rows = -(-len(value) // mesh.size())  # as FSDP splits: the last ranks may get fewer, or none
+        start = num_rows * mesh.get_local_rank()
+        part = value[start : start + num_rows].to(parameter.device, copy=True)
+        return DTensor.from_local(part, mesh, placements, run_check=False, shape=value.shape, stride=value.stride())
+    return value.clone() if isinstance(value, Tensor) else value

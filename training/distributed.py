@@ -7,12 +7,19 @@ shrink with every machine that is added.
 
 from __future__ import annotations
 
+import datetime
 import os
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+TIMEOUT = datetime.timedelta(hours=6)
+"""How long a rank waits for the others: they do while the first one fetches a model, trains a tokenizer, fits token
+embeddings or writes a checkpoint, and NCCL's 10 minutes would end the run. A rank that dies is found at once by
+torchrun, which ends the others; only one that hangs is found as late as this."""
 
 
 class Ranks:
@@ -27,7 +34,7 @@ class Ranks:
         """Join the processes that torchrun started; alone without it."""
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             return cls()
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=TIMEOUT)
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         return cls(dist.get_rank(), dist.get_world_size())
@@ -50,6 +57,17 @@ class Ranks:
         dist.all_reduce(total)
         return float(total)
 
+    def sum_by_name(self, counts: Mapping[str, int]) -> dict[str, int]:
+        """Numbers added up over all ranks, of which each may have other names."""
+        if self.size == 1:
+            return dict(counts)
+        every: list[dict[str, int]] = [{}] * self.size
+        dist.all_gather_object(every, dict(counts))
+        total: Counter[str] = Counter()
+        for each in every:
+            total.update(each)
+        return dict(total)
+
     def max(self, value: int) -> int:
         """The largest of all ranks' numbers."""
         if self.size == 1:
@@ -65,7 +83,9 @@ class Ranks:
         """
         if self.size == 1:
             return rows
-        counts = [int(self.sum(len(rows) if rank == self.rank else 0)) for rank in range(self.size)]
+        counts_R = torch.empty(self.size, dtype=torch.long, device=_device())
+        dist.all_gather_into_tensor(counts_R, torch.tensor([len(rows)], device=_device()))
+        counts = counts_R.tolist()
         padded = rows.new_zeros((max(counts), *rows.shape[1:]))
         padded[: len(rows)] = rows.detach()
         gathered = [torch.empty_like(padded) for _ in counts]

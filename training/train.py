@@ -77,6 +77,7 @@ def train(config: TrainConfig) -> Path:
         prepare(folder, sources, config)
     ranks.wait()
     tokenizer = FrameTokenizer.from_folder(folder)
+    # a float32 file is mapped, not read: the ranks of a machine share its pages, and `shard` copies each one's part
     model = load_adapted(config) if config.lora_rank else load_model(folder)
     if config.lora_rank:
         checkpoint.load_adapters(folder, model)
@@ -110,11 +111,13 @@ def train(config: TrainConfig) -> Path:
                     group["lr"] = group["initial_lr"] * rate
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
-            progress.stepped(step, losses, rate, sources.dropped())
+            progress.stepped(step, losses, rate, sources.dropped(of_part=not ranks.is_first))
             if (step + 1) % config.save_every_steps == 0 or step + 1 == config.max_steps:
                 checkpoint.save(folder, model, optimizers, step + 1, config, ranks, progress.recent, heads=grit.heads())
-    for name, num in sorted(sources.dropped().items()):
-        print(f"dropped {num} draws of {name}", file=sys.stderr)
+    dropped = ranks.sum_by_name(sources.dropped(of_part=not ranks.is_first))
+    if ranks.is_first:
+        for name, num in sorted(dropped.items()):
+            print(f"dropped {num} draws of {name}", file=sys.stderr)
     ranks.leave()
     return folder
 
