@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import torch
 import torch.distributed as dist
@@ -56,17 +55,6 @@ class Ranks:
         total = torch.tensor(value, dtype=torch.float64, device=_device())
         dist.all_reduce(total)
         return float(total)
-
-    def sum_by_name(self, counts: Mapping[str, int]) -> dict[str, int]:
-        """Numbers added up over all ranks, of which each may have other names."""
-        if self.size == 1:
-            return dict(counts)
-        every: list[dict[str, int]] = [{}] * self.size
-        dist.all_gather_object(every, dict(counts))
-        total: Counter[str] = Counter()
-        for each in every:
-            total.update(each)
-        return dict(total)
 
     def max(self, value: int) -> int:
         """The largest of all ranks' numbers."""

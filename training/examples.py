@@ -38,10 +38,6 @@ Example = TypeVar("Example")
 
 _BLOCK_BYTES = 1 << 24
 
-DROPPED_OF_PART = "instruction fills the length limit"
-"""The reason that a rank sees only in its own part of a batch, after tokenizing it; the others it sees in all draws,
-which all ranks make alike."""
-
 
 @dataclass(frozen=True)
 class Pair:
@@ -275,19 +271,10 @@ class Sources:
     chats: list[Source[Chat]]
     texts: list[Source[str]]
 
-    def dropped(self, *, of_part: bool = False) -> dict[str, int]:
-        """Draws that came to nothing: "file: reason" -> how many.
-
-        Args:
-            of_part: only those found in this rank's part of a batch; all ranks find the others.
-        """
+    def dropped(self) -> dict[str, int]:
+        """Draws that came to nothing: "file: reason" -> how many."""
         every: list[Source[Any]] = [*self.pairs, *self.chats, *self.texts]
-        return {
-            f"{source.name}: {reason}": num
-            for source in every
-            for reason, num in source.dropped.items()
-            if num and (reason == DROPPED_OF_PART or not of_part)
-        }
+        return {f"{source.name}: {reason}": num for source in every for reason, num in source.dropped.items() if num}
 
 
 def read_sources(config: TrainConfig) -> Sources:

@@ -76,21 +76,17 @@ class Progress:
             save_curves(self.folder)
 
     def stepped(self, step: int, losses: StepLosses, rate: float, dropped: Mapping[str, int]) -> None:
-        """Take note of a step, counted from 0, and tell of it if its turn has come.
-
-        Args:
-            dropped: what this rank counts and no other: they are added up.
-        """
+        """Take note of a step, counted from 0, and tell of it if its turn has come."""
         self.recent.append(losses)
         self._num_tokens += losses.num_tokens
         if (step + 1) % self.config.log_every_steps and step + 1 != self.config.max_steps:
             return
-        num_tokens, num_dropped = self.ranks.sum(self._num_tokens), self.ranks.sum(sum(dropped.values()))
+        num_tokens = self.ranks.sum(self._num_tokens)
         if self.ranks.is_first:
-            self._tell(self._row(step + 1, rate, num_tokens, int(num_dropped)))
+            self._tell(self._row(step + 1, rate, num_tokens, dropped))
         self._num_tokens, self._row_started = 0, time.monotonic()
 
-    def _row(self, step: int, rate: float, num_tokens: float, num_dropped: int) -> dict[str, Any]:
+    def _row(self, step: int, rate: float, num_tokens: float, dropped: Mapping[str, int]) -> dict[str, Any]:
         now = time.monotonic()
         s_per_step = (now - self._started) / (step - self.first_step)
         loss_emb = _mean([each.loss_emb for each in self.recent if each.loss_emb is not None])
@@ -103,7 +99,7 @@ class Progress:
             "lr_factor": round(rate, 4),
             "tokens_per_s": round(num_tokens / (now - self._row_started)),
             "memory_gb": round(peak_memory_gb(), 2),
-            "dropped": num_dropped,
+            "dropped": sum(dropped.values()),
             "eta_min": round(s_per_step * (self.config.max_steps - step) / 60, 1),
         }
 

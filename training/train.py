@@ -111,12 +111,11 @@ def train(config: TrainConfig) -> Path:
                     group["lr"] = group["initial_lr"] * rate
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
-            progress.stepped(step, losses, rate, sources.dropped(of_part=not ranks.is_first))
+            progress.stepped(step, losses, rate, sources.dropped())
             if (step + 1) % config.save_every_steps == 0 or step + 1 == config.max_steps:
                 checkpoint.save(folder, model, optimizers, step + 1, config, ranks, progress.recent, heads=grit.heads())
-    dropped = ranks.sum_by_name(sources.dropped(of_part=not ranks.is_first))
-    if ranks.is_first:
-        for name, num in sorted(dropped.items()):
+    if ranks.is_first:  # all of them draw alike
+        for name, num in sorted(sources.dropped().items()):
             print(f"dropped {num} draws of {name}", file=sys.stderr)
     ranks.leave()
     return folder

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections import Counter
 from pathlib import Path
 
 import gguf
@@ -16,8 +15,7 @@ from training_data import write_data
 from gritdesk.grit_format import EOS, MARKERS
 from training.config import Averaging, ModelShape, Pooling, QuantizationType, TrainConfig, read_recipe
 from training.data import Batches, TokenRows, tokenizer_sample
-from training.distributed import Ranks
-from training.examples import DROPPED_OF_PART, read_sources
+from training.examples import read_sources
 from training.losses import (
     STRIP_QUERIES,
     contrastive_loss,
@@ -330,25 +328,7 @@ def test_pair_whose_instruction_leaves_no_room_is_dropped_and_counted(config: Tr
     batch = Batches(sources, tokenizer, config).embedding(0)
     assert batch.num_queries == batch.num_passages == 6
     assert max(rows.ids_BT.shape[1] for rows in batch.queries) < config.query_tokens
-    assert sources.dropped() == {f"long: {DROPPED_OF_PART}": 3}
-
-
-def test_draws_dropped_by_several_ranks_add_up_to_those_of_one(config: TrainConfig) -> None:
-    rows = [{"query": ["word " * 200 if n % 3 == 0 else "Find", f"q{n}"], "pos": [f"answer {n}"]} for n in range(9)]
-    rows += [{"query": "", "pos": [""]}] * 9
-    (Path(config.data_dir) / "pairs" / "long.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    config = dataclasses.replace(config, pairs={"long": 1.0}, embedding_batch_size=8)
-    tokenizer = FrameTokenizer(train_tokenizer(tokenizer_sample(read_sources(config), 1, 1), 400))
-
-    def dropped(rank: int, size: int) -> Counter[str]:
-        ranks, sources = Ranks(rank, size), read_sources(config)
-        ranks.max = lambda value: value  # type: ignore[method-assign]
-        Batches(sources, tokenizer, config, ranks).embedding(0)
-        return Counter(sources.dropped(of_part=not ranks.is_first))
-
-    alone = dropped(0, 1)
-    assert all(alone.values()) and len(alone) == 2
-    assert dropped(0, 2) + dropped(1, 2) == alone
+    assert sources.dropped() == {"long: instruction fills the length limit": 3}
 
 
 def test_batch_that_lost_its_pairs_is_named(config: TrainConfig) -> None:
