@@ -60,7 +60,7 @@ def save(
     """Replace `folder` by the present state: written beside it, then renamed, so that a kill leaves the old one.
 
     All ranks gather what they hold, the first one keeps it and writes: the folder does not tell how many there were.
-    The first one's main memory has to hold all of it, with Adam three times the weights; the others' a tensor at a time.
+    The first one's memory has to hold all of it, with Adam three times the weights; the others' a tensor at a time.
 
     Args:
         step: updates done.
