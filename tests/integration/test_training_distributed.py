@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -15,13 +14,14 @@ from training_data import write_data
 from two_ranks import step
 
 from gritdesk.grit_format import BOS
-from training.config import ModelShape, TrainConfig, read_recipe
+from training.config import ModelShape, TrainConfig
 from training.data import tokenizer_sample
 from training.distributed import Ranks
 from training.examples import read_sources
-from training.model import new_model
+from training.model import GritModel, new_model
+from training.progress import log_path, read_log
 from training.tokenizer import FrameTokenizer, save_tokenizer, train_tokenizer
-from training.train import train
+from training.train import check_model, main
 
 HERE = Path(__file__).parent
 
@@ -64,13 +64,15 @@ def write_recipe(folder: Path, settings: str, name: str = "recipe.toml") -> Path
     return path
 
 
-def torchrun(*arguments: object) -> None:
+def torchrun(*arguments: object) -> str:
+    """What the two processes wrote to stderr."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [*command, *map(str, arguments)], capture_output=True, text=True, env=environment, cwd=HERE.parents[1]
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    return done.stderr
 
 
 SETTINGS = [
@@ -104,31 +106,60 @@ def test_two_ranks_that_drop_out_have_the_same_gradients_however_much_they_hold(
                 assert (other["gradients"][name] - expected).norm() <= 1e-5 * expected.norm() + 1e-9, name
 
 
-def test_run_of_two_ranks_has_the_curve_of_one_which_continues_it(checkpoint: Path) -> None:
+@pytest.fixture(scope="module")
+def runs(checkpoint: Path) -> Path:
+    """A folder with runs of two recipes, `muon` and `adamw`, each by one process and by two, and what these told.
+
+    Muon's is begun by the two and continued by one. AdamW's the two continue themselves, with a head and optimizer
+    state whose rows they cannot share evenly, and with dropped pairs; either time it ends on quantized weights.
+    """
+    pairs = [{"query": ["word " * 200 if n % 5 == 0 else "Find", f"q{n}"], "pos": [f"answer {n}"]} for n in range(40)]
+    (checkpoint / "data" / "pairs" / "long.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
     shape = "model = {vocab_size = 400, hidden_size = 64, intermediate_size = 64, num_layers = 2, context_length = 256}"
-    recipe = write_recipe(checkpoint, f"{shape}\nlog_every_steps = 2\nsave_every_steps = 100\nmax_steps = 12")
+    common = f"{shape}\nlog_every_steps = 1\nsave_every_steps = 100\nmax_steps = 12"
+    adamw = 'optimizer = "adamw"\nlearning_rate = 0.003\nquantization_aware_steps = 2'
+    adamw += "\nprojection_dimension = 33\npairs.long = 3.0"
+    recipes = {
+        name: write_recipe(checkpoint, f"{common}\n{settings}", f"{name}.toml")
+        for name, settings in (("muon", ""), ("adamw", adamw))
+    }
 
-    def losses(folder: Path) -> list[Any]:
-        rows = [json.loads(line) for line in folder.with_name(folder.name + ".log.jsonl").read_text().splitlines()]
-        return [(row["step"], row["loss_emb"], row["loss_gen"]) for row in rows]
+    def arguments(name: str, ranks: str, steps: int) -> list[str]:
+        return [str(recipes[name]), "--output", str(checkpoint / f"{name}-{ranks}"), "--max-steps", str(steps)]
 
-    alone, together = checkpoint / "alone", checkpoint / "together"
-    for folder, steps in ((alone, 4), (together, 4), (alone, 6), (together, 6)):
-        if (folder, steps) == (together, 4):
-            torchrun("-m", "training.train", recipe, "--output", folder, "--max-steps", steps)
-        else:
-            train(read_recipe(recipe, output_dir=str(folder), max_steps=steps))
-    assert [number for number, _, _ in losses(together)] == [2, 4, 6]
-    for ours, expected in zip(losses(together), losses(alone), strict=True):
-        assert ours == pytest.approx(expected, rel=2e-3)
+    together = [("muon", 4), ("adamw", 4), ("adamw", 6)]
+    told = torchrun(HERE / "two_rank_runs.py", *(json.dumps(arguments(name, "two", steps)) for name, steps in together))
+    (checkpoint / "told.txt").write_text(told)
+    for run in [("muon", "two", 6), *((name, "one", steps) for name in recipes for steps in (4, 6))]:
+        assert main(arguments(*run)) == 0
+    return checkpoint
 
 
-def test_recipe_that_several_processes_cannot_run_is_refused_before_anything_is_made(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shape = ModelShape(vocab_size=400, hidden_size=64, embedding_dimension=32)
-    config = TrainConfig(data_dir=str(tmp_path / "data"), output_dir=str(tmp_path / "model"), model=shape)
-    monkeypatch.setattr("training.train.Ranks.from_environment", lambda: Ranks(0, 2))
-    with pytest.raises(ValueError, match="embedding_dimension 32 of hidden_size 64 is for one process, found 2"):
-        train(config)
-    assert list(tmp_path.iterdir()) == []
+@pytest.mark.parametrize("name", ["muon", "adamw"])
+def test_run_of_two_ranks_has_the_curve_of_one(runs: Path, name: str) -> None:
+    one, two = (
+        [
+            (row["step"], row["loss_emb"], row["loss_gen"], row["dropped"])
+            for row in read_log(log_path(runs / f"{name}-{ranks}"))
+        ]
+        for ranks in ("one", "two")
+    )
+    assert [row[0] for row in two] == [1, 2, 3, 4, 5, 6]
+    for ours, expected in zip(two, one, strict=True):
+        assert ours == pytest.approx(expected, rel=1e-4)
+
+
+def test_dropped_draws_are_told_once_at_the_end_of_a_run(runs: Path) -> None:
+    told = [line for line in (runs / "told.txt").read_text().splitlines() if line.startswith("dropped")]
+    num_dropped = [row["dropped"] for row in read_log(log_path(runs / "adamw-two")) if row["step"] in (4, 6)]
+    assert all(num_dropped)
+    assert told == [f"dropped {num} draws of long: instruction fills the length limit" for num in num_dropped]
+
+
+def test_model_that_pools_a_part_of_its_dimensions_is_refused_for_several_processes() -> None:
+    shape = ModelShape(vocab_size=400, hidden_size=64, intermediate_size=64, num_layers=1, embedding_dimension=32)
+    config = TrainConfig(model=shape)
+    grit = GritModel(new_model(shape, 0, 1, 2))
+    check_model(grit, config, Ranks())
+    with pytest.raises(ValueError, match="pools 32 of its 64 dimensions .* and 2 processes"):
+        check_model(grit, config, Ranks(0, 2))
