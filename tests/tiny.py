@@ -59,7 +59,10 @@ def make_checkpoint(
         "eos_token_id": 1 if tokenizer == "bpe" else 2,
         "tie_word_embeddings": False,
         "rope_parameters": {"rope_type": "default", "rope_theta": 20000.0},
-        "grit": {"dimension": HIDDEN, "markers": "special" if tokenizer == "bpe" else "text"},
+        "grit": {
+            "dimension": config.get("hidden_size", HIDDEN),
+            "markers": "special" if tokenizer == "bpe" else "text",
+        },
     }
     model_config = getattr(transformers, f"{model_class}Config")(**settings | config)
     torch.manual_seed(seed)
