@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 from gritdesk.grit_format import BOS
 from training import checkpoint
 from training.adapters import add_adapters, check_installed, load_adapted, loading
-from training.config import TrainConfig, read_recipe
+from training.config import TrainConfig, read_json, read_recipe
 from training.data import Batches, tokenizer_sample
 from training.distributed import Ranks, shard
 from training.embedders import load_embedder
@@ -40,7 +40,7 @@ from training.model import (
 )
 from training.progress import Progress
 from training.quantization import quantized_weights
-from training.resuming import changes, saved_settings
+from training.resuming import changes
 from training.static_embeddings import fit_static_embeddings, start_dimension
 from training.steps import grit_step
 from training.tokenizer import FrameTokenizer, save_tokenizer, train_tokenizer
@@ -204,7 +204,7 @@ def check_same_run(folder: Path, config: TrainConfig) -> None:
     """
     if not (folder / checkpoint.STATE_FILE).exists():
         raise ValueError(f"{folder} is no run to continue: name another output, or train it on as base_model")
-    fixed, of_curve = changes(saved_settings(folder), config)
+    fixed, of_curve = changes(read_json(folder / "training_config.json"), config)
     if fixed:
         raise ValueError(
             f"{folder} cannot go on with {', '.join(fixed)}: name another output, or train it on as base_model"
