@@ -126,18 +126,26 @@ def refuse(config: TrainConfig, ranks: Ranks) -> None:
     check_installed(config)
     if ranks.size > 1 and config.quantized_base:
         raise ValueError(f"quantized_base is for one process, found {ranks.size}: spread the base out unquantized")
+    if not config.base_model:
+        check_pooled(
+            config.model.embedding_dimension or config.model.hidden_size, config.model.hidden_size, config, ranks
+        )
+
+
+def check_pooled(pooled_dimension: int, hidden_size: int, config: TrainConfig, ranks: Ranks) -> None:
+    """Raises: ValueError if the next-token gradient cannot be kept from a part of the dimensions."""
+    if config.generates and pooled_dimension < hidden_size and (ranks.size > 1 or config.lora_rank):
+        raise ValueError(
+            f"a model that pools {pooled_dimension} of its {hidden_size} dimensions is trained whole and by one process, "
+            f"found {ranks.size} and lora_rank {config.lora_rank}"
+        )
 
 
 def check_model(grit: GritModel, config: TrainConfig, ranks: Ranks) -> None:
     """Raises: ValueError if the recipe asks of the loaded model what it cannot do."""
     config.check_matryoshka(grit.embedding_dimension)
     model = grit.decoder.config
-    pools_all = grit.pooled_dimension == model.hidden_size
-    if config.generates and not pools_all and (ranks.size > 1 or config.lora_rank):
-        raise ValueError(
-            f"a model that pools {grit.pooled_dimension} of its {model.hidden_size} dimensions is trained whole and by "
-            f"one process; found lora_rank {config.lora_rank} and {ranks.size} processes"
-        )
+    check_pooled(grit.pooled_dimension, model.hidden_size, config, ranks)
     window = getattr(model, "sliding_window", None)
     if window and window < config.sequence_tokens and (config.pack_generation or config.passages != "plain"):
         raise ValueError(
