@@ -136,8 +136,8 @@ def check_pooled(pooled_dimension: int, hidden_size: int, config: TrainConfig, r
     """Raises: ValueError if the next-token gradient cannot be kept from a part of the dimensions."""
     if config.generates and pooled_dimension < hidden_size and (ranks.size > 1 or config.lora_rank):
         raise ValueError(
-            f"a model that pools {pooled_dimension} of its {hidden_size} dimensions is trained whole and by one process, "
-            f"found {ranks.size} and lora_rank {config.lora_rank}"
+            f"a model that pools {pooled_dimension} of its {hidden_size} dimensions is trained whole and by one "
+            f"process, found {ranks.size} and lora_rank {config.lora_rank}"
         )
 
 

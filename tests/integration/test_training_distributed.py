@@ -129,6 +129,6 @@ def test_recipe_that_several_processes_cannot_run_is_refused_before_anything_is_
     shape = ModelShape(vocab_size=400, hidden_size=64, embedding_dimension=32)
     config = TrainConfig(data_dir=str(tmp_path / "data"), output_dir=str(tmp_path / "model"), model=shape)
     monkeypatch.setattr("training.train.Ranks.from_environment", lambda: Ranks(0, 2))
-    with pytest.raises(ValueError, match="pools 32 of its 64 dimensions is trained whole and by one process, found 2"):
+    with pytest.raises(ValueError, match="pools 32 of its 64 dimensions is trained whole and by one process"):
         train(config)
     assert list(tmp_path.iterdir()) == []
