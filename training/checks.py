@@ -66,7 +66,7 @@ def checked(value: Any, declared: Any, key: str) -> Any:
             return None
         (kind,) = (each for each in parts if each is not type(None))
         return checked(value, kind, key)
-    if dataclasses.is_dataclass(kind) and isinstance(value, dict):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind) and isinstance(value, dict):
         return from_table(kind, value, key)
     if kind is tuple and isinstance(value, list | tuple):
         return tuple(checked(each, parts[0], f"{key}[{number}]") for number, each in enumerate(value))

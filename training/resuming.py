@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from training.config import TrainConfig
@@ -48,7 +47,8 @@ def changes(saved: Mapping[str, Any], config: TrainConfig) -> tuple[list[str], l
         saved: the run's training_config.json; a key that did not exist then had its default.
     """
     old, new = _settings(saved), _settings(dataclasses.asdict(config))
-    fixed, of_curve = [], []
+    fixed: list[str] = []
+    of_curve: list[str] = []
     for key in sorted(old.keys() | new.keys()):
         name = key.split(".")[0]
         unused = name == "model" and config.base_model
@@ -56,15 +56,6 @@ def changes(saved: Mapping[str, Any], config: TrainConfig) -> tuple[list[str], l
             continue
         (fixed if name in FIXED else of_curve).append(f"{key} {_spelled(old.get(key))} -> {_spelled(new.get(key))}")
     return fixed, of_curve
-
-
-def saved_settings(folder: Path) -> dict[str, Any]:
-    """Of the run that made a checkpoint."""
-    path = folder / "training_config.json"
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise ValueError(f"cannot read {path}, which tells what run this is: {error}") from error
 
 
 def _settings(values: Mapping[str, Any]) -> dict[str, Any]:

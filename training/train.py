@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 from gritdesk.grit_format import BOS
 from training import checkpoint
 from training.adapters import add_adapters, check_installed, load_adapted, loading
-from training.config import TrainConfig, read_recipe
+from training.config import TrainConfig, read_json, read_recipe
 from training.data import Batches, tokenizer_sample
 from training.distributed import Ranks, shard
 from training.embedders import load_embedder
@@ -40,7 +40,7 @@ from training.model import (
 )
 from training.progress import Progress
 from training.quantization import quantized_weights
-from training.resuming import changes, saved_settings
+from training.resuming import changes
 from training.static_embeddings import fit_static_embeddings, start_dimension
 from training.steps import grit_step
 from training.tokenizer import FrameTokenizer, save_tokenizer, train_tokenizer
@@ -126,18 +126,26 @@ def refuse(config: TrainConfig, ranks: Ranks) -> None:
     check_installed(config)
     if ranks.size > 1 and config.quantized_base:
         raise ValueError(f"quantized_base is for one process, found {ranks.size}: spread the base out unquantized")
+    if not config.base_model:
+        check_pooled(
+            config.model.embedding_dimension or config.model.hidden_size, config.model.hidden_size, config, ranks
+        )
+
+
+def check_pooled(pooled_dimension: int, hidden_size: int, config: TrainConfig, ranks: Ranks) -> None:
+    """Raises: ValueError if the next-token gradient cannot be kept from a part of the dimensions."""
+    if config.generates and pooled_dimension < hidden_size and (ranks.size > 1 or config.lora_rank):
+        raise ValueError(
+            f"a model that pools {pooled_dimension} of its {hidden_size} dimensions is trained whole and by one "
+            f"process, found {ranks.size} and lora_rank {config.lora_rank}"
+        )
 
 
 def check_model(grit: GritModel, config: TrainConfig, ranks: Ranks) -> None:
     """Raises: ValueError if the recipe asks of the loaded model what it cannot do."""
     config.check_matryoshka(grit.embedding_dimension)
     model = grit.decoder.config
-    pools_all = grit.pooled_dimension == model.hidden_size
-    if config.generates and not pools_all and (ranks.size > 1 or config.lora_rank):
-        raise ValueError(
-            f"a model that pools {grit.pooled_dimension} of its {model.hidden_size} dimensions is trained whole and by "
-            f"one process; found lora_rank {config.lora_rank} and {ranks.size} processes"
-        )
+    check_pooled(grit.pooled_dimension, model.hidden_size, config, ranks)
     window = getattr(model, "sliding_window", None)
     if window and window < config.sequence_tokens and (config.pack_generation or config.passages != "plain"):
         raise ValueError(
@@ -204,7 +212,7 @@ def check_same_run(folder: Path, config: TrainConfig) -> None:
     """
     if not (folder / checkpoint.STATE_FILE).exists():
         raise ValueError(f"{folder} is no run to continue: name another output, or train it on as base_model")
-    fixed, of_curve = changes(saved_settings(folder), config)
+    fixed, of_curve = changes(read_json(folder / "training_config.json"), config)
     if fixed:
         raise ValueError(
             f"{folder} cannot go on with {', '.join(fixed)}: name another output, or train it on as base_model"

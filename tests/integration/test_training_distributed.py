@@ -18,10 +18,10 @@ from training.config import ModelShape, TrainConfig
 from training.data import tokenizer_sample
 from training.distributed import Ranks
 from training.examples import read_sources
-from training.model import GritModel, new_model
+from training.model import new_model
 from training.progress import log_path, read_log
 from training.tokenizer import FrameTokenizer, save_tokenizer, train_tokenizer
-from training.train import check_model, main
+from training.train import main, train
 
 HERE = Path(__file__).parent
 
@@ -156,10 +156,12 @@ def test_dropped_draws_are_told_once_at_the_end_of_a_run(runs: Path) -> None:
     assert told == [f"dropped {num} draws of long: instruction fills the length limit" for num in num_dropped]
 
 
-def test_model_that_pools_a_part_of_its_dimensions_is_refused_for_several_processes() -> None:
-    shape = ModelShape(vocab_size=400, hidden_size=64, intermediate_size=64, num_layers=1, embedding_dimension=32)
-    config = TrainConfig(model=shape)
-    grit = GritModel(new_model(shape, 0, 1, 2))
-    check_model(grit, config, Ranks())
-    with pytest.raises(ValueError, match="pools 32 of its 64 dimensions .* and 2 processes"):
-        check_model(grit, config, Ranks(0, 2))
+def test_recipe_that_several_processes_cannot_run_is_refused_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shape = ModelShape(vocab_size=400, hidden_size=64, embedding_dimension=32)
+    config = TrainConfig(data_dir=str(tmp_path / "data"), output_dir=str(tmp_path / "model"), model=shape)
+    monkeypatch.setattr("training.train.Ranks.from_environment", lambda: Ranks(0, 2))
+    with pytest.raises(ValueError, match="pools 32 of its 64 dimensions is trained whole and by one process"):
+        train(config)
+    assert list(tmp_path.iterdir()) == []
