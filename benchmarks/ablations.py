@@ -291,11 +291,11 @@ def run(config: TrainConfig, evals: Sequence[EvalSet]) -> list[str]:
 
 
 def ndcgs_of(embedder: TextEmbedder, evals: Sequence[EvalSet]) -> list[float]:
-    """Of each set, its passages cut to 600 characters: time goes into training."""
+    """Of each set, its passages cut to 400 characters: time goes into training."""
     return [
         each.ndcg(
             embedder.embed([query_input(text) for text in each.queries]),
-            embedder.embed([("", text[:600]) for text in each.passages]),
+            embedder.embed([("", text[:400]) for text in each.passages]),
         )
         for each in evals
     ]
