@@ -33,6 +33,7 @@ from training.evaluation_sets import (
     kind_of_set,
     set_name,
 )
+from training.model import quiet_loading
 from training.public_benchmarks import RECIPES, lm_eval_scores, mteb_scores, mteb_tasks
 
 Row = dict[str, Any]
@@ -44,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
     if not (given.data or given.mteb or given.lm_eval):
         _say("nothing to evaluate on: give DATA, --mteb or --lm-eval")
         return 1
-    _quiet()
+    quiet_loading()
     try:
         paths, model = _chosen_sets(given.data, given.sets), _loaded(given)
         given.mteb = mteb_tasks(given.mteb)
@@ -206,13 +207,6 @@ def _short(value: Any) -> str:
 
 def _say(message: str) -> None:
     print(f"evaluate: {message}", file=sys.stderr, flush=True)
-
-
-def _quiet() -> None:
-    """Progress bars of loading would stand between the lines a person reads."""
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from transformers import (
     PreTrainedModel,
 )
 from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
+from transformers.utils import logging
 
 from gritdesk.grit_format import Passages
 from training.attention import bidirectional_mask, causal_instruction_mask, packed_mask, passage_mask
@@ -158,6 +159,11 @@ def record_use(model: PreTrainedModel, config: TrainConfig) -> None:
     }
     if config.projection_dimension:
         model.config.grit["projection"] = config.projection_dimension
+
+
+def quiet_loading() -> None:
+    """Keep transformers' progress bars from standing between the lines a person reads."""
+    logging.disable_progress_bar()
 
 
 def load_model(folder: Path) -> PreTrainedModel:

@@ -110,7 +110,8 @@ class Progress:
             if row[key] is not None:
                 self._events.add_scalar(tag, row[key], row["step"])
         self._events.flush()
-        told = {"step": f"{row['step']}/{self.config.max_steps}"} | {key: row[key] for key in list(row)[1:]}
+        told = {key: value for key, value in row.items() if value is not None}
+        told["step"] = f"{row['step']}/{self.config.max_steps}"
         print("  ".join(f"{key} {value}" for key, value in told.items()), file=sys.stderr, flush=True)
 
 

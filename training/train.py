@@ -34,6 +34,7 @@ from training.model import (
     load_model,
     new_model,
     place_token_embeddings,
+    quiet_loading,
     record_use,
     take_base_model,
     teacher_token_embeddings,
@@ -53,6 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--output", help="checkpoint folder; an unfinished run in it is continued")
     parser.add_argument("--max-steps", type=int)
     given = parser.parse_args(arguments)
+    quiet_loading()
     try:
         config = read_recipe(given.recipe, data_dir=given.data, output_dir=given.output, max_steps=given.max_steps)
         train(config)
