@@ -237,8 +237,8 @@ def of_finish(data: str, evals: Sequence[EvalSet], names: Sequence[str]) -> None
     config = dataclasses.replace(
         recipe,
         base_model=names[0],
-        max_steps=40,
-        warmup_steps=5,
+        max_steps=20,
+        warmup_steps=3,
         decay_fraction=1.0,
         language_steps=0,
         static_steps=0,
@@ -248,20 +248,20 @@ def of_finish(data: str, evals: Sequence[EvalSet], names: Sequence[str]) -> None
         head_lr=0.0005,
         chat_as_text=0.0,
         contrastive_temperature_start=recipe.contrastive_temperature,
-        save_every_steps=10,
-        keep_every_steps=10,
-        log_every_steps=40,
+        save_every_steps=5,
+        keep_every_steps=5,
+        log_every_steps=20,
     )
     print("| checkpoint | nDCG@10 | as Q4_0 | bits per byte | as Q4_0 |\n|---|---|---|---|---|")
     print_finished("as it was", names[0], evals)
     with tempfile.TemporaryDirectory() as temporary:
-        for name, num_steps in (("40 more steps", 0), ("40 more steps, the last 30 quantized", 30)):
+        for name, num_steps in (("20 more steps", 0), ("20 more steps, the last 15 quantized", 15)):
             folder = Path(temporary) / str(num_steps)
             train(dataclasses.replace(config, output_dir=str(folder), quantization_aware_steps=num_steps))
             print_finished(name, str(folder), evals)
-            kept = [Path(temporary) / f"{num_steps}-step-{step}" for step in (20, 30, 40)]
+            kept = [Path(temporary) / f"{num_steps}-step-{step}" for step in (10, 15, 20)]
             average(kept, folder.with_name(f"{num_steps}-mean"))
-            print_finished(f"{name}, mean of steps 20, 30 and 40", f"{folder}-mean", evals)
+            print_finished(f"{name}, mean of steps 10, 15 and 20", f"{folder}-mean", evals)
 
 
 def print_finished(name: str, folder: str, evals: Sequence[EvalSet]) -> None:
@@ -308,6 +308,6 @@ def ndcg_of(embedder: TextEmbedder, evals: Sequence[EvalSet]) -> float:
 if __name__ == "__main__":
     torch.set_num_threads(2)
     kind, data_dir, eval_dir, *chosen_names = sys.argv[1:]
-    chosen_sets = SETS if kind in ("tokens", "mined") else BLOCK_SETS
+    chosen_sets = {"steps": BLOCK_SETS, "finish": BLOCK_SETS[1:]}.get(kind, SETS)
     sets = [EvalSet.read(Path(eval_dir) / name) for name in chosen_sets]
     {"tokens": of_tokens, "steps": of_steps, "mined": of_mined, "finish": of_finish}[kind](data_dir, sets, chosen_names)
