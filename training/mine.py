@@ -78,7 +78,10 @@ def main(arguments: list[str] | None = None) -> int:
             raise ValueError(f"there is no folder {given.out.parent} to write {given.out.name} to")
         texts = Texts(given.pairs, given.corpus)  # a bad line is found before the teacher is loaded
         mine(load_embedder(given.model, num_threads=given.threads), texts, given.out, rule)
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        print(f"mine: cannot read or write {error.filename}: {error.strerror}", file=sys.stderr)
+        return 1
+    except ValueError as error:
         print(f"mine: {error}", file=sys.stderr)
         return 1
     return 0
