@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import pytest
 import torch
-import transformers
+from tiny_families import family_decoder
 from training_data import write_grounded
 from transformers.cache_utils import DynamicCache
 
@@ -22,14 +21,7 @@ from training.steps import grit_step
 from training.tokenizer import FrameTokenizer, train_tokenizer
 from training.writers import GritWriter
 
-FAMILIES: dict[str, dict[str, Any]] = {
-    "Llama": {},
-    "Mistral": {"sliding_window": 8},
-    "Mixtral": {"sliding_window": 8, "num_local_experts": 4},
-    "Qwen2": {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 0},
-    "Qwen3": {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 0},
-    "Gemma": {},
-}
+FAMILIES = ("Llama", "Mistral", "Mixtral", "Qwen2", "Qwen3", "Gemma")
 PASSAGES = ["The otter sleeps by the river at noon.", "A heron met the badger."]
 TURNS = [
     Turn("user", f"Documents:\n[1] {PASSAGES[0]}\n\n[2] {PASSAGES[1]}\n\nQuestion: Who sleeps?"),
@@ -52,20 +44,7 @@ def batches(tmp_path_factory: pytest.TempPathFactory) -> Batches:
 
 
 def model_of(family: str, passages: Passages) -> GritModel:
-    config = getattr(transformers, f"{family}Config")(
-        vocab_size=400,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        max_position_embeddings=256,
-        pad_token_id=0,
-        **FAMILIES[family],
-    )
-    torch.manual_seed(0)
-    decoder = getattr(transformers, f"{family}ForCausalLM")(config).eval()
+    decoder = family_decoder(family, vocab_size=400, num_layers=2, window=8)
     return GritModel(decoder, passages=passages, precision="fp32")
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 import transformers
 from numpy.typing import NDArray
+from tiny_families import FAMILIES, family_decoder
 from training_data import write_data
 
 from gritdesk.records import EmbeddingInput
@@ -22,17 +23,6 @@ from training.losses import false_negatives, same_passage
 from training.model import GritModel, grit_model, hidden_states, new_model
 from training.steps import embed_rows, grit_step
 from training.tokenizer import FrameTokenizer, train_tokenizer
-
-FAMILIES: dict[str, dict[str, Any]] = {
-    "Llama": {},
-    "Mistral": {"sliding_window": 4},
-    "Mixtral": {"sliding_window": 4, "num_local_experts": 4},
-    "Qwen2": {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 0},
-    "Qwen3": {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 0},
-    "Gemma": {},
-    "Gemma2": {"sliding_window": 4},
-    "Gemma3": {"sliding_window": 4},
-}
 
 
 @pytest.fixture(scope="module")
@@ -255,29 +245,9 @@ def test_each_mode_has_its_loss_alone_and_the_unified_step_their_weighted_sum(ba
 # ---------------------------------------------------------------- attention
 
 
-def family_decoder(family: str, attention: str = "eager", **settings: Any) -> Any:
-    config_class = getattr(transformers, f"{family}TextConfig" if family == "Gemma3" else f"{family}Config")
-    config = config_class(
-        vocab_size=64,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=1,  # of more, a window of one would let through what that of another keeps out
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        max_position_embeddings=64,
-        pad_token_id=0,
-        **FAMILIES[family],
-        **settings,
-    )
-    config._attn_implementation = attention
-    torch.manual_seed(0)
-    return getattr(transformers, f"{family}ForCausalLM")(config).eval()
-
-
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_has_the_next_token_loss_of_transformers(family: str) -> None:
-    decoder = family_decoder(family)
+    decoder = family_decoder(family, attention="eager")
     with torch.no_grad():
         for weight in decoder.parameters():  # large enough logits for a cap to be felt
             if weight.ndim > 1:
@@ -297,7 +267,7 @@ def test_every_family_has_the_next_token_loss_of_transformers(family: str) -> No
 def test_every_family_embeds_both_ways_over_its_whole_text_and_writes_causally(family: str, attention: str) -> None:
     if (family, attention) == ("Gemma2", "sdpa"):
         attention = "eager"  # the only one transformers has for it
-    decoder = family_decoder(family, attention)
+    decoder = family_decoder(family, attention=attention)
     ids = torch.arange(1, 13)[None]
     mask = torch.ones_like(ids)
 
