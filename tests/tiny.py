@@ -94,3 +94,12 @@ def copy_tokenizer(folder: Path, tokenizer: str, pre: str = "gpt-2") -> None:
         }
         spec["normalizer"] = {"type": "NFC"} if pre == "qwen2" else None
         (folder / "tokenizer.json").write_text(json.dumps(spec), encoding="utf-8")
+
+
+def copy_without_grit(checkpoint: Path, folder: Path) -> Path:
+    """The checkpoint as a language model that nobody made a GRIT model of."""
+    shutil.copytree(checkpoint, folder)
+    config = json.loads((folder / "config.json").read_text())
+    del config["grit"]
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder

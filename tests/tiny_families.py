@@ -12,7 +12,13 @@ FAMILIES = ("Llama", "Mistral", "Mixtral", "Qwen2", "Qwen3", "Gemma", "Gemma2", 
 
 
 def family_decoder(
-    family: str, *, vocab_size: int = 64, num_layers: int = 1, window: int = 4, attention: str = "sdpa", **settings: Any
+    family: str,
+    *,
+    vocab_size: int = 64,
+    num_layers: int = 1,
+    window: int = 4,
+    attention: str = "eager",
+    **settings: Any,
 ) -> PreTrainedModel:
     """A decoder in evaluation mode, the same at each call.
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny import copy_without_grit
 
 from training.embedders import (
     DecoderEmbedder,
@@ -32,12 +33,7 @@ INPUTS = [
 @pytest.fixture(scope="module")
 def plain_checkpoint(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`tiny_checkpoint` as a language model that nobody made a GRIT model of."""
-    folder = tmp_path_factory.mktemp("plain") / "model"
-    shutil.copytree(tiny_checkpoint, folder)
-    config = json.loads((folder / "config.json").read_text())
-    del config["grit"]
-    (folder / "config.json").write_text(json.dumps(config))
-    return folder
+    return copy_without_grit(tiny_checkpoint, tmp_path_factory.mktemp("plain") / "model")
 
 
 @pytest.fixture(scope="module")

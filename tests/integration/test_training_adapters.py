@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-import transformers
 from safetensors.torch import load_file
 from tiny import make_checkpoint
+from tiny_families import family_decoder
 from training_data import write_data
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
@@ -62,25 +62,12 @@ def config_of(base: Path, output: Path, **changes: Any) -> TrainConfig:
     return dataclasses.replace(config, **changes)
 
 
-def tiny_model(family: str, **settings: Any) -> PreTrainedModel:
-    config_class = getattr(transformers, f"{family}TextConfig" if family == "Gemma3" else f"{family}Config")
-    config = config_class(
-        vocab_size=64,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        max_position_embeddings=64,
-        pad_token_id=0,
-        **{"moe_intermediate_size": 64} if family == "Qwen3Moe" else {},
-    )
-    torch.manual_seed(0)
-    model: PreTrainedModel = getattr(transformers, f"{family}ForCausalLM")(config)
+def tiny_model(family: str) -> PreTrainedModel:
+    experts = {"moe_intermediate_size": 64} if family == "Qwen3Moe" else {}
+    model = family_decoder(family, num_layers=2, **experts)
     for weight in model.parameters():
         torch.nn.init.normal_(weight, std=0.1)
-    return model.eval()
+    return model
 
 
 def adapted(model: PreTrainedModel, **changes: Any) -> PreTrainedModel:

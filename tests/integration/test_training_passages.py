@@ -44,7 +44,7 @@ def batches(tmp_path_factory: pytest.TempPathFactory) -> Batches:
 
 
 def model_of(family: str, passages: Passages) -> GritModel:
-    decoder = family_decoder(family, vocab_size=400, num_layers=2, window=8)
+    decoder = family_decoder(family, vocab_size=400, num_layers=2, window=8, attention="sdpa")
     return GritModel(decoder, passages=passages, precision="fp32")
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from tiny import copy_without_grit
 
 from gritdesk.grit_format import chat_frame, encode
 from gritdesk.records import Turn
@@ -38,11 +38,7 @@ def gguf_writer(tiny_gguf: Path) -> AnswerWriter:
 @pytest.fixture(scope="module")
 def chat_checkpoint(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`tiny_checkpoint` as a chat model that others made, with a template of its own."""
-    folder = tmp_path_factory.mktemp("chat") / "model"
-    shutil.copytree(tiny_checkpoint, folder)
-    config = json.loads((folder / "config.json").read_text())
-    del config["grit"]
-    (folder / "config.json").write_text(json.dumps(config))
+    folder = copy_without_grit(tiny_checkpoint, tmp_path_factory.mktemp("chat") / "model")
     template = "<s>{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}assistant:"
     (folder / "chat_template.jinja").write_text(template)
     return folder
