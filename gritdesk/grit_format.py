@@ -54,7 +54,7 @@ class Segment:
     counts: bool = False
     """Pooled when embedding; a target of the loss when generating."""
     block: int = 0
-    """Number of the passage of a chat, from 1, whose embedding frame it belongs to; 0: of the chat itself."""
+    """Number of the passage, from 1 through the whole chat, whose embedding frame it belongs to; 0: the chat's own."""
 
 
 @dataclass(frozen=True)
@@ -116,26 +116,30 @@ def chat_frame(turns: Sequence[Turn], *, blocks: bool = False) -> list[Segment]:
     if not turns or [turn.role for turn in turns] != expected[: len(turns)]:
         raise ValueError("a chat must alternate user and assistant turns, beginning with the user")
     segments = [Segment(BOS, "control")]
+    num_blocks = 0
     for position, turn in enumerate(turns):
         if turn.role == "user":
             if position:
                 segments.append(Segment("\n", "text"))
             text = f"\n{turn.text}\n"
-            segments += [Segment(USER, "marker"), *(_with_blocks(text) if blocks else [Segment(text, "text")])]
+            asked = list(_with_blocks(text, num_blocks)) if blocks else [Segment(text, "text")]
+            segments += [Segment(USER, "marker"), *asked]
+            num_blocks = max(num_blocks, *(segment.block for segment in asked))
             segments += [Segment(ASSISTANT, "marker"), Segment("\n", "text")]
         else:
             segments += [Segment(turn.text.strip(), "text", counts=True), Segment(EOS, "control", counts=True)]
     return segments
 
 
-def _with_blocks(text: str) -> Iterator[Segment]:
+def _with_blocks(text: str, num_before: int) -> Iterator[Segment]:
+    """The blocks of a turn are numbered on from those before it: two with one number would see each other."""
     at = 0
     for number, found in enumerate(_PASSAGE.finditer(text), start=1):
         if int(found.group(1)) != number:
             break  # a list of somebody's own
         yield Segment(text[at : found.start(2)], "text")
         for segment in embedding_frame("", found.group(2)):
-            yield replace(segment, block=number)
+            yield replace(segment, block=num_before + number)
         at = found.end(2)
     yield Segment(text[at:], "text")
 

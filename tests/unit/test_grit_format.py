@@ -19,6 +19,7 @@ from gritdesk.grit_format import (
     Markers,
     Segment,
     chat_frame,
+    documents_turn,
     embedding_frame,
     encode,
     passage_input,
@@ -193,6 +194,14 @@ def test_passage_as_a_block_has_the_ids_it_is_embedded_with(tokenizer: tuple[Fra
     assert targets(frame) == targets(plain) and plain.blocks == []
     rendered = render(chat_frame([asked], blocks=True))
     assert rendered.startswith(f"<s><|user|>\nDocuments:\n[1] <s><|embed|>\n{passages[0]}\n\n[2] <s><|embed|>\n")
+
+
+def test_blocks_are_numbered_through_the_whole_chat() -> None:
+    asked = Turn("user", documents_turn(["The lamp.", "The boat."], "Which?"))
+    segments = chat_frame(
+        [asked, Turn("assistant", "Both."), Turn("user", "Why?"), Turn("assistant", "So."), asked], blocks=True
+    )
+    assert sorted({segment.block for segment in segments}) == [0, 1, 2, 3, 4]
 
 
 def test_only_lines_numbered_from_one_are_passages() -> None:
