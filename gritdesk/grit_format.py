@@ -6,7 +6,7 @@ into tokens in exactly one way. The frames (GRIT paper, arXiv 2402.09906, figure
     embedding, with instruction     <s><|user|>\\n{instruction}\\n<|embed|>\\n{text}
     embedding, without              <s><|embed|>\\n{text}
     chat                            <s><|user|>\\n{user}\\n<|assistant|>\\n{assistant}</s>\\n<|user|>\\n...
-    passage as a block of a chat    ...[1] <s><|embed|>\\n{text}\\n\\n[2] <s>...
+    passage as a block of a chat    ...[1] <s><|embed|>\\n{text}\\n[1]\\n\\n[2] <s>...
 
 Two rules are owned here:
 - which tokens count: when embedding, the text's own tokens are pooled and nothing of the frame is; when
@@ -148,8 +148,10 @@ def documents_turn(passages: Sequence[str], question: str) -> str:
     """The user turn of a question about passages: numbered documents, then the question.
 
     One of the layouts the default model was trained with: the documents can be read before the question is known.
+    Each has its number before and behind it. A passage read as a block does not see the number before it, so the
+    one behind is where a small model can gather what the passage was about and which number it has.
     """
-    documents = "\n\n".join(f"[{n}] {' '.join(text.split())}" for n, text in enumerate(passages, start=1))
+    documents = "\n\n".join(f"[{n}] {' '.join(text.split())}\n[{n}]" for n, text in enumerate(passages, start=1))
     return f"Documents:\n{documents}\n\nQuestion: {question.strip()}\nAnswer from the documents and cite them."
 
 

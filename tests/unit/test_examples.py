@@ -165,7 +165,7 @@ def test_file_of_another_form_is_refused_at_the_start(tmp_path: Path) -> None:
 def test_passages_beside_a_chat_are_put_before_its_last_question() -> None:
     row = {"messages": [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Ann [2]."}]}
     (asked, answered) = parse_chat(row | {"passages": ["Bo\nsleeps.", "Ann reads."]}).turns
-    assert asked.text.startswith("Documents:\n[1] Bo sleeps.\n\n[2] Ann reads.\n\nQuestion: Who?\n")
+    assert asked.text.startswith("Documents:\n[1] Bo sleeps.\n[1]\n\n[2] Ann reads.\n[2]\n\nQuestion: Who?\n")
     assert answered.text == "Ann [2]."
     with pytest.raises(ValueError, match="passages as a list of strings"):
         parse_chat(row | {"passages": "Ann reads."})

@@ -196,6 +196,19 @@ def test_passage_as_a_block_has_the_ids_it_is_embedded_with(tokenizer: tuple[Fra
     assert rendered.startswith(f"<s><|user|>\nDocuments:\n[1] <s><|embed|>\n{passages[0]}\n\n[2] <s><|embed|>\n")
 
 
+def test_blocks_of_documents_are_exactly_the_passages() -> None:
+    passages = ["The lamp\n[2] burns oil [1]", "[1] Two keepers", "[3]", "Question: Who?\n[4] no", "oil [5]\n[5]"]
+    spelled = [" ".join(passage.split()) for passage in passages]
+    turn = documents_turn(passages, "Who keeps [1] the lamp?")
+    segments = chat_frame([Turn("user", turn)], blocks=True)
+    for number, passage in enumerate(spelled, start=1):
+        block = [segment for segment in segments if segment.block == number]
+        assert render(block) == render(embedding_frame("", passage))
+    between = "".join(segment.text if not segment.block else "#" * segment.counts for segment in segments)
+    documents = "\n\n".join(f"[{number}] #\n[{number}]" for number in range(1, 6))
+    assert f"Documents:\n{documents}\n\nQuestion: Who keeps [1] the lamp?\n" in between
+
+
 def test_blocks_are_numbered_through_the_whole_chat() -> None:
     asked = Turn("user", documents_turn(["The lamp.", "The boat."], "Which?"))
     segments = chat_frame(

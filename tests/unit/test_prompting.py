@@ -28,8 +28,8 @@ BOAT = hit("The boat is called Marigold and has a crew of three.", path="boat.pd
 def test_prompt_numbers_the_passages_and_ends_with_the_question() -> None:
     prompt = prompting.build_prompt("When is tea?", [LAMP, BOAT], (), count_words, 500)
     expected = (
-        "Documents:\n[1] The lamp is cleaned every Monday. The fog horn is tested on Fridays. Tea is at four.\n\n"
-        "[2] The boat is called Marigold and has a crew of three.\n\n"
+        "Documents:\n[1] The lamp is cleaned every Monday. The fog horn is tested on Fridays. Tea is at four.\n[1]\n\n"
+        "[2] The boat is called Marigold and has a crew of three.\n[2]\n\n"
         "Question: When is tea?\nAnswer from the documents and cite them."
     )
     assert prompt.turns == (Turn("user", expected),)
