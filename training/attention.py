@@ -36,18 +36,31 @@ def packed_mask(sequence_BT: Tensor, dtype: torch.dtype) -> Tensor:
     return _additive(_causal_within(sequence_BT)[:, None], dtype)
 
 
-def passage_mask(sequence_BT: Tensor, block_BT: Tensor, dtype: torch.dtype, *, bidirectional: bool) -> Tensor:
+def passage_mask(
+    sequence_BT: Tensor,
+    block_BT: Tensor | None,
+    dtype: torch.dtype,
+    *,
+    bidirectional: bool,
+    branch_BT: Tensor | None = None,
+) -> Tensor:
     """Each passage of a chat sees itself alone; what is no passage sees all before it.
 
     Args:
         sequence_BT: as in `packed_mask`.
         block_BT: number of each token's passage within its sequence, from 1; 0 is no passage.
         bidirectional: a passage's tokens see each other both ways, as when it is embedded.
+        branch_BT: number of each token's branch, from 1; 0 is what all branches of a sequence see, and no branch sees
+            another.
     """
+    block_BT = torch.zeros_like(sequence_BT) if block_BT is None else block_BT
     same_BTT = (block_BT[:, :, None] == block_BT[:, None, :]) & (sequence_BT[:, :, None] == sequence_BT[:, None, :])
     causal_BTT = _causal_within(sequence_BT)
     in_block_BTT = same_BTT if bidirectional else same_BTT & causal_BTT
-    return _additive(torch.where(block_BT[:, :, None] > 0, in_block_BTT, causal_BTT)[:, None], dtype)
+    seen_BTT = torch.where(block_BT[:, :, None] > 0, in_block_BTT, causal_BTT)
+    if branch_BT is not None:
+        seen_BTT &= (branch_BT[:, None, :] == 0) | (branch_BT[:, None, :] == branch_BT[:, :, None])
+    return _additive(seen_BTT[:, None], dtype)
 
 
 def _causal_within(sequence_BT: Tensor) -> Tensor:

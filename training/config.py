@@ -44,6 +44,9 @@ class ModelShape:
     context_length: Count = 2048
     """Tokens the position encoding is laid out for."""
     rope_theta: Positive = 10000.0
+    tied_head: bool = False
+    """Let the token embeddings be the output head too: what stands in a passage can be written without having been
+    learned word by word. With it, the first embedding_dimension dimensions take no part in predicting."""
     embedding_dimension: CountOrNone = 0
     """First dimensions of the last hidden states that are pooled into the embedding; 0: all of them. The next-token
     loss reads them and does not write there, the contrastive loss writes everywhere."""
@@ -112,6 +115,11 @@ class TrainConfig:
     token_embeddings_from: str = ""
     """Installed package whose BERT the token embeddings start from; empty: random."""
 
+    static_teacher: str = ""
+    """Embedder, as `training.embedders.load_embedder` finds it, whose cosines the bag of tokens learns; empty: none."""
+    static_teacher_texts: Count = 50_000
+    """Texts that the teacher embeds for it."""
+    static_distillation_weight: NotNegative = 1.0
     static_steps: CountOrNone = 0
     """Updates of the token embeddings as a bag of tokens, before the first step; 0: the blocks learn from raw ones."""
     static_batch_size: TwoOrMore = 1024
@@ -127,6 +135,8 @@ class TrainConfig:
     hard_negatives: CountOrNone = 1
     """Hard negatives of each query, where its row has so many; drawn anew each time, as the positive is."""
     query_tokens: Count = 48
+    lowercase_queries: Share = 0.0
+    """Share of queries that are read in lower case, as people type them."""
     passage_tokens: tuple[Count, ...] = (48, 64, 96, 160)
     """Longest passage of a batch, drawn anew for each: mostly short for speed, long enough often enough."""
     contrastive_backward: Literal["whole", "split", "cached"] = "whole"
@@ -176,6 +186,8 @@ class TrainConfig:
     kept_refusals: Share = 1.0
     """Share of the chats that answer "The documents do not say." that are used: a young model learns that they are
     never quite wrong before it learns to read."""
+    chat_weight: Positive = 1.0
+    """What a target of a chat counts against one of a text: answers are short, and texts would drown them."""
     chat_as_text: Share = 0.0
     """Share of the chats of which every token is a target, at the first step; falls to none at the last."""
 

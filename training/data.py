@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from gritdesk.grit_format import BOS, REFUSAL, EncodedFrame, chat_frame, embeddi
 from gritdesk.records import EmbeddingInput
 from training.config import TrainConfig
 from training.distributed import Ranks
-from training.examples import Chat, EmptyExample, Source, Sources
+from training.examples import Chat, EmptyExample, Pair, Source, Sources
 from training.tokenizer import FrameTokenizer
 
 _MAX_DRAWS = 1000
@@ -44,6 +44,8 @@ class TokenRows:
     """Where they do not simply run from 0."""
     block_BT: Tensor | None = None
     """Where chats have passages as blocks: a token's passage within its chat, from 1; 0 outside."""
+    branch_BT: Tensor | None = None
+    """Where chats have several endings: a token's ending, from 1; 0 in what they share."""
 
     @property
     def num_tokens(self) -> int:
@@ -79,6 +81,47 @@ class GenerationBatch:
     rows: list[TokenRows]
     num_targets: tuple[int, ...]
     """Of each sample, in the order of the batch."""
+    importance: tuple[float, ...] = ()
+    """What a sample's targets count against those of others; empty: all alike."""
+
+
+@dataclass(frozen=True)
+class BranchedFrame(EncodedFrame):
+    """A chat with several endings, one behind the other; each sees what they share and itself."""
+
+    branches: list[int] = field(default_factory=list)
+    """One number per id: its ending's, from 1, or 0 in what all share."""
+
+    @property
+    def positions(self) -> list[int]:
+        """As if each ending stood right behind what they share."""
+        num_shared = self.branches.count(0)
+        starts = {0: 0}
+        for at, branch in enumerate(self.branches):
+            starts.setdefault(branch, at - num_shared)
+        return [at - starts[branch] for at, branch in enumerate(self.branches)]
+
+
+def join_endings(frames: Sequence[EncodedFrame]) -> EncodedFrame:
+    """Frames that begin alike -> one that holds their common beginning once."""
+    if len(frames) == 1:
+        return frames[0]
+    shortest = min(len(frame.ids) for frame in frames)
+    columns = zip(
+        *(zip(frame.ids, frame.blocks or [0] * len(frame.ids), strict=True) for frame in frames), strict=False
+    )
+    num_shared = next((at for at, column in enumerate(columns) if len(set(column)) > 1), shortest)
+    first_target = min(frame.counts.index(True) for frame in frames if True in frame.counts)
+    # the token before an answer is its question's own: no answer may be learned from another's question
+    num_shared = min(num_shared, first_target - 1)
+    ids, counts, blocks = frames[0].ids[:num_shared], frames[0].counts[:num_shared], frames[0].blocks[:num_shared]
+    branches = [0] * num_shared
+    for number, frame in enumerate(frames, start=1):
+        ids = ids + frame.ids[num_shared:]
+        counts = counts + frame.counts[num_shared:]
+        blocks = blocks + frame.blocks[num_shared:]
+        branches += [number] * (len(frame.ids) - num_shared)
+    return BranchedFrame(ids, counts, blocks, branches)
 
 
 def tokenizer_sample(sources: Sources, size_mb: int, seed: int) -> Iterator[str]:
@@ -139,6 +182,8 @@ class Batches:
         source = _draw(self.sources.pairs, rng)
         pairs = source.draw(rng, config.embedding_batch_size)
         longest = rng.choice(config.passage_tokens)
+        if config.lowercase_queries:
+            pairs = [in_lower_case(pair) if rng.random() < config.lowercase_queries else pair for pair in pairs]
         positives = [rng.choice(pair.positives) for pair in pairs]
         negatives = [rng.sample(pair.negatives, min(config.hard_negatives, len(pair.negatives))) for pair in pairs]
         # each a query, its positive, its hard negatives
@@ -187,6 +232,7 @@ class Batches:
         if not self.sources.texts or not self.sources.chats:
             chat_share = float(bool(self.sources.chats))
         rows: list[EncodedFrame] = []
+        importance: list[float] = []
         if config.generation_sequences:
             num_chats = round(config.generation_sequences * chat_share)
             for number in range(config.generation_sequences):
@@ -198,15 +244,19 @@ class Batches:
             as_text = rng.random() < config.chat_as_text * (1 - progress)
             row = self._chat_row(_draw(self.sources.chats, rng), rng, as_text)
             rows.append(row)
+            importance.append(1.0 if as_text else config.chat_weight)
             left -= len(row.ids)
         left = config.generation_tokens - int(config.generation_tokens * chat_share)
         while left > 0:
             row = self._text_row(_draw(self.sources.texts, rng), rng)
             rows.append(row)
             left -= len(row.ids)
-        rows = rows[self.ranks.share(len(rows))]
+        importance += [1.0] * (len(rows) - len(importance))
+        share = self.ranks.share(len(rows))
+        rows, importance = rows[share], importance[share]
         num_targets = tuple(sum(row.counts[1:]) for row in rows)
-        return GenerationBatch(self._sorted_rows(rows, packed=config.pack_generation), num_targets)
+        packed = self._sorted_rows(rows, packed=config.pack_generation)
+        return GenerationBatch(packed, num_targets, tuple(importance) if set(importance) != {1.0} else ())
 
     def _sorted_rows(self, frames: list[EncodedFrame], *, packed: bool = False) -> list[TokenRows]:
         """Micro-batches of rows of like length, each of at most so many tokens with its padding, or of one row.
@@ -241,10 +291,16 @@ class Batches:
     def _chat_row(self, source: Source[Chat], rng: random.Random, as_text: bool) -> EncodedFrame:
         for _ in range(_MAX_DRAWS):
             for chat in source.draw(rng, 1):
-                if chat.turns[-1].text == REFUSAL and rng.random() >= self.config.kept_refusals:
+                if not chat.others and chat.turns[-1].text == REFUSAL and rng.random() >= self.config.kept_refusals:
                     continue
                 blocks = self.config.passages != "plain" and rng.random() >= self.config.plain_passages_share
-                frame = encode(chat_frame(chat.turns, blocks=blocks), self.tokenizer, self.tokenizer.markers)
+                endings = [chat.turns, *((*chat.turns[:-2], *other) for other in chat.others)]
+                frame = join_endings(
+                    [
+                        encode(chat_frame(turns, blocks=blocks), self.tokenizer, self.tokenizer.markers)
+                        for turns in endings
+                    ]
+                )
                 frame = _cut(frame, self.config.sequence_tokens)
                 if any(frame.counts[1:]):
                     return replace(frame, counts=_every_target(frame)) if as_text else frame
@@ -269,12 +325,18 @@ class Batches:
 
 
 def _cut(frame: EncodedFrame, max_tokens: int) -> EncodedFrame:
-    return EncodedFrame(frame.ids[:max_tokens], frame.counts[:max_tokens], frame.blocks[:max_tokens])
+    every = {name: value[:max_tokens] for name, value in vars(frame).items()}
+    return type(frame)(**every)
 
 
 def _every_target(frame: EncodedFrame) -> list[bool]:
     """All that is predicted from what stands before it: not the first token, nothing of a passage that is a block."""
     return [at > 0 and not (frame.blocks and frame.blocks[at]) for at in range(len(frame.ids))]
+
+
+def in_lower_case(pair: Pair) -> Pair:
+    """The pair, its query as people type it."""
+    return replace(pair, query=(pair.query[0], pair.query[1].lower()))
 
 
 def _draw(sources: Sequence[Source[Any]], rng: random.Random) -> Source[Any]:
@@ -306,6 +368,7 @@ def pad_rows(frames: Sequence[EncodedFrame], rows: Sequence[Sequence[int]], pad_
     shape = (len(rows), max(len(frames[number].ids) for (number,) in rows))
     ids_BT, mask_BT = torch.full(shape, pad_id), torch.zeros(shape, dtype=torch.long)
     counts_BT, block_BT = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
+    branch_BT, positions_BT = torch.zeros(shape, dtype=torch.long), torch.arange(shape[1]).repeat(shape[0], 1)
     for row, (number,) in enumerate(rows):
         frame, length = frames[number], len(frames[number].ids)
         ids_BT[row, :length] = torch.tensor(frame.ids)
@@ -313,17 +376,34 @@ def pad_rows(frames: Sequence[EncodedFrame], rows: Sequence[Sequence[int]], pad_
         counts_BT[row, :length] = torch.tensor(frame.counts, dtype=torch.long)
         if frame.blocks:
             block_BT[row, :length] = torch.tensor(frame.blocks)
+        if isinstance(frame, BranchedFrame):
+            branch_BT[row, :length] = torch.tensor(frame.branches)
+            positions_BT[row, :length] = torch.tensor(frame.positions)
     order = tuple(number for (number,) in rows)
-    return TokenRows(ids_BT, mask_BT, counts_BT, order, block_BT=block_BT if bool(block_BT.any()) else None)
+    has_branches = bool(branch_BT.any())
+    return TokenRows(
+        ids_BT,
+        mask_BT,
+        counts_BT,
+        order,
+        positions_BT=positions_BT if has_branches else None,
+        block_BT=block_BT if bool(block_BT.any()) else None,
+        branch_BT=branch_BT if has_branches else None,
+    )
+
+
+def _branches(frame: EncodedFrame) -> list[int]:
+    return frame.branches if isinstance(frame, BranchedFrame) else [0] * len(frame.ids)
 
 
 def pad_packed(frames: Sequence[EncodedFrame], rows: Sequence[Sequence[int]], pad_id: int) -> TokenRows:
     """Rows of several frames, one behind the other; each begins at position 0 and sees itself alone."""
     joined = [
-        EncodedFrame(
+        BranchedFrame(
             [token_id for number in row for token_id in frames[number].ids],
             [counted for number in row for counted in frames[number].counts],
             [block for number in row for block in frames[number].blocks or [0] * len(frames[number].ids)],
+            [branch for number in row for branch in _branches(frames[number])],
         )
         for row in rows
     ]
@@ -334,6 +414,9 @@ def pad_packed(frames: Sequence[EncodedFrame], rows: Sequence[Sequence[int]], pa
         for number in numbers:
             end = at + len(frames[number].ids)
             sequence_BT[row, at:end] = number + 1
-            positions_BT[row, at:end] = torch.arange(end - at)
+            frame = frames[number]
+            positions_BT[row, at:end] = (
+                torch.tensor(frame.positions) if isinstance(frame, BranchedFrame) else torch.arange(end - at)
+            )
             at = end
     return replace(padded, sequence_BT=sequence_BT, positions_BT=positions_BT)

@@ -4,7 +4,8 @@ One file is one source. Forms (also as .zst or .gz; the field `query`, `messages
 
     pair   {"query": TEXT, "pos": [TEXT, ...], "neg": [TEXT, ...]}     TEXT is a string or [instruction, string]
     chat   {"messages": [{"role": "user" | "assistant", "content": ...}, ...]}  or  {"text": [user, assistant, ...]}
-           with "passages": [TEXT, ...] they are numbered and put before the last question
+           with "passages": [TEXT, ...] they are numbered and put before the last question; with
+           "questions": [[question, answer], ...] instead of messages, each is one about those passages
     text   {"text": ...}
 """
 
@@ -49,6 +50,8 @@ class Pair:
 @dataclass(frozen=True)
 class Chat:
     turns: tuple[Turn, ...]
+    others: tuple[tuple[Turn, Turn], ...] = ()
+    """Further questions about the same passages with their answers, each instead of the last two turns."""
 
 
 # ---------------------------------------------------------------- one row
@@ -83,6 +86,8 @@ def parse_chat(row: dict[str, Any]) -> Chat:
 
     Raises: ValueError if it is none.
     """
+    if "questions" in row:
+        return _reading(row)
     turns = _turns(row)
     if passages := row.get("passages"):
         turns = _with_passages(turns, passages)
@@ -93,6 +98,22 @@ def parse_chat(row: dict[str, Any]) -> Chat:
     if not any(text.strip() for _, text in turns[1::2]):
         raise EmptyExample
     return Chat(tuple(Turn("assistant" if number % 2 else "user", text) for number, (_, text) in enumerate(turns)))
+
+
+def _reading(row: dict[str, Any]) -> Chat:
+    """Several questions about the same passages."""
+    found: list[tuple[Turn, Turn]] = []
+    passages, questions = row.get("passages"), row["questions"]
+    if not isinstance(questions, list) or not isinstance(passages, list) or not passages:
+        raise ValueError("expected questions as a list, and the passages they are about")
+    for each in questions:
+        if not (isinstance(each, list) and len(each) == 2 and all(isinstance(text, str) for text in each)):
+            raise ValueError(f"expected [question, answer], found {json.dumps(each)[:60]}")
+        [(_, asked)] = _with_passages([("user", each[0])], passages)
+        found.append((Turn("user", asked), Turn("assistant", each[1])))
+    if not found:
+        raise EmptyExample
+    return Chat(found[0], tuple(found[1:]))
 
 
 def _with_passages(turns: list[tuple[Any, str]], passages: Any) -> list[tuple[Any, str]]:
@@ -287,7 +308,7 @@ def read_sources(config: TrainConfig) -> Sources:
         sources = []
         for name, weight in weights.items():
             limit = min(config.max_rows_per_file, config.max_rows.get(name, config.max_rows_per_file))
-            rows = Rows(_find(Path(config.data_dir), kind, name), parse, limit)
+            rows = Rows(find_file(Path(config.data_dir), kind, name), parse, limit)
             source = Source(name, rows, weight * math.sqrt(len(rows)))
             source.draw(random.Random(config.seed), 20)  # a file of another form is found now and not in an hour
             sources.append(source)
@@ -300,11 +321,11 @@ def read_sources(config: TrainConfig) -> Sources:
     )
 
 
-def _find(data: Path, kind: str, name: str) -> Path:
+def find_file(data: Path, kind: str, name: str) -> Path:
     """NAME.jsonl in the folder of its kind or in the data folder itself, or NAME as a path."""
     folders = (data / kind, data)
     candidates = [folder / f"{name}.jsonl{packed}" for folder in folders for packed in ("", ".zst", ".gz")]
-    for path in (*candidates, data / name):
+    for path in (*candidates, data / name, Path(name)):
         if path.is_file():
             return path
     raise ValueError(f"no file {name}.jsonl, .jsonl.zst or .jsonl.gz in {data / kind} or {data}")

@@ -45,8 +45,9 @@ def new_model(shape: ModelShape, bos_id: int, eos_id: int, pad_id: int) -> PreTr
         head_dim=shape.hidden_size // shape.num_heads,
         max_position_embeddings=shape.context_length,
         rope_parameters={"rope_type": "default", "rope_theta": shape.rope_theta},
-        # tied, the next-token loss pulls all token embeddings one way at first and the texts' with them
-        tie_word_embeddings=False,
+        # tied without dimensions of their own for embedding, the next-token loss pulls all token embeddings one way at
+        # first and the texts' with them
+        tie_word_embeddings=shape.tied_head,
         bos_token_id=bos_id,
         eos_token_id=eos_id,
         pad_token_id=pad_id,
@@ -61,7 +62,31 @@ def new_model(shape: ModelShape, bos_id: int, eos_id: int, pad_id: int) -> PreTr
         for layer in model.model.layers:
             layer.self_attn.o_proj.weight.zero_()
             layer.mlp.down_proj.weight.zero_()
+        if shape.tied_head:
+            start_tied_head(model, shape.pooled_dimension)
     return model
+
+
+LOGIT_SCALE = 0.02
+"""Of a tied head's start: as if token embeddings were Llama's small ones."""
+UNREAD = 0.005
+
+
+def last_norm_scale(model: PreTrainedModel) -> float:
+    """Size of the last norm's weights at the start, beside the usual 1."""
+    is_small = model.config.tie_word_embeddings and model.config.grit["dimension"] < model.config.hidden_size
+    return LOGIT_SCALE if is_small else 1.0
+
+
+def start_tied_head(model: PreTrainedModel, pooled_dimension: int) -> None:
+    """Let the last norm make small logits of large token embeddings, and hide from the head what is pooled.
+
+    A factor that all pooled dimensions share leaves the direction of their mean, the embedding, as it is.
+    """
+    weight_D = model.model.norm.weight
+    weight_D.fill_(LOGIT_SCALE)
+    if pooled_dimension < len(weight_D):
+        weight_D[:pooled_dimension] = UNREAD
 
 
 @torch.no_grad()
@@ -90,6 +115,10 @@ def teacher_token_embeddings(tokenizer: FrameTokenizer, package: str, num_dimens
     return vectors_VK
 
 
+TIED_SHARE = 0.7
+"""Longest pooled part of a token embedding of length 1 under a tied head."""
+
+
 @torch.no_grad()
 def place_token_embeddings(model: PreTrainedModel, vectors_VK: Tensor) -> None:
     """Give the model token embeddings whose pooled sum is that of `vectors_VK`, lengths included.
@@ -101,14 +130,16 @@ def place_token_embeddings(model: PreTrainedModel, vectors_VK: Tensor) -> None:
     """
     weight_VD = model.get_input_embeddings().weight
     num_tokens, num_dimensions = vectors_VK.shape
+    is_tied = bool(model.config.tie_word_embeddings)
     num_rest = weight_VD.shape[1] - num_dimensions
     length_V1 = vectors_VK.norm(dim=-1, keepdim=True)
     longest = torch.quantile(length_V1, 0.99)
-    vectors_VK = vectors_VK / torch.maximum(length_V1, longest)
+    # a tied head tells tokens apart by what is not pooled: none may be without
+    vectors_VK = vectors_VK / torch.maximum(length_V1, longest) * (TIED_SHARE if is_tied else 1.0)
     rest_V1 = (1 - vectors_VK.square().sum(dim=-1, keepdim=True)).clamp(min=0).sqrt()
     own_VR = F.normalize(torch.randn(num_tokens, num_rest), dim=-1)
     shared_R = F.normalize(torch.randn(num_rest), dim=0)
-    rest_VR = F.normalize(own_VR + shared_R, dim=-1) * rest_V1
+    rest_VR = (own_VR if is_tied else F.normalize(own_VR + shared_R, dim=-1)) * rest_V1
     weight_VD[:num_tokens] = torch.cat([vectors_VK, rest_VR], dim=-1) * weight_VD.shape[1] ** 0.5
 
 
@@ -271,9 +302,11 @@ class GritModel(nn.Module):
 
     def _generation_mask(self, rows: TokenRows) -> Tensor:
         sequence_BT = rows.mask_BT if rows.sequence_BT is None else rows.sequence_BT
-        if rows.block_BT is not None:
+        if rows.block_BT is not None or rows.branch_BT is not None:
             both_ways = self.passages == "bidirectional_blocks"
-            return passage_mask(sequence_BT, rows.block_BT, self.decoder.dtype, bidirectional=both_ways)
+            return passage_mask(
+                sequence_BT, rows.block_BT, self.decoder.dtype, bidirectional=both_ways, branch_BT=rows.branch_BT
+            )
         return rows.mask_BT if rows.sequence_BT is None else packed_mask(sequence_BT, self.decoder.dtype)
 
 

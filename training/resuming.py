@@ -19,6 +19,7 @@ FIXED = frozenset(
         # the model was made with them, and nobody looks at them again
         *("tokenizer_sample_mb", "token_embeddings_from"),
         *("static_steps", "static_batch_size", "static_lr", "static_temperature"),
+        *("static_teacher", "static_teacher_texts", "static_distillation_weight"),
         _DISTILLED,
     }
 )

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from training.config import TrainConfig
-from training.data import EmbeddingBatch, passage_key
+from training.data import EmbeddingBatch, in_lower_case, passage_key
 from training.distributed import Ranks
+from training.embedders import load_embedder
 from training.examples import Pair, Source
 from training.steps import embedding_loss
 from training.tokenizer import FrameTokenizer
@@ -53,11 +54,16 @@ def fit_static_embeddings(
         start_VK: unit vectors to start from, zeros for tokens without one; random if None.
     """
     sources = [tokenize_source(source, tokenizer, config) for source in pairs]
-    return fit_tokenized(start_VK, sources, tokenizer.tokenizer.get_vocab_size(), config)
+    taught = taught_texts(pairs, tokenizer, config) if config.static_teacher else None
+    return fit_tokenized(start_VK, sources, tokenizer.tokenizer.get_vocab_size(), config, taught)
 
 
 def fit_tokenized(
-    start_VK: Tensor | None, sources: Sequence[TokenizedSource], num_tokens: int, config: TrainConfig
+    start_VK: Tensor | None,
+    sources: Sequence[TokenizedSource],
+    num_tokens: int,
+    config: TrainConfig,
+    taught: TaughtTexts | None = None,
 ) -> Tensor:
     """As `fit_static_embeddings`, of texts that are token ids already."""
     torch.manual_seed(config.seed)
@@ -72,6 +78,8 @@ def fit_tokenized(
     rng = random.Random(f"{config.seed}/static")
     for step in range(config.static_steps):
         loss = _static_loss(vectors_VK, rng.choices(sources, [each.weight for each in sources])[0], rng, config)
+        if taught is not None:
+            loss = loss + config.static_distillation_weight * _distillation_loss(vectors_VK, taught, rng, config)
         loss.backward()
         done = step / config.static_steps
         for group in optimizer.param_groups:
@@ -81,6 +89,60 @@ def fit_tokenized(
         if (step + 1) % 100 == 0:
             print(f"static embeddings  step {step + 1}  loss {loss.item():.3f}", file=sys.stderr, flush=True)
     return vectors_VK.detach()
+
+
+@dataclass(frozen=True)
+class TaughtTexts:
+    """Texts as token ids, and what a teacher makes of each: float16[N, T], L2-normalised."""
+
+    texts: list[NDArray[np.int64]]
+    embeddings_NT: NDArray[np.float16]
+
+
+def taught_texts(pairs: Sequence[Source[Pair]], tokenizer: FrameTokenizer, config: TrainConfig) -> TaughtTexts:
+    """Queries, and stretches of passages, as the teacher embeds them: some thousand words a second on two cores."""
+    rng = random.Random(f"{config.seed}/taught")
+    found: set[str] = set()
+    while len(found) < config.static_teacher_texts:
+        source = rng.choices(pairs, [each.weight for each in pairs])[0]
+        for pair in source.draw(rng, 20):
+            words = rng.choice(pair.positives)[1].split()
+            length = rng.choice(TAUGHT_WORDS)
+            start = rng.randrange(max(1, len(words) - length + 1)) if rng.random() < 0.5 else 0
+            found |= {pair.query[1].strip()[:300], " ".join(words[start : start + length])[:400]} - {""}
+    texts = sorted(found)
+    embed = load_embedder(config.static_teacher, num_threads=config.num_threads).embed
+    order = sorted(range(len(texts)), key=lambda number: len(texts[number]))
+    parts = []
+    for at in range(0, len(order), TAUGHT_PART):
+        parts.append(embed([("", texts[number]) for number in order[at : at + TAUGHT_PART]]).astype(np.float16))
+        print(f"static teacher  {at + len(parts[-1])} of {len(texts)} texts", file=sys.stderr, flush=True)
+    encoded = tokenizer.tokenizer.encode_batch([texts[number] for number in order], add_special_tokens=False)
+    return TaughtTexts([np.array(each.ids, dtype=np.int64) for each in encoded], np.concatenate(parts))
+
+
+TAUGHT_WORDS = (12, 24, 24, 48, 48)
+"""Lengths of the stretches, drawn alike."""
+TAUGHT_PART = 4096
+
+
+def _distillation_loss(vectors_VK: Tensor, taught: TaughtTexts, rng: random.Random, config: TrainConfig) -> Tensor:
+    """How far the cosines of a batch of texts are from the teacher's, and its nearest texts from the teacher's.
+
+    mean_ij (s_ij - t_ij)^2 / 0.01 + KL(softmax(t_i / T) || softmax(s_i / T)),   j != i
+    """
+    chosen = rng.sample(range(len(taught.texts)), min(config.static_batch_size, len(taught.texts)))
+    student_BK = bag(vectors_VK, [taught.texts[index] for index in chosen])
+    teacher_BT = torch.from_numpy(taught.embeddings_NT[chosen].astype(np.float32))
+    itself_BB = torch.eye(len(chosen), dtype=torch.bool)
+    student_BB = (student_BK @ student_BK.T).masked_fill(itself_BB, 0.0)
+    teacher_BB = (teacher_BT @ teacher_BT.T).masked_fill(itself_BB, 0.0)
+    nearness = [
+        (each.masked_fill(itself_BB, -2.0) / config.static_temperature).log_softmax(dim=-1)
+        for each in (student_BB, teacher_BB)
+    ]
+    apart = F.kl_div(nearness[0], nearness[1], reduction="batchmean", log_target=True)
+    return (student_BB - teacher_BB).square().mean() / 0.01 + apart
 
 
 def start_dimension(config: TrainConfig) -> int:
@@ -98,6 +160,9 @@ def tokenize_source(source: Source[Pair], tokenizer: FrameTokenizer, config: Tra
         )
         return [np.array(each.ids[:max_tokens], dtype=np.int64) for each in encoded]
 
+    rng = random.Random(f"{config.seed}/{source.name}/lower")
+    if config.lowercase_queries:
+        pairs = [in_lower_case(pair) if rng.random() < config.lowercase_queries else pair for pair in pairs]
     return TokenizedSource(
         ids([pair.query[1] for pair in pairs], config.query_tokens),
         ids([pair.positives[0][1] for pair in pairs], longest),

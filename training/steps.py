@@ -79,6 +79,11 @@ def _backward_generation(model: GritModel, batch: GenerationBatch, config: Train
     if ranks.sum(float(sum(batch.num_targets))) == 0:
         raise ValueError("a generation batch has no target token: every chat was cut before its answer")
     weights = token_weights(batch.num_targets, config.generation_averaging, config.mixed_group_size, ranks.sum)
+    if batch.importance:
+        weights = [weight * each for weight, each in zip(weights, batch.importance, strict=True)]
+        total_weight = sum(weight * num for weight, num in zip(weights, batch.num_targets, strict=True))
+        total_weight = ranks.sum(total_weight)
+        weights = [weight / total_weight for weight in weights]
     weight_of = torch.tensor([0.0, *weights])
     total = 0.0
     for rows in batch.rows:

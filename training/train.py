@@ -31,6 +31,7 @@ from training.model import (
     PROJECTION_FILE,
     GritModel,
     grit_model,
+    last_norm_scale,
     load_model,
     new_model,
     place_token_embeddings,
@@ -275,15 +276,21 @@ def make_optimizers(grit: GritModel, config: TrainConfig) -> list[torch.optim.Op
         plain = torch.optim.AdamW(trained, lr=config.learning_rate, betas=betas, weight_decay=config.weight_decay)
         plain.param_groups[0]["initial_lr"] = config.learning_rate
         return [plain]
-    embeddings = [model.get_input_embeddings().weight]
+    embeddings = [model.get_input_embeddings().weight]  # and the head's, where it is tied
+    last_norm = model.model.norm.weight
     matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
-    apart = {id(p) for p in [*embeddings, *matrices]}
+    apart = {id(p) for p in [*embeddings, *matrices, last_norm]}
     rest = [p for p in grit.parameters() if id(p) not in apart]
     muon = torch.optim.Muon(
         matrices, lr=config.muon_lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
     )
     adamw = torch.optim.AdamW(
-        [{"params": embeddings, "lr": config.embedding_lr}, {"params": rest, "lr": config.head_lr}],
+        [
+            {"params": embeddings, "lr": config.embedding_lr},
+            {"params": rest, "lr": config.head_lr},
+            # AdamW's steps are as large as the rate, whatever the size of what they change
+            {"params": [last_norm], "lr": config.head_lr * last_norm_scale(model)},
+        ],
         betas=(0.9, config.adam_beta2),
         weight_decay=config.weight_decay,
     )
