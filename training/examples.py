@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 from gritdesk.grit_format import documents_turn
 from gritdesk.records import EmbeddingInput, Turn
 from training.config import TrainConfig
+from training.held_out import HeldOut, read_held_out
 
 Example = TypeVar("Example")
 
@@ -150,6 +151,39 @@ def parse_text(row: dict[str, Any]) -> str:
 
 class EmptyExample(Exception):
     """A row of the right form with nothing in it."""
+
+    reason = "empty"
+    """What its draws are counted as."""
+
+
+class HeldOutExample(EmptyExample):
+    """A row that holds what an evaluation set asks or shows: for training there is nothing in it."""
+
+    reason = "held out for evaluation"
+
+
+AnyExample = TypeVar("AnyExample", bound=Pair | Chat | str)
+
+
+def texts_of(example: Pair | Chat | str) -> list[str]:
+    """All that is read of a row, without its instructions."""
+    if isinstance(example, Pair):
+        return [text for _, text in (example.query, *example.positives, *example.negatives)]
+    return [turn.text for turn in example.turns] if isinstance(example, Chat) else [example]
+
+
+def not_held_out(
+    parse: Callable[[dict[str, Any]], AnyExample], held_out: HeldOut
+) -> Callable[[dict[str, Any]], AnyExample]:
+    """The same parser, for which a held-out row is HeldOutExample."""
+
+    def parse_kept(row: dict[str, Any]) -> AnyExample:
+        example = parse(row)
+        if held_out.holds(texts_of(example)):
+            raise HeldOutExample
+        return example
+
+    return parse_kept
 
 
 # ---------------------------------------------------------------- one file
@@ -282,8 +316,8 @@ class Source(Generic[Example]):
     def _add(self, index: int, found: list[Example]) -> None:
         try:
             found.append(self.rows[index])
-        except EmptyExample:
-            self.dropped["empty"] += 1
+        except EmptyExample as error:
+            self.dropped[error.reason] += 1
 
 
 @dataclass(frozen=True)
@@ -299,16 +333,17 @@ class Sources:
 
 
 def read_sources(config: TrainConfig) -> Sources:
-    """All files that the recipe names.
+    """All files that the recipe names, without the rows that are held out for evaluation.
 
     Raises: ValueError if one is missing, holds nothing or begins with rows of another form.
     """
+    held_out = read_held_out()
 
     def read(kind: str, weights: dict[str, float], parse: Callable[[dict[str, Any]], Any]) -> list[Source[Any]]:
         sources = []
         for name, weight in weights.items():
             limit = min(config.max_rows_per_file, config.max_rows.get(name, config.max_rows_per_file))
-            rows = Rows(find_file(Path(config.data_dir), kind, name), parse, limit)
+            rows = Rows(find_file(Path(config.data_dir), kind, name), not_held_out(parse, held_out), limit)
             source = Source(name, rows, weight * math.sqrt(len(rows)))
             source.draw(random.Random(config.seed), 20)  # a file of another form is found now and not in an hour
             sources.append(source)
