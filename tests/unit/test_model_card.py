@@ -52,7 +52,7 @@ def test_table_holds_means_losses_and_what_is_met(ours: str, tmp_path: Path) -> 
     exact = [retrieval("a", ndcg=0.503), retrieval("b", ndcg=0.604)]
     twin = [retrieval("a", ndcg=0.4), retrieval("b", ndcg=0.5)]
     (tmp_path / "speed.json").write_text(
-        json.dumps({"comparisons": [{"texts": "passages together", "tokens_ratio": 2.5}]})
+        json.dumps({"comparisons": [{"texts": "passages together", "tokens_ratio": 2.5, "texts_ratio": 1.75}]})
     )
     done = made(
         *(ours, "--bm25", report(tmp_path / "bm25.json", bm25), "--minilm", report(tmp_path / "m.json", minilm)),
@@ -77,6 +77,7 @@ def test_table_holds_means_losses_and_what_is_met(ours: str, tmp_path: Path) -> 
         "lost by embeddings kept in bytes, points": ["0.30", "at most 0.3", "yes", "–", "–", "–"],
         "lost by embeddings kept in bits, 80 rescored, points": ["1.25", "at most 1.0", "no", "–", "–", "–"],
         "passages embedded, tokens/s beside MiniLM's": ["2.50", "2 times", "yes", "–", "–", "–"],
+        "the same in texts/s": ["1.75", "", "", "–", "–", "–"],
     }
     assert {name: found[name] for name in wanted} == wanted
 
