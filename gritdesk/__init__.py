@@ -12,8 +12,8 @@ The floors, bottom to top; imports only ever point down (`make test` checks it w
                                                         what everyone speaks
 
 Beside the house stand `converters/` (checkpoint -> GGUF) and `training/` (jsonl -> checkpoint). They share
-nothing with the app but `grit_format` and what it needs from the ground floor; training/gguf.py alone runs the
-engine, because a GGUF is measured as the app computes it.
+nothing with the app but `grit_format` and what it needs from the ground floor. Two doors lead in, because what people
+run is what is measured: training/gguf.py runs the engine, training/search.py the index and its search.
 
 This module imports nothing, so that `gritdesk --help` starts at once.
 """

@@ -288,6 +288,15 @@ class Store:
             hits += [hit for hit in wider if hit.chunk_id not in found]
         return _keyword_ranked(hits[:limit] or self._containing(query, limit))
 
+    def any_word(self, query: str, limit: int) -> list[Hit]:
+        """Chunks that hold any word of the query, best first by BM25 alone: what other searches are measured against.
+
+        Stop words count only where there is nothing else, quotation marks not at all.
+        """
+        words = re.findall(r"\w+", query)
+        telling = [word for word in words if word.lower() not in _STOP_WORDS] or words
+        return _keyword_ranked(self._matching(" OR ".join(map(_quoted, dict.fromkeys(telling))), limit))
+
     def phrase(self, text: str, limit: int) -> list[Hit]:
         """Chunks that hold the words of the text in that very order, best first."""
         if not re.search(r"\w", text):

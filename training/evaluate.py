@@ -1,9 +1,10 @@
 """`python -m training.evaluate MODEL DATA...`: what a model can do, on data it never saw.
 
 MODEL is a GRIT checkpoint's folder, a .gguf file, or an embedding or language model of others: a folder, a package,
-or a name on the Hugging Face hub (training.embedders tells them apart). DATA are evaluation sets, one each or folders
-of them (training.evaluation_sets tells their forms). `--mteb` and `--lm-eval` run public benchmarks, as the tables of
-the GRIT paper have them: such a table is one loop over this command.
+or a name on the Hugging Face hub (training.embedders tells them apart); or `bm25`, the app's search by words, to
+compare with. DATA are evaluation sets, one each or folders of them (training.evaluation_sets tells their forms).
+`--mteb` and `--lm-eval` run public benchmarks, as the tables of the GRIT paper have them: such a table is one loop over
+this command.
 
 Each set's scores are a line of JSON on stdout; a table for people follows on stderr. A set that fails is one line on
 stderr, the others still run, and the exit code is 1.
@@ -25,8 +26,8 @@ from training.config import Precision
 from training.embedders import Kind, load_embedder
 from training.evaluation_sets import (
     DEFAULT_QUERIES,
-    CannotWrite,
     Model,
+    NotForThisModel,
     Settings,
     evaluate_set,
     find_sets,
@@ -35,6 +36,9 @@ from training.evaluation_sets import (
 )
 from training.model import quiet_loading
 from training.public_benchmarks import RECIPES, lm_eval_scores, mteb_scores, mteb_tasks
+
+BY_WORDS = "bm25"
+"""The name that means no model; a folder of that name is ./bm25."""
 
 Row = dict[str, Any]
 """One line of the output: set, kind, scores, seconds."""
@@ -70,6 +74,8 @@ def _loaded(given: argparse.Namespace) -> Model:
             given.output.open("a").close()
         except OSError as error:
             raise ValueError(f"cannot write {given.output}: {error.strerror}") from error
+    if given.model == BY_WORDS:
+        return Model(None)
     options = {"precision": given.precision, "kind": given.kind, "prompt": given.prompt}
     return Model(load_embedder(given.model, num_threads=given.threads, **options))
 
@@ -79,7 +85,7 @@ def _measured(name: str, measure: Callable[[], list[Row]], failed: list[str]) ->
     started = time.perf_counter()
     try:
         rows = measure()
-    except CannotWrite as error:
+    except NotForThisModel as error:
         _say(f"{name}: passed over: {error}")
         return []
     except ValueError as error:
@@ -96,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m training.evaluate", description="What a model can do, on data it never saw."
     )
-    parser.add_argument("model", help="checkpoint folder, .gguf file, package, or name on the Hugging Face hub")
+    parser.add_argument("model", help="checkpoint folder, .gguf file, package, name on the Hugging Face hub, or bm25")
     parser.add_argument(
         "data", nargs="*", type=Path, help="a set's folder, a folder of sets, or a .jsonl file of texts"
     )
@@ -116,6 +122,10 @@ def _parser() -> argparse.ArgumentParser:
         "--max-queries", type=_positive, help=f"of each set; {DEFAULT_QUERIES}, or all of a public benchmark"
     )
     parser.add_argument("--rerank", action="store_true", help="also order the ten nearest passages by asking the model")
+    parser.add_argument("--hybrid", action="store_true", help="also rank by words and meaning, as the app searches")
+    parser.add_argument(
+        "--storage", action="store_true", help="also rank by embeddings in bytes, in bits, and of 64 and 128 dimensions"
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, help="of PyTorch or llama.cpp")
     parser.add_argument("--precision", choices=get_args(Precision), help="bf16 on a GPU, fp32 on a processor")
@@ -145,7 +155,7 @@ def _measurements(
     model: Model, paths: list[Path], given: argparse.Namespace
 ) -> Iterator[tuple[str, Callable[[], list[Row]]]]:
     """(name, what measures it) of every set and every task."""
-    settings = Settings(given.max_queries or DEFAULT_QUERIES, given.seed, given.rerank)
+    settings = Settings(given.max_queries or DEFAULT_QUERIES, given.seed, given.rerank, given.hybrid, given.storage)
 
     def of_set(path: Path) -> list[Row]:
         return [_row(set_name(path), kind_of_set(path), evaluate_set(model, path, settings))]

@@ -2,7 +2,8 @@
 
     files in the folder (.jsonl, also .zst or .gz)          kind        scores
     corpus {_id, title?, text}, queries {_id, text},
-        qrels.tsv (query, passage, relevance): BEIR's form  retrieval   nDCG@10, recall@100; reranking by generation
+        qrels.tsv (query, passage, relevance): BEIR's form  retrieval   nDCG@10, recall@100; reranking by generation,
+                                                                        the app's search, smaller embeddings
     candidates {query, positive: [], negative: []}          reranking   MAP, MRR, as MTEB
     pairs {sentence1, sentence2, score}                     sts         Spearman
     data {text, label, split: train | test}                 labels      classification and clustering, as MTEB
@@ -17,7 +18,7 @@ from __future__ import annotations
 import csv
 import itertools
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,8 +28,9 @@ import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
+from gritdesk.config import SearchConfig
 from gritdesk.grit_format import QUERY_INSTRUCTION, documents_turn
-from gritdesk.records import Turn
+from gritdesk.records import SearchMode, Turn
 from training.embedders import TextEmbedder
 from training.examples import read_rows
 from training.metrics import (
@@ -37,11 +39,14 @@ from training.metrics import (
     draws_per_label,
     grounded_metrics,
     ndcg_at_10,
+    ranked_run,
     reranking_metrics,
     retrieval_metrics,
     spearman,
     v_measure,
 )
+from training.search import AppIndex
+from training.storage import Ranker, Ranking, by_bits, by_cosine, by_int8, by_leading
 from training.writers import AnswerWriter, writer_of
 
 SetKind = Literal["retrieval", "reranking", "sts", "labels", "grounded", "text"]
@@ -64,6 +69,8 @@ NUM_EXPERIMENTS = 10
 """Both as in MTEB."""
 MAX_ANSWER_TOKENS = 64
 _NUM_RETRIEVED = 100
+_LEADING = (64, 128)
+"""Dimensions an embedding is cut to."""
 _SUFFIXES = (".jsonl", ".jsonl.zst", ".jsonl.gz")
 
 
@@ -75,13 +82,25 @@ class Settings:
     seed: int = 1
     rerank: bool = False
     """Order each query's ten nearest passages anew by asking the model whether they answer it, if it writes."""
+    hybrid: bool = False
+    """Also rank by words and meaning together, as the app's search does by default."""
+    storage: bool = False
+    """Also rank by what smaller indexes would keep of the embeddings."""
 
 
 @dataclass
 class Model:
     """A loaded model as the sets see it; it writes with the weights it embeds with."""
 
-    embedder: TextEmbedder
+    loaded: TextEmbedder | None
+    """None: no model, but a search by words alone, to compare with."""
+
+    @property
+    def embedder(self) -> TextEmbedder:
+        """Raises: CannotEmbed if it searches by words alone."""
+        if self.loaded is None:
+            raise CannotEmbed("a search by words has no embeddings and writes nothing")
+        return self.loaded
 
     @cached_property
     def writer(self) -> AnswerWriter:
@@ -100,8 +119,16 @@ class Model:
             return False
 
 
-class CannotWrite(ValueError):
-    """A set asks for writing, and the model embeds only; no fault of either."""
+class NotForThisModel(ValueError):
+    """A set asks for what the model does not do; no fault of either."""
+
+
+class CannotEmbed(NotForThisModel):
+    """A set asks for embeddings, and there is only a search by words."""
+
+
+class CannotWrite(NotForThisModel):
+    """A set asks for writing, and the model embeds only."""
 
 
 # ---------------------------------------------------------------- which sets there are
@@ -224,7 +251,7 @@ def read_qrels(path: Path) -> dict[str, dict[str, int]]:
 
 
 def evaluate_set(model: Model, path: Path, settings: Settings) -> Scores:
-    """Scores of one set. Raises: ValueError naming file and reason; CannotWrite."""
+    """Scores of one set. Raises: ValueError naming file and reason; NotForThisModel."""
     measure: dict[SetKind, Callable[[Model, Path, Settings], Scores]] = {
         "retrieval": _retrieval,
         "reranking": _reranking,
@@ -236,32 +263,111 @@ def evaluate_set(model: Model, path: Path, settings: Settings) -> Scores:
     return measure[kind_of_set(path)](model, path, settings)
 
 
-def _retrieval(model: Model, folder: Path, settings: Settings) -> Scores:
-    """By cosine over the whole corpus."""
+@dataclass(frozen=True)
+class RetrievalSet:
+    """A corpus, and the queries that are asked of it."""
+
+    texts: dict[str, str]
+    """By passage id: title and text."""
+    queries: dict[str, str]
+    """By query id, those that have a relevant passage."""
+    relevant: dict[str, dict[str, int]]
+    """query id -> passage id -> relevance, of these queries."""
+
+
+def read_retrieval_set(folder: Path, max_queries: int = DEFAULT_QUERIES) -> RetrievalSet:
+    """A folder in BEIR's form, the first queries of it. Raises: ValueError naming file and reason."""
     corpus = {str(row["_id"]): row for row in _rows(_file(folder, "corpus"), ("_id", "text"))}
     relevant = read_qrels(folder / "qrels.tsv")
     queries = {str(row["_id"]): str(row["text"]) for row in _rows(_file(folder, "queries"), ("_id", "text"))}
-    chosen = list(itertools.islice((each for each in queries if each in relevant), settings.max_queries))
+    chosen = list(itertools.islice((each for each in queries if each in relevant), max_queries))
     if not chosen:
         raise ValueError(f"{folder / 'qrels.tsv'}: expected passages for the ids in queries, found none")
-    texts = {passage_id: f"{row.get('title') or ''} {row['text']}".strip() for passage_id, row in corpus.items()}
-    run = dict(zip(chosen, _nearest(model, [queries[each] for each in chosen], texts), strict=True))
-    scores = retrieval_metrics({query: relevant[query] for query in chosen}, run)
+    return RetrievalSet(
+        {passage_id: f"{row.get('title') or ''} {row['text']}".strip() for passage_id, row in corpus.items()},
+        {query_id: queries[query_id] for query_id in chosen},
+        {query_id: relevant[query_id] for query_id in chosen},
+    )
+
+
+def _retrieval(model: Model, folder: Path, settings: Settings) -> Scores:
+    """By cosine over the whole corpus, which is embedded once whatever is asked of it."""
+    found = read_retrieval_set(folder, settings.max_queries)
+    if model.loaded is None:
+        return _by_words(found) | {"queries": len(found.queries)}
+    passages_ND, queries_QD = embed_retrieval_set(model.embedder, found)
+    run = _run(found, by_cosine(passages_ND, queries_QD, _NUM_RETRIEVED))
+    scores = retrieval_metrics(found.relevant, run)
     if settings.rerank and model.writes:
-        orders = {query: _reranked(model.writer, queries[query], run[query], texts) for query in chosen}
-        scores["rerank_ndcg@10"] = float(np.mean([ndcg_at_10(orders[each], relevant[each]) for each in chosen]))
-    return scores | {"queries": len(chosen)}
+        orders = {
+            query_id: _reranked(model.writer, query, run[query_id], found.texts)
+            for query_id, query in found.queries.items()
+        }
+        scores["rerank_ndcg@10"] = float(np.mean([ndcg_at_10(orders[each], found.relevant[each]) for each in orders]))
+    if settings.hybrid:
+        with AppIndex(found.texts, passages_ND) as index:
+            scores["hybrid_ndcg@10"] = app_ndcg_at_10(index, found, "hybrid", queries_QD)
+    if settings.storage:
+        scores |= _storage(found, passages_ND, queries_QD)
+    return scores | {"queries": len(found.queries)}
 
 
-def _nearest(model: Model, queries: Sequence[str], texts: Mapping[str, str]) -> Iterator[dict[str, float]]:
+def embed_retrieval_set(embedder: TextEmbedder, found: RetrievalSet) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Embeddings of all passages and of all queries, in their order."""
+    passages_ND = embedder.embed([("", text) for text in found.texts.values()])
+    return passages_ND, embedder.embed([(INSTRUCTIONS["retrieval"], query) for query in found.queries.values()])
+
+
+def _run(found: RetrievalSet, ranking: Ranking) -> dict[str, dict[str, float]]:
     """Of each query the nearest passages' ids and cosines, best first."""
-    ids = list(texts)
-    passages_ND = model.embedder.embed([("", text) for text in texts.values()])
-    queries_QD = model.embedder.embed([(INSTRUCTIONS["retrieval"], query) for query in queries])
-    for query_D in queries_QD:
-        cosines_N = passages_ND @ query_D
-        nearest = np.argsort(-cosines_N, kind="stable")[:_NUM_RETRIEVED]
-        yield {ids[number]: float(cosines_N[number]) for number in nearest}
+    ids = list(found.texts)
+    return {
+        query_id: {ids[number]: float(cosine) for number, cosine in zip(numbers, cosines, strict=True)}
+        for query_id, (numbers, cosines) in zip(found.queries, ranking, strict=True)
+    }
+
+
+def app_ndcg_at_10(
+    index: AppIndex,
+    found: RetrievalSet,
+    mode: SearchMode,
+    queries_QD: NDArray[np.float32] | None = None,
+    config: SearchConfig | None = None,
+) -> float:
+    """nDCG@10 of the ten hits the app shows, the mean over the queries.
+
+    Args:
+        queries_QD: the queries' embeddings; None where mode is keyword.
+        config: how words and meaning are weighed; None: as the app does by default.
+    """
+    gains = []
+    for number, (query_id, query) in enumerate(found.queries.items()):
+        query_D = None if queries_QD is None else queries_QD[number]
+        gains.append(ndcg_at_10(index.search(query, 10, mode, query_D, config), found.relevant[query_id]))
+    return float(np.mean(gains))
+
+
+def _by_words(found: RetrievalSet) -> Scores:
+    """As the app searches by words, which is fusion with nothing to fuse; beside it plain BM25 over any word."""
+    with AppIndex(found.texts) as index:
+        by_app = {each: index.search(query, _NUM_RETRIEVED, "keyword") for each, query in found.queries.items()}
+        plain = {each: index.any_word(query, _NUM_RETRIEVED) for each, query in found.queries.items()}
+    scores, plain_scores = (
+        retrieval_metrics(found.relevant, {each: ranked_run(ranked) for each, ranked in run.items()})
+        for run in (by_app, plain)
+    )
+    return scores | {"any_word_ndcg@10": plain_scores["ndcg@10"]}
+
+
+def _storage(found: RetrievalSet, passages_ND: NDArray[np.float32], queries_QD: NDArray[np.float32]) -> Scores:
+    """nDCG@10 by bytes, by bits and by leading dimensions, as far as the model has so many."""
+    ways: dict[str, Ranker] = {"int8": by_int8, "binary": by_bits}
+    ways |= {f"dim{each}": by_leading(each) for each in _LEADING if each <= passages_ND.shape[1]}
+    scores = {}
+    for name, rank in ways.items():
+        run = _run(found, rank(passages_ND, queries_QD, 10))
+        scores[f"{name}_ndcg@10"] = retrieval_metrics(found.relevant, run)["ndcg@10"]
+    return scores
 
 
 def _reranked(writer: AnswerWriter, query: str, found: Mapping[str, float], texts: Mapping[str, str]) -> list[str]:

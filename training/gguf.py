@@ -5,8 +5,7 @@ What people run is this file through this engine, so the engine is what is measu
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +15,8 @@ from gritdesk.config import EngineConfig
 from gritdesk.engine.embedder import Embedder
 from gritdesk.engine.generator import Generator
 from gritdesk.engine.llama import LlamaModel
-from gritdesk.errors import GritDeskError
 from gritdesk.records import EmbeddingInput, Sampling, Turn
+from training.app_errors import app_errors
 from training.embedders import visible
 from training.writers import MAX_CONTEXT, GritFrames, TokenNats
 
@@ -34,17 +33,17 @@ class GgufEmbedder:
     @classmethod
     def load(cls, path: Path, num_threads: int = 0) -> GgufEmbedder:
         """Raises: ValueError if the file cannot be used."""
-        with engine_errors():
+        with app_errors():
             return cls(LlamaModel(path, n_gpu_layers=EngineConfig().n_gpu_layers), num_threads)
 
     def embed(self, inputs: Sequence[EmbeddingInput]) -> NDArray[np.float32]:
         """See TextEmbedder."""
-        with engine_errors():
+        with app_errors():
             return self._embedder.embed([(instruction, visible(text)) for instruction, text in inputs])
 
     def writer(self) -> GgufWriter:
         """The writer on the same weights."""
-        with engine_errors():
+        with app_errors():
             return GgufWriter(self.model, self.num_threads)
 
 
@@ -60,7 +59,7 @@ class GgufWriter(GritFrames):
 
     def token_nats(self, ids: Sequence[int]) -> TokenNats:
         nats, is_best = [], []
-        with engine_errors():
+        with app_errors():
             targets = list(ids[1:])
             for logits_TV in self._generator.context.every_logits(ids[:-1]):
                 now, targets = targets[: len(logits_TV)], targets[len(logits_TV) :]
@@ -70,14 +69,14 @@ class GgufWriter(GritFrames):
         return np.concatenate(nats), np.concatenate(is_best)
 
     def next_nats(self, ids: Sequence[int]) -> NDArray[np.float64]:
-        with engine_errors():
+        with app_errors():
             logits_1V = self._generator.context.prefill(ids)[None]
         found: NDArray[np.float64] = _log_sum_exp(logits_1V)[0] - logits_1V[0].astype(np.float64)
         return found
 
     def write(self, turns: Sequence[Turn], max_tokens: int, stops: Sequence[str]) -> str:
         text = ""
-        with engine_errors():
+        with app_errors():
             for piece in self._generator.stream(turns, Sampling(max_tokens=max_tokens, repeat_penalty=1.0)):
                 text += piece
                 if any(stop in text for stop in stops):
@@ -89,12 +88,3 @@ def _log_sum_exp(logits_TV: NDArray[np.float32]) -> NDArray[np.float64]:
     highest_T1 = logits_TV.max(axis=1, keepdims=True).astype(np.float64)
     sums: NDArray[np.float64] = np.log(np.exp(logits_TV - highest_T1).sum(axis=1)) + highest_T1[:, 0]
     return sums
-
-
-@contextmanager
-def engine_errors() -> Iterator[None]:
-    """The app's errors as ValueError, as training/ raises them."""
-    try:
-        yield
-    except GritDeskError as error:
-        raise ValueError(str(error)) from error

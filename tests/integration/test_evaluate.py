@@ -8,13 +8,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from fake_engine import DIMENSION as FAKE_DIMENSION
+from fake_engine import FakeEngine, read_plain
 from training_data import write_data
 
+from gritdesk.config import IndexConfig, SearchConfig
 from gritdesk.grit_format import REFUSAL
+from gritdesk.indexer import Indexer
+from gritdesk.retriever import Retriever
+from gritdesk.store import Store
+from training.embedders import visible
 from training.evaluate import main, means, table
 from training.evaluation_sets import Model, Settings, evaluate_set, kind_of_set, read_qrels
-from training.metrics import bits_per_byte
+from training.metrics import bits_per_byte, ndcg_at_10
+from training.search import AppIndex
 from training.writers import GritWriter
 
 ANIMALS = ["otter", "heron", "badger", "lynx", "stoat", "crane"]
@@ -185,6 +194,109 @@ def test_reranking_asks_the_model_and_not_the_embeddings(sets: Path) -> None:
 
     scores = evaluate_set(Model(KnowsNoMeaning()), sets / "retrieval", Settings(rerank=True))
     assert scores["ndcg@10"] < scores["rerank_ndcg@10"] == 1.0
+
+
+class Meadow:
+    """A small corpus in which words and meaning disagree, with ids that are no names of files."""
+
+    texts = {
+        "a/1": "otter otter heron",
+        "a/2": "The otter sleeps while the heron fishes by the river.",
+        "": "Nobody lives here but a heron.",
+        "q.4": "badger badger lynx",
+        "q.5": "otter otter heron",
+        "q.6": "",
+    }
+    queries = {"one": "otter herons", "two": "Where do badgers and a lynx live?", "three": "a stoat by the river"}
+    relevant = {"one": {"a/2": 2, "q.5": 1}, "two": {"q.4": 1, "": 1}, "three": {"q.6": 1, "a/2": 1}}
+
+    @classmethod
+    def write(cls, folder: Path) -> Path:
+        write_rows(folder / "corpus.jsonl", [{"_id": each, "text": text} for each, text in cls.texts.items()])
+        write_rows(folder / "queries.jsonl", [{"_id": each, "text": text} for each, text in cls.queries.items()])
+        lines = [f"{query}\t{each}\t{value}" for query, some in cls.relevant.items() for each, value in some.items()]
+        (folder / "qrels.tsv").write_text("\n".join(lines) + "\n")
+        return folder
+
+
+def test_hybrid_score_is_that_of_the_apps_own_index_and_search(tmp_path: Path) -> None:
+    class Embeds(FakeEngine):
+        dimension = FAKE_DIMENSION
+        num_calls = 0
+
+        def embed(self, inputs: Any) -> Any:
+            self.num_calls += 1
+            return super().embed([(instruction, visible(text)) for instruction, text in inputs])
+
+    engine = Embeds()
+    scores = evaluate_set(Model(engine), Meadow.write(tmp_path / "meadow"), Settings(hybrid=True, storage=True))
+    assert engine.num_calls == 2  # the corpus once, the queries once
+    # the same texts as files, through the app's own indexer
+    names = {}
+    for number, (passage_id, text) in enumerate(Meadow.texts.items()):
+        path = tmp_path / "files" / f"{number}.txt"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text or "-")
+        names[path.name] = passage_id
+    embeddings = {text or "-": engine.embed([("", text or "-")])[0] for text in Meadow.texts.values()}
+    with Store(":memory:") as store:
+        # titles are the app's affair and no part of a set
+        Indexer(
+            store,
+            lambda inputs: np.stack([embeddings[text.split("\n")[-1]] for _, text in inputs]),
+            engine.count_tokens,
+            read_plain,
+            "fake",
+            IndexConfig(),
+        ).run([tmp_path / "files"])
+        assert store.counts()[1] == len(Meadow.texts)
+        retriever = Retriever(store, engine.embed_query, SearchConfig())
+        gains = [
+            ndcg_at_10([names[hit.path.name] for hit in retriever.search(query, 10)], Meadow.relevant[query_id])
+            for query_id, query in Meadow.queries.items()
+        ]
+    assert scores["hybrid_ndcg@10"] == pytest.approx(np.mean(gains))
+    assert scores["hybrid_ndcg@10"] != pytest.approx(scores["ndcg@10"])
+    assert {"int8_ndcg@10", "binary_ndcg@10"} < set(scores) and "dim64_ndcg@10" not in scores
+
+
+def test_index_of_a_set_is_searched_by_words_by_meaning_and_by_both() -> None:
+    ids, texts = list(Meadow.texts), Meadow.texts
+    passages_ND = np.eye(len(ids), dtype=np.float32)
+    query_D = passages_ND[3]
+    with AppIndex(texts, passages_ND) as index:
+        assert sorted(index.any_word("herons otters", 9)) == ["", "a/1", "a/2", "q.5"]
+        assert sorted(index.search("herons otters", 9, "keyword")) == ["", "a/1", "a/2"]  # copies are one hit
+        assert index.search("herons otters", 1, "semantic", query_D) == ["q.4"]
+        first = {
+            weight: index.search("herons otters", 1, "hybrid", query_D, SearchConfig(semantic_weight=weight))
+            for weight in (0.1, 500.0)
+        }
+        assert first == {0.1: ["a/1"], 500.0: ["q.4"]}
+        by_default = index.search("herons otters", 9, "hybrid", query_D)
+        assert by_default == index.search("herons otters", 9, "hybrid", query_D, SearchConfig())
+
+
+def test_bm25_is_the_search_by_words_and_passes_over_the_rest(
+    sets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Meadow.write(tmp_path / "all" / "meadow")
+    assert main(["bm25", str(tmp_path / "all"), str(sets), "--hybrid", "--storage", "--rerank"]) == 0
+    written = capsys.readouterr()
+    rows = rows_of(written.out)
+    assert set(rows) == {"meadow", "retrieval"}
+    assert set(rows["meadow"]) == {*("set", "kind", "seconds", "queries", "ndcg@10", "recall@100", "any_word_ndcg@10")}
+    for name in ("reranking", "sts", "labels", "grounded", "text"):
+        line = f"evaluate: {name}: passed over: a search by words has no embeddings and writes nothing"
+        assert line in written.err.splitlines()
+    with AppIndex(Meadow.texts) as index:
+        for key, ranked in (
+            ("ndcg@10", [index.search(query, 100, "keyword") for query in Meadow.queries.values()]),
+            ("any_word_ndcg@10", [index.any_word(query, 100) for query in Meadow.queries.values()]),
+        ):
+            gains = [ndcg_at_10(each, wanted) for each, wanted in zip(ranked, Meadow.relevant.values(), strict=True)]
+            assert rows["meadow"][key] == round(float(np.mean(gains)), 4)
+    assert rows["meadow"]["ndcg@10"] != rows["meadow"]["any_word_ndcg@10"]
 
 
 def test_same_seed_scores_the_same_and_fewer_queries_are_fewer(sets: Path) -> None:

@@ -215,6 +215,27 @@ def test_part_of_a_word_is_found_when_no_whole_word_is(store: Store) -> None:
     assert found(store, "100%") == []
 
 
+def test_any_word_ranks_as_bm25_alone_does(store: Store) -> None:
+    texts = {
+        "all": "walrus and seal " + "filler " * 40,
+        "rare": "walrus",
+        "none": "penguin",
+        "often": "seal seal seal",
+        "some": "a seal sleeps on ice",
+    }
+    for name, text in texts.items():
+        add(store, name, text)
+    plain = sqlite3.connect(":memory:")
+    plain.execute("CREATE VIRTUAL TABLE word USING fts5(name UNINDEXED, text, tokenize='porter unicode61')")
+    plain.executemany("INSERT INTO word VALUES (?, ?)", texts.items())
+    ranked = plain.execute("SELECT name FROM word WHERE word MATCH 'seals OR walrus' ORDER BY bm25(word)").fetchall()
+    names = [hit.path.name for hit in store.any_word('where do "seals" and walrus? seals,', 9)]
+    assert names == [name for (name,) in ranked] and len(names) == 4 and names[0] != "all"
+    assert found(store, "seals walrus")[0] == "all"  # with all words, so first where a person searches
+    assert store.any_word("what is it", 9) == [] == store.any_word("", 9)
+    assert len(store.any_word(" ".join(f"word{n}" for n in range(3000)) + " seal", 9)) == 3
+
+
 def test_phrase_finds_only_that_order(store: Store) -> None:
     add(store, "/right.txt", "to be or not to be")
     add(store, "/wrong.txt", "not to be or to be")
