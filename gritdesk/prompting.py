@@ -74,14 +74,14 @@ def question_turn(question: str, hits: Sequence[Hit]) -> str:
 def resolve_citations(answer: str, hits: Sequence[Hit]) -> tuple[Citation, ...]:
     """Every [n] of the answer that names a passage, in order of appearance, each once.
 
-    The quote is the sentence of the passage that shares most words with the sentence that cites it, and the
-    lines are that sentence's own.
+    The quote is the sentence of the passage that shares most words with the sentence that cites it, before the [n] or
+    behind it, and the lines are that sentence's own.
     """
     found: dict[int, Citation] = {}
     for match in _CITATION.finditer(answer):
         n = int(match.group(1))
         if 1 <= n <= len(hits) and n not in found:
-            found[n] = _cite(n, hits[n - 1], _sentence_before(answer, match.start()))
+            found[n] = _cite(n, hits[n - 1], _sentence_at(answer, match))
     return tuple(found.values())
 
 
@@ -159,8 +159,11 @@ def _sentences(text: str) -> list[tuple[int, int]]:
     return spans
 
 
-def _sentence_before(answer: str, position: int) -> str:
-    return re.split(r"(?<=[.!?\]])\s+", answer[:position].rstrip())[-1]
+def _sentence_at(answer: str, citation: re.Match[str]) -> str:
+    """What a citation stands behind; in an answer that opens with one, as the default model writes, what follows it."""
+    if answer.startswith("["):
+        return re.split(r"(?<=[.!?])\s+|\[\d", answer[citation.end() :].lstrip())[0]
+    return re.split(r"(?<=[.!?\]])\s+", answer[: citation.start()].rstrip())[-1]
 
 
 def _shared_words(answer: str, text: str) -> float:

@@ -169,7 +169,11 @@ def texts_of(example: Pair | Chat | str) -> list[str]:
     """All that is read of a row, without its instructions."""
     if isinstance(example, Pair):
         return [text for _, text in (example.query, *example.positives, *example.negatives)]
-    return [turn.text for turn in example.turns] if isinstance(example, Chat) else [example]
+    if isinstance(example, Chat):
+        # the others' passages are those of the first
+        others = [text for asked, answer in example.others for text in (asked.text.rsplit("\n\n", 1)[-1], answer.text)]
+        return [*(turn.text for turn in example.turns), *others]
+    return [example]
 
 
 def not_held_out(

@@ -67,7 +67,7 @@ def new_model(shape: ModelShape, bos_id: int, eos_id: int, pad_id: int) -> PreTr
     return model
 
 
-LOGIT_SCALE = 0.02
+LOGIT_SCALE = 0.04
 """Of a tied head's start: as if token embeddings were Llama's small ones."""
 UNREAD = 0.005
 

@@ -67,6 +67,13 @@ def test_citation_leads_to_the_line_of_the_cited_sentence() -> None:
     assert (second.path, second.page) == (Path("boat.pdf"), 2)
 
 
+def test_citation_that_opens_an_answer_leads_to_what_follows_it() -> None:
+    first, second = prompting.resolve_citations("[1] tea at four. [2] called Marigold", [LAMP, BOAT])
+    assert (first.n, first.line_start, first.quote) == (1, 12, "Tea is at four.")
+    assert second.path == Path("boat.pdf")
+    assert "Marigold" in second.quote
+
+
 def test_number_that_names_no_passage_is_no_citation() -> None:
     assert prompting.resolve_citations("As shown in [3] and [0].", [LAMP, BOAT]) == ()
 
