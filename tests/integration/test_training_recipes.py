@@ -26,7 +26,9 @@ def shrunk(config: TrainConfig, folder: Path) -> TrainConfig:
     animals = write_data(folder / "data")
     for kind, names in (("pairs", config.pairs), ("chat", config.chat), ("text", config.text)):
         for name in names:
-            (animals / kind / f"{name}.jsonl").write_text((animals / kind / "animals.jsonl").read_text())
+            path = animals / kind / f"{name}.jsonl"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text((animals / kind / "animals.jsonl").read_text())
     base = next((family for name, family in TINY_BASES.items() if name in config.base_model), "")
     if base:
         tokenizer = "sentencepiece" if base in ("mistral", "mixtral") else "bpe"
@@ -39,6 +41,7 @@ def shrunk(config: TrainConfig, folder: Path) -> TrainConfig:
         max_steps=3,
         language_steps=min(config.language_steps, 1),
         static_steps=min(config.static_steps, 2),
+        static_teacher="",
         token_embeddings_from="",
         model=dataclasses.replace(
             config.model,
