@@ -52,9 +52,11 @@ class GgufWriter(GritFrames):
     not of the model, is off."""
 
     def __init__(self, model: LlamaModel, num_threads: int = 0) -> None:
-        self._generator = Generator(model, n_ctx=MAX_CONTEXT, n_threads=num_threads)
+        # no passage of a prompt that fits is cut, so that both writers read the same
+        self._generator = Generator(model, n_ctx=MAX_CONTEXT, n_threads=num_threads, block_tokens=MAX_CONTEXT)
         self.frame_tokenizer = model
         self.markers = model.grit.markers
+        self.passages = model.grit.passages
         self.context_length = self._generator.n_ctx
 
     def token_nats(self, ids: Sequence[int]) -> TokenNats:

@@ -165,13 +165,17 @@ def cut_at(text: str, stops: Sequence[str]) -> str:
 
 
 class GritFrames(FrameWriter):
-    """A FrameWriter on GRIT's chat frame."""
+    """A FrameWriter on GRIT's chat frame.
+
+    It answers from passages as the model learned to read them. What a text costs is told of plain text.
+    """
 
     frame_tokenizer: grit_format.FrameTokenizer
     markers: Markers
+    passages: Passages = "plain"
 
     def count_tokens(self, turns: Sequence[Turn]) -> int:
-        return len(self._encode(turns))
+        return len(self._prompt(turns).ids)
 
     def encode_answer(self, turns: Sequence[Turn]) -> tuple[list[int], list[int]]:
         prompt = self._encode(turns[:-1])
@@ -179,6 +183,9 @@ class GritFrames(FrameWriter):
 
     def encode_text(self, text: str) -> tuple[int, list[int]]:
         return self.frame_tokenizer.control_id(BOS), self.frame_tokenizer.tokenize(text)
+
+    def _prompt(self, turns: Sequence[Turn]) -> EncodedFrame:
+        return encode(chat_frame(turns, blocks=self.passages != "plain"), self.frame_tokenizer, self.markers)
 
     def _encode(self, turns: Sequence[Turn]) -> list[int]:
         return encode(chat_frame(turns), self.frame_tokenizer, self.markers).ids
@@ -188,10 +195,7 @@ class GritFrames(FrameWriter):
 
 
 class GritWriter(GritFrames):
-    """A GRIT checkpoint. It ends its turn at EOS, or where it would begin another's.
-
-    It answers from passages as it learned to read them. What a text costs is told of plain text.
-    """
+    """A GRIT checkpoint. It ends its turn at EOS, or where it would begin another's."""
 
     def __init__(self, decoder: PreTrainedModel, tokenizer: FrameTokenizer, passages: Passages = "plain") -> None:
         self.decoder = decoder
@@ -216,12 +220,6 @@ class GritWriter(GritFrames):
         )
         frame = self._prompt(turns)
         return decoder_text(self.decoder, frame.ids, config, self._text_of, stops, self._read_passages(frame))
-
-    def count_tokens(self, turns: Sequence[Turn]) -> int:
-        return len(self._prompt(turns).ids)
-
-    def _prompt(self, turns: Sequence[Turn]) -> EncodedFrame:
-        return encode(chat_frame(turns, blocks=self.passages != "plain"), self.frame_tokenizer, self.markers)
 
     @torch.no_grad()
     def _read_passages(self, frame: EncodedFrame) -> DynamicCache | None:

@@ -1,34 +1,50 @@
 """Turns -> pieces of text: causal attention, one token at a time, over what is already read.
 
 Rules owned here: bytes become characters here and nowhere else; a piece never holds a control token or half a
-character; and the same turns with the same sampling give the same text, whatever was generated before.
+character; the same turns with the same sampling give the same text, whatever was generated before; and passages
+are read as the model's metadata says it learned to read them.
 """
 
 from __future__ import annotations
 
 import codecs
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
-from gritdesk.engine.llama import GenerationContext, LlamaModel, Sampler
+from gritdesk.engine.llama import BLOCK_TOKENS, GenerationContext, LlamaModel, Sampler
 from gritdesk.errors import ContextOverflow, ModelError
-from gritdesk.grit_format import MARKERS, chat_frame, encode
+from gritdesk.grit_format import MARKERS, EncodedFrame, chat_frame, encode
 from gritdesk.records import Sampling, Turn
 
 
 class Generator:
-    """Generates answers with its own context; use it from one thread at a time."""
+    """Generates answers with its own context; use it from one thread at a time.
 
-    def __init__(self, model: LlamaModel, *, n_ctx: int = 2048, n_threads: int = 0, kv_type: str = "f16") -> None:
+    A passage that is read as a block and longer than the context's `max_block_tokens` is cut at its end, as Embedder
+    cuts a text: llama.cpp reads a block in one call or not at all.
+    """
+
+    def __init__(
+        self,
+        model: LlamaModel,
+        *,
+        n_ctx: int = 2048,
+        n_threads: int = 0,
+        kv_type: str = "f16",
+        block_tokens: int = BLOCK_TOKENS,
+    ) -> None:
         """Arguments: see GenerationContext. `close()` of the model frees the context."""
         self._model = model
-        self.context = GenerationContext(model, n_ctx=n_ctx, n_threads=n_threads, kv_type=kv_type)
+        self.context = GenerationContext(
+            model, n_ctx=n_ctx, n_threads=n_threads, kv_type=kv_type, block_tokens=block_tokens
+        )
         self.n_ctx = self.context.n_ctx
         special = model.grit.markers == "special"
         self._marker_ids = {model.control_id(marker) for marker in MARKERS} if special else set()
 
     def count_prompt_tokens(self, turns: Sequence[Turn]) -> int:
-        """Tokens of the whole chat frame. Raises: ModelError if the turns do not alternate."""
-        return len(self._encode(turns))
+        """Tokens of the whole chat frame as it is read. Raises: ModelError if the turns do not alternate."""
+        return len(self.encode(turns).ids)
 
     def stream(
         self, turns: Sequence[Turn], sampling: Sampling, is_stopped: Callable[[], bool] = lambda: False
@@ -45,17 +61,18 @@ class Generator:
         Raises: ContextOverflow if the prompt leaves no room for a token; ModelError for turns that do not alternate
         or settings out of their range.
         """
-        ids = self._encode(turns)
-        if len(ids) + 1 > self.n_ctx:
-            raise ContextOverflow(f"a prompt of {len(ids)} tokens does not fit the context of {self.n_ctx}")
+        frame = self.encode(turns)
+        num_prompt = len(frame.ids)
+        if num_prompt + 1 > self.n_ctx:
+            raise ContextOverflow(f"a prompt of {num_prompt} tokens does not fit the context of {self.n_ctx}")
         sampler = Sampler(self._model, sampling)
         try:
-            for _ in self.context.prefill_steps(ids):
+            for _ in self.context.prefill_steps(frame.ids, frame.blocks):
                 yield ""
                 if is_stopped():
                     return
             text = _TextDecoder(strip_first_space=self._model.adds_space_prefix)
-            num_pieces = min(sampling.max_tokens, self.n_ctx - len(ids))
+            num_pieces = min(sampling.max_tokens, self.n_ctx - num_prompt)
             for number in range(num_pieces):
                 token_id = self.context.sample(sampler)
                 if self._model.is_end(token_id) or token_id in self._marker_ids:
@@ -67,11 +84,31 @@ class Generator:
         finally:
             sampler.close()
 
-    def _encode(self, turns: Sequence[Turn]) -> list[int]:
+    def encode(self, turns: Sequence[Turn]) -> EncodedFrame:
+        """The chat frame as this model reads it. Raises: ModelError if the turns do not alternate."""
+        grit = self._model.grit
         try:
-            return encode(chat_frame(turns), self._model, self._model.grit.markers).ids
+            frame = encode(chat_frame(turns, blocks=grit.passages != "plain"), self._model, grit.markers)
         except ValueError as error:
             raise ModelError(str(error)) from error
+        return cut_blocks(frame, self.context.max_block_tokens)
+
+
+def cut_blocks(frame: EncodedFrame, max_tokens: int) -> EncodedFrame:
+    """The frame with no more than the first `max_tokens` tokens of each block."""
+    read: Counter[int] = Counter()
+    kept = []
+    for place, block in enumerate(frame.blocks):
+        read[block] += 1
+        if not block or read[block] <= max_tokens:
+            kept.append(place)
+    if len(kept) == len(frame.blocks):
+        return frame
+    return EncodedFrame(
+        [frame.ids[place] for place in kept],
+        [frame.counts[place] for place in kept],
+        [frame.blocks[place] for place in kept],
+    )
 
 
 class _TextDecoder:

@@ -6,7 +6,8 @@ where there are no logits, on unknown token ids and on two threads in one contex
 before its call. Only functions that are safe are used: no `llama_encode` (it crashes on decoders), no
 `llama_chat_apply_template` (it guesses), and not the `Llama` class (it embeds causally).
 
-One model serves two contexts: EmbeddingContext attends bidirectionally, GenerationContext causally.
+One model serves two contexts: EmbeddingContext attends bidirectionally, GenerationContext causally, but for the
+passages of a prompt where the model learned to read them as blocks.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +54,12 @@ _MAX_BATCH_TOKENS = 8192
 
 PREFILL_TOKENS = 64
 """Tokens of a prompt read in one call: small enough to stop soon, large enough to be fast."""
+
+BLOCK_TOKENS = 512
+"""Longest passage read as a block, unless said otherwise: what the embedding context holds."""
+
+_PROMPT, _BLOCK = 0, 1
+"""Sequences of a generation context: all that was read, and a passage while it sees itself alone."""
 
 _complaints: deque[str] = deque(maxlen=20)
 """llama.cpp's last warnings and errors. Its log is one per process, so this is too."""
@@ -259,18 +268,21 @@ class _Context:
         finally:
             self._lock.release()
 
-    def _decode(self, sequences: Sequence[Sequence[int]], first_position: int, *, outputs: str) -> None:
+    def _decode(
+        self, sequences: Sequence[Sequence[int]], first_position: int, *, outputs: str, first_sequence: int = 0
+    ) -> None:
         num_tokens = sum(map(len, sequences))
         if not sequences or not all(sequences):
             raise ModelError("llama.cpp was given an empty sequence; every text needs at least one token")
         if num_tokens > self._n_batch:
             raise ContextOverflow(f"a batch of {num_tokens} tokens is more than the {self._n_batch} that fit")
-        if len(sequences) > self._batch.max_sequences:
+        if first_sequence + len(sequences) > self._batch.max_sequences:
             raise ContextOverflow(f"{len(sequences)} sequences are more than the {self._batch.max_sequences} that fit")
         for ids in sequences:
             self._model.check_ids(ids)
         _complaints.clear()
-        code = int(C.llama_decode(self._pointer, self._batch.fill(sequences, first_position, outputs)))
+        batch = self._batch.fill(sequences, first_position, outputs, first_sequence)
+        code = int(C.llama_decode(self._pointer, batch))
         if code != 0:
             raise ModelError(f"llama.cpp could not decode {num_tokens} tokens (code {code}): {_last_complaint()}")
 
@@ -334,28 +346,63 @@ class EmbeddingContext(_Context):
         return np.split(rows, np.cumsum([len(ids) for ids in sequences])[:-1])
 
 
-class GenerationContext(_Context):
-    """Causal attention: token ids -> logits of the next token, over a KV cache that is kept between calls."""
+@dataclass(frozen=True)
+class _Part:
+    """What one call reads of a prompt. Only the same parts leave the same state: the same ids as a block have seen
+    nothing but themselves, and in batches of other sizes logits differ in the third digit."""
 
-    def __init__(self, model: LlamaModel, *, n_ctx: int = 2048, n_threads: int = 0, kv_type: str = "f16") -> None:
+    ids: tuple[int, ...]
+    is_block: bool
+
+
+class GenerationContext(_Context):
+    """Causal attention: token ids -> logits of the next token, over a KV cache that is kept between calls.
+
+    Where the model's metadata says so, the passages of a prompt are blocks: each is read at its place in the prompt
+    but sees itself alone, causally or both ways, and all that follows sees it. A block is a sequence of its own
+    while it is read, in one call, because llama.cpp has no bidirectional attention over several; then it joins the
+    prompt's.
+    """
+
+    def __init__(
+        self,
+        model: LlamaModel,
+        *,
+        n_ctx: int = 2048,
+        n_threads: int = 0,
+        kv_type: str = "f16",
+        block_tokens: int = BLOCK_TOKENS,
+    ) -> None:
         """Make the context.
 
         Args:
             n_ctx: tokens of prompt and answer together; lowered to what the model was trained on.
             n_threads, kv_type: as for EmbeddingContext.
+            block_tokens: longest block, lowered to n_ctx; without effect where the model reads passages as plain text.
         """
         if n_ctx < 16:
             raise ModelError(f"n_ctx is {n_ctx}; give at least 16")
+        if not 16 <= block_tokens <= _MAX_BATCH_TOKENS:
+            raise ModelError(f"block_tokens is {block_tokens}; give 16 to {_MAX_BATCH_TOKENS}")
         self.n_ctx = min(n_ctx, model.n_ctx_train)
+        self._passages = model.grit.passages
+        self._prefill_tokens = min(PREFILL_TOKENS, self.n_ctx)
         params = _context_params(model, n_threads, kv_type)
         params.n_ctx = self.n_ctx
-        params.n_batch = params.n_ubatch = min(PREFILL_TOKENS, self.n_ctx)
+        params.n_batch = params.n_ubatch = self._prefill_tokens
         params.n_seq_max = 1
         params.attention_type = _CAUSAL
         params.embeddings = False
+        self.max_block_tokens = 0
+        """Tokens of one block; 0 where the model reads passages as plain text."""
+        if self._passages != "plain":
+            self.max_block_tokens = min(block_tokens, self.n_ctx)
+            params.n_batch = params.n_ubatch = max(self.max_block_tokens, self._prefill_tokens)
+            params.n_seq_max = 2
+            params.kv_unified = True  # what joins another sequence is then a mark on its cells and no copy
         super().__init__(model, params)
         self._ids: list[int] = []
-        self._num_steady = 0
+        self._parts: list[_Part] = []
         self._has_logits = False
 
     @property
@@ -363,42 +410,53 @@ class GenerationContext(_Context):
         """Tokens in the KV cache."""
         return len(self._ids)
 
-    def reuse_prefix(self, ids: Sequence[int]) -> int:
-        """Keep what the KV cache has in common with these ids, and drop the rest.
+    def reuse_prefix(self, ids: Sequence[int], blocks: Sequence[int] = ()) -> int:
+        """Keep what the KV cache has in common with this prompt, and drop the rest.
 
-        Only whole prefill batches are kept, and never the last id: read in batches of other sizes, the same
-        tokens give logits that differ in the third digit, and the same question would not get the same answer.
+        Only what would be read again in the same calls is kept, prefill batches and blocks, and never the last of
+        them: read in batches of other sizes, the same tokens give logits that differ in the third digit, and the
+        same question would not get the same answer.
 
+        Args:
+            blocks: as for `prefill_steps`.
         Returns: how many of the ids are in the cache; the others are to be decoded.
         """
-        common = 0
-        for ours, theirs in zip(self._ids, ids, strict=False):
+        kept = 0
+        for ours, theirs in zip(self._parts, self._parts_of(ids, blocks)[:-1], strict=False):
             if ours != theirs:
                 break
-            common += 1
-        kept = min(common, self._num_steady, max(len(ids) - 1, 0)) // self._n_batch * self._n_batch
+            kept += len(ours.ids)
         with self._alone():
             self._drop_from(kept)
-        return kept
+        return len(self._ids)
 
-    def prefill_steps(self, ids: Sequence[int]) -> Iterator[None]:
-        """Read a prompt, one batch a step; what the cache already holds of it is not read again.
+    def prefill_steps(self, ids: Sequence[int], blocks: Sequence[int] = ()) -> Iterator[None]:
+        """Read a prompt, one batch or block a step; what the cache already holds of it is not read again.
 
-        Raises: ContextOverflow if there is no room for the prompt and one token more.
+        Args:
+            blocks: for each id the number of its passage, 0 for none, as EncodedFrame has them; none at all if
+                the prompt has no passages. The model's metadata says how blocks are read.
+        Raises: ContextOverflow if there is no room for the prompt and one token more, or a block is longer than
+            `max_block_tokens`: nothing is read then. ModelError for blocks in a model that has learned none.
         """
         self._model.check_ids(ids)
         if len(ids) + 1 > self.n_ctx:
             raise ContextOverflow(f"a prompt of {len(ids)} tokens does not fit the context of {self.n_ctx}")
-        for start in range(self.reuse_prefix(ids), len(ids), self._n_batch):
-            batch = ids[start : start + self._n_batch]
-            self.decode(batch, with_logits=start + len(batch) == len(ids))
-            if len(batch) == self._n_batch:
-                self._num_steady = start + len(batch)
+        parts = self._parts_of(ids, blocks)
+        self._check_blocks(parts)
+        self.reuse_prefix(ids, blocks)
+        for number in range(len(self._parts), len(parts)):
+            part, is_last = parts[number], number + 1 == len(parts)
+            if part.is_block:
+                self._read_block(part.ids, with_logits=is_last)
+            else:
+                self.decode(part.ids, with_logits=is_last)
+            self._parts.append(part)
             yield
 
-    def prefill(self, ids: Sequence[int]) -> NDArray[np.float32]:
-        """Read a whole prompt. Returns: float32[n_vocab], the logits of the token after it."""
-        for _ in self.prefill_steps(ids):
+    def prefill(self, ids: Sequence[int], blocks: Sequence[int] = ()) -> NDArray[np.float32]:
+        """Read a whole prompt, see `prefill_steps`. Returns: float32[n_vocab], the logits of the token after it."""
+        for _ in self.prefill_steps(ids, blocks):
             pass
         return self.logits()
 
@@ -407,17 +465,8 @@ class GenerationContext(_Context):
 
         Raises: ContextOverflow if the context is full.
         """
-        if len(self._ids) + len(ids) > self.n_ctx:
-            raise ContextOverflow(f"the context of {self.n_ctx} tokens is full")
         with self._alone():
-            self._has_logits = False
-            try:
-                self._decode([ids], len(self._ids), outputs="last" if with_logits else "none")
-            except ModelError:
-                self._drop_from(len(self._ids))
-                raise
-            self._ids.extend(ids)
-            self._has_logits = with_logits
+            self._append(ids, _PROMPT, with_logits=with_logits)
 
     def logits(self) -> NDArray[np.float32]:
         """float32[n_vocab] after the last decoded token. Raises: ModelError if nothing was decoded."""
@@ -434,8 +483,8 @@ class GenerationContext(_Context):
             raise ContextOverflow(f"a text of {len(ids)} tokens does not fit the context of {self.n_ctx}")
         with self._alone():
             self._drop_from(0)
-        for start in range(0, len(ids), self._n_batch):
-            batch = ids[start : start + self._n_batch]
+        for start in range(0, len(ids), self._prefill_tokens):
+            batch = ids[start : start + self._prefill_tokens]
             with self._alone():
                 self._decode([batch], start, outputs="all")
                 self._ids.extend(batch)
@@ -460,17 +509,61 @@ class GenerationContext(_Context):
                 C.llama_set_embeddings(self._pointer, False)
                 self._drop_from(0)
 
+    def _parts_of(self, ids: Sequence[int], blocks: Sequence[int]) -> list[_Part]:
+        """The calls that read a prompt: each block in one, what lies between in prefill batches."""
+        parts: list[_Part] = []
+        end = 0
+        for block, run in groupby(blocks or [0] * len(ids)):
+            start, end = end, end + sum(1 for _ in run)
+            step = end - start if block else self._prefill_tokens
+            parts += [_Part(tuple(ids[at : min(at + step, end)]), block > 0) for at in range(start, end, step)]
+        assert end == len(ids), f"{end} block numbers for {len(ids)} ids"
+        return parts
+
+    def _check_blocks(self, parts: Sequence[_Part]) -> None:
+        longest = max((len(part.ids) for part in parts if part.is_block), default=0)
+        if longest and not self.max_block_tokens:
+            raise ModelError(f"{self._model.path} reads passages as plain text, and was given one as a block")
+        if longest > self.max_block_tokens:
+            raise ContextOverflow(f"a passage of {longest} tokens is longer than the {self.max_block_tokens} that fit")
+
+    def _read_block(self, ids: Sequence[int], *, with_logits: bool) -> None:
+        """Append a passage that sees itself alone; all that comes after it sees it."""
+        with self._alone():
+            memory = C.llama_get_memory(self._pointer)
+            C.llama_set_causal_attn(self._pointer, self._passages != "bidirectional_blocks")
+            try:
+                self._append(ids, _BLOCK, with_logits=with_logits)
+                C.llama_memory_seq_cp(memory, _BLOCK, _PROMPT, -1, -1)
+            finally:
+                C.llama_memory_seq_rm(memory, _BLOCK, -1, -1)
+                C.llama_set_causal_attn(self._pointer, True)
+
+    def _append(self, ids: Sequence[int], sequence: int, *, with_logits: bool) -> None:
+        start = len(self._ids)
+        if start + len(ids) > self.n_ctx:
+            raise ContextOverflow(f"the context of {self.n_ctx} tokens is full")
+        self._has_logits = False
+        try:
+            self._decode([ids], start, outputs="last" if with_logits else "none", first_sequence=sequence)
+        except ModelError:
+            self._drop_from(start)
+            raise
+        self._ids.extend(ids)
+        self._has_logits = with_logits
+
     def _check_logits(self) -> None:
         if not self._has_logits:
             raise ModelError("there are no logits to sample from; decode a token first")
 
     def _drop_from(self, position: int) -> None:
         memory = C.llama_get_memory(self._pointer)
-        if not C.llama_memory_seq_rm(memory, 0, position, -1):
+        if not C.llama_memory_seq_rm(memory, _PROMPT, position, -1):
             C.llama_memory_clear(memory, False)  # a cache that cannot be cut is read anew
             position = 0
         del self._ids[position:]
-        self._num_steady = min(self._num_steady, position)
+        while sum(len(part.ids) for part in self._parts) > position:
+            self._parts.pop()
         self._has_logits = False
 
 
@@ -535,11 +628,11 @@ class _Batch:
         self._batch.seq_id = self._sequence.ctypes.data_as(ctypes.POINTER(ctypes.POINTER(ctypes.c_int32)))
         self._batch.logits = self._output.ctypes.data_as(ctypes.POINTER(ctypes.c_int8))
 
-    def fill(self, sequences: Sequence[Sequence[int]], first_position: int, outputs: str) -> Any:
+    def fill(self, sequences: Sequence[Sequence[int]], first_position: int, outputs: str, first_sequence: int) -> Any:
         """Write the sequences in; `outputs` says for which tokens: all, last, none. The caller checked the sizes."""
         address = self._sequence_ids.ctypes.data
         end = 0
-        for number, ids in enumerate(sequences):
+        for number, ids in enumerate(sequences, start=first_sequence):
             start, end = end, end + len(ids)
             self._token[start:end] = ids
             self._position[start:end] = np.arange(first_position, first_position + len(ids))

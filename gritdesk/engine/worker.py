@@ -207,7 +207,9 @@ def _load(load: wire.Load) -> tuple[Embedder, Generator, wire.EngineInfo]:
     config = load.config
     model = LlamaModel(load.model_path, n_gpu_layers=config.n_gpu_layers)
     embedder = Embedder(model, batch_tokens=config.batch_tokens, n_threads=config.n_threads)
-    generator = Generator(model, n_ctx=config.n_ctx, n_threads=config.n_threads)
+    generator = Generator(
+        model, n_ctx=config.n_ctx, n_threads=config.n_threads, block_tokens=embedder.context.batch_tokens
+    )
     measured = self_test(model, embedder.context, generator.context)
     info = wire.EngineInfo(
         model_path=load.model_path,
