@@ -64,12 +64,42 @@ def new_model(shape: ModelShape, bos_id: int, eos_id: int, pad_id: int) -> PreTr
             layer.mlp.down_proj.weight.zero_()
         if shape.tied_head:
             start_tied_head(model, shape.pooled_dimension)
+            if shape.pooled_dimension < shape.hidden_size:
+                start_matching_heads(model, shape.pooled_dimension)
     return model
 
 
 LOGIT_SCALE = 0.04
 """Of a tied head's start: as if token embeddings were Llama's small ones."""
 UNREAD = 0.005
+
+
+MATCHING_HEADS = (1.5, 3.0)
+"""How sharply each of a layer's first heads looks for its own token at the start."""
+
+
+def start_matching_heads(model: PreTrainedModel, pooled_dimension: int) -> None:
+    """Let some heads begin by looking for what is like their own token.
+
+    Token embeddings that tell texts apart are alike for like words, and long for telling ones: their product, through
+    the same random projection on both sides, finds where a question's words stand in a passage. It lies in the
+    rotary dimensions that turn least, so that it holds over a whole prompt. What to do with a match is learned.
+    """
+    config = model.config
+    half = config.head_dim // 2
+    slow = torch.cat([torch.arange(half // 2, half), torch.arange(half + half // 2, config.head_dim)])
+    pooled = torch.arange(pooled_dimension)
+    num_slow = min(len(slow), pooled_dimension)
+    for layer in model.model.layers:
+        projection_SP = torch.linalg.qr(torch.randn(pooled_dimension, num_slow))[0].T
+        attention = layer.self_attn
+        attention.k_proj.weight[: config.head_dim] = 0.0
+        attention.k_proj.weight[slow[:num_slow, None], pooled] = projection_SP
+        per_key = config.num_attention_heads // config.num_key_value_heads
+        for head, sharpness in enumerate(MATCHING_HEADS[:per_key]):
+            first = head * config.head_dim
+            attention.q_proj.weight[first : first + config.head_dim] = 0.0
+            attention.q_proj.weight[first + slow[:num_slow, None], pooled] = projection_SP * sharpness
 
 
 def last_norm_scale(model: PreTrainedModel) -> float:

@@ -30,6 +30,7 @@ from gritdesk.grit_format import REFUSAL
 from training.examples import find_file, read_rows
 
 MADE_FROM = {
+    "reading_short": ("wikipedia_intros", 60_000),
     "reading_wikipedia": ("wikipedia_intros", 70_000),
     "reading_stories": ("fairytales", 10_000),
     "reading_tales": ("children_stories", 10_000),
@@ -41,6 +42,8 @@ MADE_FROM = {
 """Output file -> text file, and how many passages of it."""
 WORDS = (35, 110)
 """Least and most words of a passage that is cut from a text."""
+SHORT_WORDS = (12, 35)
+"""Those of reading_short: among few words a young model finds sooner what an answer has to do with its question."""
 WINDOW = 60
 """Passages among which a row's others are looked for: near misses are found among so many, and the search is cheap."""
 MAX_QUESTIONS = 10
@@ -182,20 +185,20 @@ def cloze_question(sentence: str, start: int, end: int, title: str, asking: str,
     return question + ("?" if rng.random() < 0.8 else "")
 
 
-def cut_passages(text: str, rng: random.Random) -> Iterator[tuple[str, str]]:
+def cut_passages(text: str, rng: random.Random, words: tuple[int, int] = WORDS) -> Iterator[tuple[str, str]]:
     """(title, passage): whole sentences, the title in front of some; a text's first lines without a full stop are
     its title."""
     title, _, body = text.partition("\n\n")
     if not body or len(title) > 80:
         title, body = "", text
     sentences = _SENTENCE_END.split(" ".join(body.split()))
-    least, most = WORDS
+    least, most = words
     held: list[str] = []
-    limit = rng.randint(least + 10, most)
+    limit = rng.randint(least + least // 4, most)
     for sentence in sentences:
         if held and len(" ".join(held).split()) + len(sentence.split()) > limit:
             yield from _passage(title, held, least, rng)
-            held, limit = [], rng.randint(least + 10, most)
+            held, limit = [], rng.randint(least + least // 4, most)
         held.append(sentence)
     yield from _passage(title, held, least, rng)
 
@@ -206,12 +209,12 @@ def _passage(title: str, sentences: Sequence[str], least: int, rng: random.Rando
         yield title, f"{title}. {passage}" if title and rng.random() < 0.5 else passage
 
 
-def made_items(path: Path, num: int, rng: random.Random) -> list[Item]:
+def made_items(path: Path, num: int, words: tuple[int, int], rng: random.Random) -> list[Item]:
     rows = [row["text"] for row in read_rows(path, 10**9)]
     rng.shuffle(rows)
     items: list[Item] = []
     for text in rows:
-        passages = list(cut_passages(text, rng))
+        passages = list(cut_passages(text, rng, words))
         for title, passage in rng.sample(passages, min(len(passages), 40)):
             if questions := made_questions(passage, title, rng, rng.randint(2, 5)):
                 items.append(Item(passage, questions))
@@ -282,7 +285,9 @@ def main(arguments: list[str] | None = None) -> int:
             items = read_grounded(find_file(given.data, "chat", name))
             _write(given.out / f"{name}_reading.jsonl", rows_of(items, rng, times))
         for name, (text, num) in MADE_FROM.items():
-            _write(given.out / f"{name}.jsonl", rows_of(made_items(find_file(given.data, "text", text), num, rng), rng))
+            words = SHORT_WORDS if name == "reading_short" else WORDS
+            items = made_items(find_file(given.data, "text", text), num, words, rng)
+            _write(given.out / f"{name}.jsonl", rows_of(items, rng))
     except (ValueError, OSError) as error:
         print(f"reading: {error}", file=sys.stderr)
         return 1

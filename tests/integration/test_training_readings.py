@@ -101,3 +101,18 @@ def test_a_tied_head_predicts_by_what_is_not_pooled_and_language_leaves_the_rest
 
 def encoded() -> BranchedFrame:
     return BranchedFrame(list(range(10, 18)), [False] + [True] * 7, [], [0] * 8)
+
+
+def test_matching_heads_begin_by_looking_for_their_own_token() -> None:
+    shape = ModelShape(300, 256, 64, 2, 4, 2, 1024, tied_head=True, embedding_dimension=128)
+    torch.manual_seed(1)
+    model = new_model(shape, 0, 1, 2)
+    model.set_attn_implementation("eager")
+    ids = torch.randperm(250)[:200] + 20
+    ids[150] = ids[10]
+    with torch.no_grad():
+        attended = model(input_ids=ids[None], output_attentions=True).attentions
+    for layer_BHTT in attended:
+        looking_T = layer_BHTT[0, 1, 150, :150]
+        assert int(looking_T.argmax()) == 10
+        assert float(looking_T[10]) > 10 * float(looking_T.median())
