@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gritdesk.engine import llama
 from gritdesk.engine.llama import EmbeddingContext, GenerationContext, LlamaModel, Sampler
 from gritdesk.engine.self_test import self_test
 from gritdesk.errors import ContextOverflow, ModelError
@@ -102,6 +103,36 @@ def test_self_test_refuses_texts_that_see_their_neighbours(
     monkeypatch.setattr(embedding, "hidden_states", mixing)
     with pytest.raises(ModelError, match="embedded together differ from texts embedded alone"):
         self_test(model, embedding, generation)
+
+
+@pytest.mark.parametrize("file", ["tiny_gguf", "tiny_gguf_q8"])
+def test_embeddings_are_bit_for_bit_those_with_the_output_head(
+    file: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with LlamaModel(request.getfixturevalue(file)) as model:
+        ids = model.tokenize(SENTENCE)
+        batches = [[ids], [ids, ids[:2], ids[5:12], ids[::-1]], [ids[:1]], [(ids * 40)[:512]], [ids] * 5, [ids]]
+        without_head = EmbeddingContext(model)
+        monkeypatch.setattr(llama, "_end_at_embeddings", llama.C.ggml_backend_sched_eval_callback())
+        with_head = EmbeddingContext(model)
+        for batch in batches:
+            pairs = zip(without_head.hidden_states(batch), with_head.hidden_states(batch), strict=True)
+            for found, expected in pairs:
+                np.testing.assert_array_equal(found, expected)
+
+
+def test_output_head_is_not_computed_for_embeddings(
+    embedding: EmbeddingContext, ids: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names: list[bytes] = []
+    real = llama._tensor_name
+    monkeypatch.setattr(llama, "_tensor_name", lambda tensor: names.append(real(tensor)) or names[-1])  # type: ignore[func-returns-value]
+    embedding.hidden_states([ids])
+    assert names[-2:] == [llama._EMBEDDING_TENSOR] * 2 and b"result_output" not in names
+    names.clear()
+    monkeypatch.setattr(llama, "_EMBEDDING_TENSOR", b"another")
+    embedding.hidden_states([ids])
+    assert b"result_output" in names
 
 
 # ---------------------------------------------------------------- the KV cache
