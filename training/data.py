@@ -303,7 +303,7 @@ class Batches:
                 )
                 frame = _cut(frame, self.config.sequence_tokens)
                 if any(frame.counts[1:]):
-                    return replace(frame, counts=_every_target(frame)) if as_text else frame
+                    return replace(frame, counts=every_target(frame)) if as_text else frame
                 source.dropped["no answer within sequence_tokens"] += 1
         raise ValueError(
             f"no chat of {source.name} has an answer within {self.config.sequence_tokens} tokens in {_MAX_DRAWS} "
@@ -329,9 +329,14 @@ def _cut(frame: EncodedFrame, max_tokens: int) -> EncodedFrame:
     return type(frame)(**every)
 
 
-def _every_target(frame: EncodedFrame) -> list[bool]:
-    """All that is predicted from what stands before it: not the first token, nothing of a passage that is a block."""
-    return [at > 0 and not (frame.blocks and frame.blocks[at]) for at in range(len(frame.ids))]
+def every_target(frame: EncodedFrame) -> list[bool]:
+    """All that is predicted from what stands before it: not the first token, nothing of a passage that is a block, and
+    not where a further ending begins, for there the end of another stands before it."""
+    branches = _branches(frame)
+    return [
+        at > 0 and not (frame.blocks and frame.blocks[at]) and branches[at - 1] in (branches[at], 0)
+        for at in range(len(frame.ids))
+    ]
 
 
 def in_lower_case(pair: Pair) -> Pair:

@@ -12,7 +12,15 @@ from training_data import write_grounded
 from gritdesk.grit_format import Passages, chat_frame, documents_turn, encode
 from gritdesk.records import Turn
 from training.config import ModelShape, TrainConfig
-from training.data import BranchedFrame, GenerationBatch, join_endings, pad_packed, pad_rows, tokenizer_sample
+from training.data import (
+    BranchedFrame,
+    GenerationBatch,
+    every_target,
+    join_endings,
+    pad_packed,
+    pad_rows,
+    tokenizer_sample,
+)
 from training.examples import parse_chat, read_sources
 from training.model import GritModel, new_model
 from training.steps import grit_step
@@ -61,6 +69,18 @@ def test_each_question_is_learned_as_if_it_stood_alone(
     assert found[0] == pytest.approx(expected[0], abs=1e-5)
     for left, right in zip(found[1], expected[1], strict=True):
         assert (left - right).abs().max() < 1e-5
+
+
+def test_what_begins_an_ending_is_not_learned_from_the_end_of_another(tokenizer: FrameTokenizer) -> None:
+    chats = [[Turn("user", documents_turn(PASSAGES, q)), Turn("assistant", a)] for q, a in QUESTIONS]
+    joined = join_endings([encode(chat_frame(turns, blocks=True), tokenizer, "special") for turns in chats])
+    assert isinstance(joined, BranchedFrame)
+    starts = [joined.branches.index(number) for number in (1, 2, 3)]
+    targets = every_target(joined)
+    # the first ending stands right behind what all share
+    assert [targets[at] for at in starts] == [True, False, False]
+    assert not any(target for target, block in zip(targets, joined.blocks, strict=True) if block)
+    assert sum(targets) == joined.blocks.count(0) - 3
 
 
 def test_a_row_of_questions_is_one_chat_with_several_endings() -> None:
