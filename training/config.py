@@ -191,6 +191,11 @@ class TrainConfig:
     chat_as_text: Share = 0.0
     """Share of the chats of which every token is a target, at the first step; falls to none at the last."""
 
+    pointing_weight: NotNegative = 0.0
+    """Weight of what makes a head of each of the last pointing_layers blocks look where a copied token stands: answers
+    in their passages, repeated texts in their first half."""
+    pointing_layers: Count = 2
+
     mode: Literal["unified", "embedding", "generation"] = "unified"
     attention: Attention = "bidirectional"
     """Of embeddings: `bb`, `cc` and `cb` in the paper's codes. Generation is causal."""
@@ -218,6 +223,8 @@ class TrainConfig:
     head_lr: NotNegative = 0.003
     """Learning rate of the output head and the norms (AdamW)."""
     weight_decay: NotNegative = 0.01
+    muon_weight_decay: NotNegative = 0.01
+    """Of the hidden matrices. At high rates they grow until token embeddings are drowned in what blocks add to them."""
     warmup_steps: CountOrNone = 50
     decay_fraction: Share = 0.4
     """Last part of the run in which the learning rate falls linearly to zero."""

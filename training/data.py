@@ -23,6 +23,7 @@ from gritdesk.records import EmbeddingInput
 from training.config import TrainConfig
 from training.distributed import Ranks
 from training.examples import Chat, EmptyExample, Pair, Source, Sources
+from training.pointing import NOWHERE, copied_from
 from training.tokenizer import FrameTokenizer
 
 _MAX_DRAWS = 1000
@@ -46,6 +47,8 @@ class TokenRows:
     """Where chats have passages as blocks: a token's passage within its chat, from 1; 0 outside."""
     branch_BT: Tensor | None = None
     """Where chats have several endings: a token's ending, from 1; 0 in what they share."""
+    source_BT: Tensor | None = None
+    """Where something is copied: the position in its row that a token is copied from, or NOWHERE."""
 
     @property
     def num_tokens(self) -> int:
@@ -91,6 +94,8 @@ class BranchedFrame(EncodedFrame):
 
     branches: list[int] = field(default_factory=list)
     """One number per id: its ending's, from 1, or 0 in what all share."""
+    sources: list[int] = field(default_factory=list)
+    """One position per id, that it is copied from, or NOWHERE; empty: nothing is copied."""
 
     @property
     def positions(self) -> list[int]:
@@ -303,6 +308,7 @@ class Batches:
                 )
                 frame = _cut(frame, self.config.sequence_tokens)
                 if any(frame.counts[1:]):
+                    frame = with_sources(frame) if self.config.pointing_weight else frame
                     return replace(frame, counts=every_target(frame)) if as_text else frame
                 source.dropped["no answer within sequence_tokens"] += 1
         raise ValueError(
@@ -316,11 +322,17 @@ class Batches:
             for text in source.draw(rng, 1):
                 start = rng.randrange(max(len(text) - limit * 4, 0) + 1)
                 ids = self.tokenizer.tokenize(text[start : start + limit * 8])
+                num_before = 0
                 if rng.random() < self.config.repeated_text_share:
-                    ids = ids[: rng.randrange(16, limit // 2)] * 2
+                    ids = ids[: rng.randrange(16, limit // 2)]
+                    num_before, ids = len(ids), ids * 2
                 ids = [self.tokenizer.control_id(BOS), *ids][:limit]
                 if len(ids) > 1:
-                    return EncodedFrame(ids, [False] + [True] * (len(ids) - 1))
+                    frame = EncodedFrame(ids, [False] + [True] * (len(ids) - 1))
+                    if not num_before or not self.config.pointing_weight:
+                        return frame
+                    sources = [at - num_before if at > num_before else NOWHERE for at in range(len(ids))]
+                    return BranchedFrame(**vars(frame), branches=[0] * len(ids), sources=sources)
         raise ValueError(f"{source.name} holds only empty texts")
 
 
@@ -337,6 +349,13 @@ def every_target(frame: EncodedFrame) -> list[bool]:
         at > 0 and not (frame.blocks and frame.blocks[at]) and branches[at - 1] in (branches[at], 0)
         for at in range(len(frame.ids))
     ]
+
+
+def with_sources(frame: EncodedFrame) -> BranchedFrame:
+    """The frame of a chat, with where its answers are copied from."""
+    branches = _branches(frame)
+    sources = copied_from(frame.ids, frame.counts, frame.blocks, branches)
+    return BranchedFrame(frame.ids, frame.counts, frame.blocks, branches, sources)
 
 
 def in_lower_case(pair: Pair) -> Pair:
@@ -374,6 +393,7 @@ def pad_rows(frames: Sequence[EncodedFrame], rows: Sequence[Sequence[int]], pad_
     ids_BT, mask_BT = torch.full(shape, pad_id), torch.zeros(shape, dtype=torch.long)
     counts_BT, block_BT = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
     branch_BT, positions_BT = torch.zeros(shape, dtype=torch.long), torch.arange(shape[1]).repeat(shape[0], 1)
+    source_BT = torch.full(shape, NOWHERE)
     for row, (number,) in enumerate(rows):
         frame, length = frames[number], len(frames[number].ids)
         ids_BT[row, :length] = torch.tensor(frame.ids)
@@ -384,6 +404,8 @@ def pad_rows(frames: Sequence[EncodedFrame], rows: Sequence[Sequence[int]], pad_
         if isinstance(frame, BranchedFrame):
             branch_BT[row, :length] = torch.tensor(frame.branches)
             positions_BT[row, :length] = torch.tensor(frame.positions)
+            if frame.sources:
+                source_BT[row, :length] = torch.tensor(frame.sources)
     order = tuple(number for (number,) in rows)
     has_branches = bool(branch_BT.any())
     return TokenRows(
@@ -394,11 +416,22 @@ def pad_rows(frames: Sequence[EncodedFrame], rows: Sequence[Sequence[int]], pad_
         positions_BT=positions_BT if has_branches else None,
         block_BT=block_BT if bool(block_BT.any()) else None,
         branch_BT=branch_BT if has_branches else None,
+        source_BT=source_BT if bool((source_BT != NOWHERE).any()) else None,
     )
 
 
 def _branches(frame: EncodedFrame) -> list[int]:
     return frame.branches if isinstance(frame, BranchedFrame) else [0] * len(frame.ids)
+
+
+def _joined_sources(frames: Sequence[EncodedFrame]) -> list[int]:
+    """Positions in a row that holds the frames one behind the other."""
+    joined: list[int] = []
+    for frame in frames:
+        sources = frame.sources if isinstance(frame, BranchedFrame) else []
+        start = len(joined)
+        joined += [NOWHERE if each == NOWHERE else start + each for each in sources or [NOWHERE] * len(frame.ids)]
+    return joined
 
 
 def pad_packed(frames: Sequence[EncodedFrame], rows: Sequence[Sequence[int]], pad_id: int) -> TokenRows:
@@ -409,6 +442,7 @@ def pad_packed(frames: Sequence[EncodedFrame], rows: Sequence[Sequence[int]], pa
             [counted for number in row for counted in frames[number].counts],
             [block for number in row for block in frames[number].blocks or [0] * len(frames[number].ids)],
             [branch for number in row for branch in _branches(frames[number])],
+            _joined_sources([frames[number] for number in row]),
         )
         for row in rows
     ]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from training.attention import bidirectional_mask, causal_instruction_mask, pack
 from training.config import Attention, ModelShape, Pooling, Precision, TrainConfig
 from training.data import TokenRows
 from training.losses import next_token_loss
+from training.pointing import watched_heads
+from training.starting_heads import SHARED, start_heads
 from training.tokenizer import FrameTokenizer
 
 PROJECTION_FILE = "projection.safetensors"
@@ -65,41 +68,13 @@ def new_model(shape: ModelShape, bos_id: int, eos_id: int, pad_id: int) -> PreTr
         if shape.tied_head:
             start_tied_head(model, shape.pooled_dimension)
             if shape.pooled_dimension < shape.hidden_size:
-                start_matching_heads(model, shape.pooled_dimension)
+                start_heads(model, shape.pooled_dimension)
     return model
 
 
 LOGIT_SCALE = 0.04
 """Of a tied head's start: as if token embeddings were Llama's small ones."""
 UNREAD = 0.005
-
-
-MATCHING_HEADS = (1.5, 3.0)
-"""How sharply each of a layer's first heads looks for its own token at the start."""
-
-
-def start_matching_heads(model: PreTrainedModel, pooled_dimension: int) -> None:
-    """Let some heads begin by looking for what is like their own token.
-
-    Token embeddings that tell texts apart are alike for like words, and long for telling ones: their product, through
-    the same random projection on both sides, finds where a question's words stand in a passage. It lies in the
-    rotary dimensions that turn least, so that it holds over a whole prompt. What to do with a match is learned.
-    """
-    config = model.config
-    half = config.head_dim // 2
-    slow = torch.cat([torch.arange(half // 2, half), torch.arange(half + half // 2, config.head_dim)])
-    pooled = torch.arange(pooled_dimension)
-    num_slow = min(len(slow), pooled_dimension)
-    for layer in model.model.layers:
-        projection_SP = torch.linalg.qr(torch.randn(pooled_dimension, num_slow))[0].T
-        attention = layer.self_attn
-        attention.k_proj.weight[: config.head_dim] = 0.0
-        attention.k_proj.weight[slow[:num_slow, None], pooled] = projection_SP
-        per_key = config.num_attention_heads // config.num_key_value_heads
-        for head, sharpness in enumerate(MATCHING_HEADS[:per_key]):
-            first = head * config.head_dim
-            attention.q_proj.weight[first : first + config.head_dim] = 0.0
-            attention.q_proj.weight[first + slow[:num_slow, None], pooled] = projection_SP * sharpness
 
 
 def last_norm_scale(model: PreTrainedModel) -> float:
@@ -117,6 +92,7 @@ def start_tied_head(model: PreTrainedModel, pooled_dimension: int) -> None:
     weight_D.fill_(LOGIT_SCALE)
     if pooled_dimension < len(weight_D):
         weight_D[:pooled_dimension] = UNREAD
+        model.model.embed_tokens.weight[:, -1] = SHARED * len(weight_D) ** 0.5
 
 
 @torch.no_grad()
@@ -171,6 +147,8 @@ def place_token_embeddings(model: PreTrainedModel, vectors_VK: Tensor) -> None:
     shared_R = F.normalize(torch.randn(num_rest), dim=0)
     rest_VR = (own_VR if is_tied else F.normalize(own_VR + shared_R, dim=-1)) * rest_V1
     weight_VD[:num_tokens] = torch.cat([vectors_VK, rest_VR], dim=-1) * weight_VD.shape[1] ** 0.5
+    if is_tied:
+        weight_VD[:, -1] = SHARED * weight_VD.shape[1] ** 0.5
 
 
 def _teacher_embeddings(folder: Path, texts: list[str]) -> Tensor:
@@ -251,6 +229,8 @@ class GritModel(nn.Module):
         projection_dimension: int = 0,
         teacher_dimension: int = 0,
         router_loss_weight: float = 0.0,
+        pointing_weight: float = 0.0,
+        pointing_layers: int = 1,
     ) -> None:
         """Args:
 
@@ -264,6 +244,8 @@ class GritModel(nn.Module):
         self.precision: Precision = precision
         self.passages: Passages = passages
         self.router_loss_weight = router_loss_weight
+        self.pointing_weight = pointing_weight
+        self.pointing_layers = pointing_layers
         self.projection = _linear(self.pooled_dimension, projection_dimension)
         self.to_teacher = _linear(self.embedding_dimension, teacher_dimension)
 
@@ -288,9 +270,14 @@ class GritModel(nn.Module):
 
     def _generation_loss(self, rows: TokenRows, mask: Tensor, weight_BT: Tensor) -> Tensor:
         config, with_router = self.decoder.config, {"output_router_logits": True} if self.router_loss_weight else {}
-        output = self.decoder.model(
-            input_ids=rows.ids_BT, attention_mask=mask, position_ids=rows.positions_BT, use_cache=False, **with_router
-        )
+        with self._watched_heads(rows, mask, weight_BT) as missed:
+            output = self.decoder.model(
+                input_ids=rows.ids_BT,
+                attention_mask=mask,
+                position_ids=rows.positions_BT,
+                use_cache=False,
+                **with_router,
+            )
         head_VD = self.decoder.get_output_embeddings().weight
         softcap = getattr(config, "final_logit_softcapping", None)  # Gemma 2
         loss = next_token_loss(output.last_hidden_state, head_VD, rows.ids_BT, weight_BT, softcap)
@@ -301,7 +288,18 @@ class GritModel(nn.Module):
             )
             # a micro-batch weighs here as much as in the next-token loss: all of a batch sum to one
             loss = loss + self.router_loss_weight * weight_BT[:, 1:].sum() * balance
+        if missed:
+            loss = loss + self.pointing_weight * torch.stack(missed).mean()
         return loss
+
+    def _watched_heads(
+        self, rows: TokenRows, mask: Tensor, weight_BT: Tensor
+    ) -> AbstractContextManager[Sequence[Tensor]]:
+        if not self.pointing_weight or rows.source_BT is None:
+            return nullcontext(())
+        if mask.dim() == 2:
+            mask = packed_mask(mask, self.decoder.dtype)
+        return watched_heads(self.decoder, self.pointing_layers, rows.source_BT, weight_BT, mask)
 
     @property
     def device(self) -> torch.device:
@@ -371,6 +369,8 @@ def grit_model(decoder: PreTrainedModel, config: TrainConfig, teacher_dimension:
         projection_dimension=config.projection_dimension,
         teacher_dimension=teacher_dimension,
         router_loss_weight=config.router_loss_weight,
+        pointing_weight=config.pointing_weight,
+        pointing_layers=config.pointing_layers,
     )
 
 

@@ -282,7 +282,7 @@ def make_optimizers(grit: GritModel, config: TrainConfig) -> list[torch.optim.Op
     apart = {id(p) for p in [*embeddings, *matrices, last_norm]}
     rest = [p for p in grit.parameters() if id(p) not in apart]
     muon = torch.optim.Muon(
-        matrices, lr=config.muon_lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
+        matrices, lr=config.muon_lr, weight_decay=config.muon_weight_decay, adjust_lr_fn="match_rms_adamw"
     )
     adamw = torch.optim.AdamW(
         [

@@ -136,3 +136,20 @@ def test_matching_heads_begin_by_looking_for_their_own_token() -> None:
         looking_T = layer_BHTT[0, 1, 150, :150]
         assert int(looking_T.argmax()) == 10
         assert float(looking_T[10]) > 10 * float(looking_T.median())
+
+
+def test_near_heads_begin_by_looking_around_and_pointing_heads_for_what_follows() -> None:
+    shape = ModelShape(300, 512, 64, 4, 8, 2, 1024, rope_theta=50000.0, tied_head=True, embedding_dimension=256)
+    torch.manual_seed(1)
+    model = new_model(shape, 0, 1, 2)
+    model.set_attn_implementation("eager")
+    ids = torch.randperm(250)[:200] + 20
+    ids[150] = ids[40]
+    with torch.no_grad():
+        attended = model(input_ids=ids[None], output_attentions=True).attentions
+    at_64, at_16, _, before = (attended[0][0, head, 150] for head in range(4, 8))
+    assert float(before[149]) > 0.9
+    assert 0.5 < float(at_16[150 - 16 :].sum()) and float(at_16[150 - 4 :].max()) < 0.3
+    assert 0.5 < float(at_64[150 - 64 :].sum()) and float(at_64[150 - 16 :].sum()) < 0.7
+    for layer_BHTT in attended[-2:]:
+        assert int(layer_BHTT[0, 7, 150, :148].argmax()) == 41, "behind the place where the token stood before"

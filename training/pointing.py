@@ -1,0 +1,154 @@
+"""Answers that are copied from passages: where each token stands there, and heads that learn to look at it.
+
+The next-token loss tells a model what to write and leaves it to find out that it stood in a passage, three steps away:
+which passage the question is about, where in it the answer begins, what follows. A small model does not find it in
+the steps it has. Where the copied tokens stand is known, so a head of each of the last blocks is told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+
+NOWHERE = -1
+"""In place of a position: the token is not copied."""
+
+_LABEL = 3
+"""Tokens of "[1]"."""
+
+
+def copied_from(
+    ids: Sequence[int], counts: Sequence[bool], blocks: Sequence[int], branches: Sequence[int]
+) -> list[int]:
+    """For each token the position it is copied from, or NOWHERE.
+
+    Only answers to questions about passages copy: the label's bracket and number from the label behind their passage,
+    the words from where they stand there. An answer that names no passage looks, for its first token, at position 0.
+
+    Args:
+        ids, counts, blocks, branches: of an encoded chat whose passages are blocks (`data.BranchedFrame`).
+    """
+    found = [NOWHERE] * len(ids)
+    if not any(blocks):
+        return found
+    labels = _labels_behind(ids, blocks)
+    for start, end in _answers(counts, branches):
+        label = labels.get(tuple(ids[start : start + _LABEL]))
+        if label is None:
+            found[start] = 0
+            continue
+        at, block = label
+        found[start : start + 2] = [at + 1] * min(2, end - start)
+        passage = [position for position, each in enumerate(blocks) if each == block]
+        words = ids[start + _LABEL : end - 1]
+        for offset, position in enumerate(_longest_runs(words, [ids[each] for each in passage])):
+            if position != NOWHERE:
+                found[start + _LABEL + offset] = passage[position]
+    return found
+
+
+def _answers(counts: Sequence[bool], branches: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Stretches of targets, [start, end)."""
+    start = None
+    for at in range(len(counts) + 1):
+        goes_on = at < len(counts) and counts[at]
+        if start is not None and not (goes_on and branches[at] == branches[start]):
+            yield start, at
+            start = None
+        if goes_on and start is None:
+            start = at
+
+
+def _labels_behind(ids: Sequence[int], blocks: Sequence[int]) -> dict[tuple[int, ...], tuple[int, int]]:
+    """A label's tokens -> where it begins behind its passage, and the passage's number.
+
+    Between the two stands a line break, one token.
+    """
+    found = {}
+    for at in range(len(ids) - _LABEL - 1):
+        if blocks[at] and not blocks[at + 1]:
+            found[tuple(ids[at + 2 : at + 2 + _LABEL])] = (at + 2, blocks[at])
+    return found
+
+
+def _longest_runs(words: Sequence[int], passage: Sequence[int]) -> list[int]:
+    """For each word its position within the longest stretch that both share there, or NOWHERE."""
+    places: dict[int, list[int]] = {}
+    for position, word in enumerate(passage):
+        places.setdefault(word, []).append(position)
+    pairs = [(number, position) for number, word in enumerate(words) for position in places.get(word, ())]
+    before, behind = dict.fromkeys(pairs, 1), dict.fromkeys(pairs, 1)
+    for number, position in pairs:
+        before[number, position] += before.get((number - 1, position - 1), 0)
+    for number, position in reversed(pairs):
+        behind[number, position] += behind.get((number + 1, position + 1), 0)
+    best = [(0, NOWHERE)] * len(words)
+    for number, position in pairs:
+        best[number] = max(best[number], (before[number, position] + behind[number, position], position))
+    return [position for _, position in best]
+
+
+# ---------------------------------------------------------------- heads
+
+
+@contextmanager
+def watched_heads(
+    decoder: PreTrainedModel, num_layers: int, source_BT: Tensor, weight_BT: Tensor, mask_B1TT: Tensor
+) -> Iterator[list[Tensor]]:
+    """Collect, while the decoder runs, how little the last head of each of its last blocks looks where it should.
+
+        sum_t weight_t * -log a_{t-1}(source_t), a: attention of the token before
+
+    Args:
+        source_BT: where token t is copied from, or NOWHERE.
+        weight_BT: of the targets.
+        mask_B1TT: additive mask of the same pass.
+    Returns: one scalar a block, once the decoder has run.
+    """
+    row_N, target_N = torch.nonzero((source_BT != NOWHERE) & (weight_BT > 0), as_tuple=True)
+    losses: list[Tensor] = []
+
+    def look(attention: nn.Module, _: Any, inputs: dict[str, Any]) -> None:
+        scores_NT = _scores(attention, inputs["hidden_states"], inputs["position_embeddings"], row_N, target_N - 1)
+        scores_NT = scores_NT.float() + mask_B1TT[row_N, 0, target_N - 1].float()
+        missed_N = F.cross_entropy(scores_NT, source_BT[row_N, target_N], reduction="none")
+        losses.append((missed_N * weight_BT[row_N, target_N]).sum())
+
+    with _hooks([layer.self_attn for layer in decoder.model.layers[-num_layers:]], look):
+        yield losses
+
+
+def _scores(
+    attention: nn.Module, hidden_BTD: Tensor, turns: tuple[Tensor, Tensor], row_N: Tensor, at_N: Tensor
+) -> Tensor:
+    """Scores of the last head, before the softmax: float[N, T]."""
+    size = attention.head_dim
+    query_NE = attention.q_proj(hidden_BTD[row_N, at_N])[:, -size:]
+    key_BTE = attention.k_proj(hidden_BTD)[..., -size:]
+    if hasattr(attention, "q_norm"):  # Qwen3
+        query_NE, key_BTE = attention.q_norm(query_NE), attention.k_norm(key_BTE)
+    cos, sin = (each.expand(len(hidden_BTD), -1, -1) for each in turns)
+    query_NE = query_NE * cos[row_N, at_N] + _rotate_half(query_NE) * sin[row_N, at_N]
+    key_BTE = key_BTE * cos + _rotate_half(key_BTE) * sin
+    return torch.einsum("ne,nte->nt", query_NE, key_BTE[row_N]) * attention.scaling
+
+
+def _rotate_half(vectors: Tensor) -> Tensor:
+    first, second = vectors.chunk(2, dim=-1)
+    return torch.cat([-second, first], dim=-1)
+
+
+@contextmanager
+def _hooks(modules: Sequence[nn.Module], look: Any) -> Iterator[None]:
+    handles = [module.register_forward_pre_hook(look, with_kwargs=True) for module in modules]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
