@@ -191,6 +191,9 @@ class TrainConfig:
     chat_as_text: Share = 0.0
     """Share of the chats of which every token is a target, at the first step; falls to none at the last."""
 
+    later_choices: Share = 1.0
+    """Share of the answers from another passage than the first whose choice of passage is learned. The app puts the
+    nearest passage first, and rows made from many questions put it anywhere."""
     pointing_weight: NotNegative = 0.0
     """Weight of what makes a head of each of the last pointing_layers blocks look where a copied token stands: answers
     in their passages, repeated texts in their first half."""

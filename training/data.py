@@ -23,7 +23,7 @@ from gritdesk.records import EmbeddingInput
 from training.config import TrainConfig
 from training.distributed import Ranks
 from training.examples import Chat, EmptyExample, Pair, Source, Sources
-from training.pointing import NOWHERE, copied_from
+from training.pointing import NOWHERE, cited_blocks, copied_from
 from training.tokenizer import FrameTokenizer
 
 _MAX_DRAWS = 1000
@@ -309,12 +309,25 @@ class Batches:
                 frame = _cut(frame, self.config.sequence_tokens)
                 if any(frame.counts[1:]):
                     frame = with_sources(frame) if self.config.pointing_weight else frame
+                    if self.config.later_choices < 1:
+                        frame = self._mostly_first(frame, rng)
                     return replace(frame, counts=every_target(frame)) if as_text else frame
                 source.dropped["no answer within sequence_tokens"] += 1
         raise ValueError(
             f"no chat of {source.name} has an answer within {self.config.sequence_tokens} tokens in {_MAX_DRAWS} "
             "draws; raise sequence_tokens or leave the file out"
         )
+
+    def _mostly_first(self, frame: EncodedFrame, rng: random.Random) -> EncodedFrame:
+        """The frame without most of the choices of another passage than the first; what is copied behind them stays."""
+        counts = list(frame.counts)
+        sources = list(frame.sources) if isinstance(frame, BranchedFrame) else []
+        for at, block in cited_blocks(frame.ids, frame.counts, frame.blocks, _branches(frame)):
+            if block > 1 and rng.random() >= self.config.later_choices:
+                counts[at] = False
+                for each in range(at - 1, at + 1) if sources else ():
+                    sources[each] = NOWHERE
+        return replace(frame, counts=counts, **({"sources": sources} if sources else {}))
 
     def _text_row(self, source: Source[str], rng: random.Random) -> EncodedFrame:
         limit = self.config.sequence_tokens

@@ -53,6 +53,16 @@ def copied_from(
     return found
 
 
+def cited_blocks(
+    ids: Sequence[int], counts: Sequence[bool], blocks: Sequence[int], branches: Sequence[int]
+) -> list[tuple[int, int]]:
+    """(position of its number, number of the passage among the blocks) of each answer that begins with a label."""
+    labels = _labels_behind(ids, blocks)
+    starts = [start for start, end in _answers(counts, branches) if end - start >= _LABEL]
+    cited = [(start + 1, labels.get(tuple(ids[start : start + _LABEL]))) for start in starts]
+    return [(at, label[1]) for at, label in cited if label is not None]
+
+
 def _answers(counts: Sequence[bool], branches: Sequence[int]) -> Iterator[tuple[int, int]]:
     """Stretches of targets, [start, end)."""
     start = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -163,3 +164,28 @@ def test_repeated_texts_point_to_their_first_half(tmp_path_factory: pytest.TempP
             assert bool((rows.ids_BT[row_N, at_N] == rows.ids_BT[row_N, source_N]).all())
             if rows.sequence_BT is not None:
                 assert bool((rows.sequence_BT[row_N, at_N] == rows.sequence_BT[row_N, source_N]).all())
+
+
+def test_most_choices_of_later_passages_are_left_out_and_what_is_copied_stays(
+    tmp_path: Path, tokenizer: FrameTokenizer
+) -> None:
+    row = {"passages": PASSAGES, "questions": ANSWERS}
+    (tmp_path / "readings.jsonl").write_text(json.dumps(row) + "\n")
+    config = TrainConfig(
+        data_dir=str(tmp_path),
+        chat={"readings": 1.0},
+        mode="generation",
+        passages="bidirectional_blocks",
+        generation_tokens=300,
+        pointing_weight=1.0,
+        later_choices=0.0,
+    )
+    sources = read_sources(config)
+    (kept,) = Batches(sources, tokenizer, config).generation(0).rows
+    (every,) = Batches(sources, tokenizer, replace(config, later_choices=1.0)).generation(0).rows
+    assert torch.equal(kept.ids_BT, every.ids_BT)
+    row_N, at_N = torch.nonzero(kept.counts_BT != every.counts_BT, as_tuple=True)
+    assert {tokenizer.tokenizer.decode([token]) for token in kept.ids_BT[row_N, at_N].tolist()} == {"2"}
+    assert kept.source_BT is not None and every.source_BT is not None
+    changed = kept.source_BT != every.source_BT
+    assert int(changed.sum()) == 2 * len(row_N) and bool((kept.source_BT[changed] == NOWHERE).all())
