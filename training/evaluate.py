@@ -126,6 +126,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--storage", action="store_true", help="also rank by embeddings in bytes, in bits, and of 64 and 128 dimensions"
     )
+    parser.add_argument(
+        "--ranked", action="store_true", help="put a question's documents nearest first, as the app asks"
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, help="of PyTorch or llama.cpp")
     parser.add_argument("--precision", choices=get_args(Precision), help="bf16 on a GPU, fp32 on a processor")
@@ -155,7 +158,9 @@ def _measurements(
     model: Model, paths: list[Path], given: argparse.Namespace
 ) -> Iterator[tuple[str, Callable[[], list[Row]]]]:
     """(name, what measures it) of every set and every task."""
-    settings = Settings(given.max_queries or DEFAULT_QUERIES, given.seed, given.rerank, given.hybrid, given.storage)
+    settings = Settings(
+        given.max_queries or DEFAULT_QUERIES, given.seed, given.rerank, given.hybrid, given.storage, given.ranked
+    )
 
     def of_set(path: Path) -> list[Row]:
         return [_row(set_name(path), kind_of_set(path), evaluate_set(model, path, settings))]
@@ -179,7 +184,8 @@ def _row(name: str, kind: str, scores: dict[str, float]) -> Row:
 
 
 def _report(given: argparse.Namespace, rows: list[Row], failed: list[str]) -> str:
-    asked = {"model": given.model, "max_queries": given.max_queries, "seed": given.seed, "precision": given.precision}
+    names = ("model", "max_queries", "seed", "precision", "ranked")
+    asked = {name: getattr(given, name) for name in names}
     return json.dumps(asked | {"sets": rows, "means": means(rows), "failed": failed}, indent=2) + "\n"
 
 

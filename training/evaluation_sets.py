@@ -29,7 +29,7 @@ import zstandard
 from numpy.typing import NDArray
 
 from gritdesk.config import SearchConfig
-from gritdesk.grit_format import QUERY_INSTRUCTION, documents_turn
+from gritdesk.grit_format import QUERY_INSTRUCTION, documents_turn, query_input
 from gritdesk.records import SearchMode, Turn
 from training.embedders import TextEmbedder
 from training.examples import read_rows
@@ -86,6 +86,8 @@ class Settings:
     """Also rank by words and meaning together, as the app's search does by default."""
     storage: bool = False
     """Also rank by what smaller indexes would keep of the embeddings."""
+    ranked: bool = False
+    """Put the documents of a question in the order of the model's embeddings, nearest first, as the app asks."""
 
 
 @dataclass
@@ -451,11 +453,22 @@ def _used(rows: list[dict[str, Any]], draws: list[list[int]]) -> tuple[list[dict
 def _grounded(model: Model, path: Path, settings: Settings) -> Scores:
     """Answers from numbered documents, in the layout the app uses."""
     rows = _rows(_data_file(path), ("question", "documents", "answers", "answerable"), settings.max_queries)
+    if settings.ranked:
+        rows = [_ranked(model.embedder, row) for row in rows]
     answers = []
     for row in rows:
         turn = _fitting_turn(model.writer, [_document_text(each) for each in row["documents"]], row["question"])
         answers.append(model.writer.answer([turn], MAX_ANSWER_TOKENS))
     return grounded_metrics(rows, answers) | {"questions": len(rows)}
+
+
+def _ranked(embedder: TextEmbedder, row: dict[str, Any]) -> dict[str, Any]:
+    """The row with its documents by nearness to the question, and `gold` as the gold one's place among them."""
+    documents = row["documents"]
+    passages_ND = embedder.embed([("", _document_text(each)) for each in documents])
+    order = np.argsort(-(passages_ND @ embedder.embed([query_input(row["question"])])[0]), kind="stable").tolist()
+    gold = {"gold": order.index(row["gold"] - 1) + 1} if row.get("gold") else {}
+    return row | {"documents": [documents[number] for number in order]} | gold
 
 
 def _document_text(document: str | Mapping[str, str]) -> str:

@@ -81,7 +81,7 @@ def _labels_behind(ids: Sequence[int], blocks: Sequence[int]) -> dict[tuple[int,
     Between the two stands a line break, one token.
     """
     found = {}
-    for at in range(len(ids) - _LABEL - 1):
+    for at in range(len(ids) - _LABEL - 1 if any(blocks) else 0):
         if blocks[at] and not blocks[at + 1]:
             found[tuple(ids[at + 2 : at + 2 + _LABEL])] = (at + 2, blocks[at])
     return found

@@ -185,6 +185,15 @@ def test_grounded_answers_are_scored_and_long_documents_lose_their_ends(sets: Pa
     assert scores.pop("questions") == 2 and set(scores.values()) == {1.0}
 
 
+def test_documents_stand_as_the_app_asks_and_the_gold_one_is_known_by_its_new_place(tmp_path: Path) -> None:
+    documents = [f"The {name} lives by the river." for name in ANIMALS[:3]]
+    row = {"question": "Where does the badger live?", "documents": documents, "answers": ["by the river"], "gold": 3}
+    write_rows(tmp_path / "grounded" / "data.jsonl", [row | {"answerable": True}])
+    model = Model(Knows({"badger": "[1] by the river"}))
+    assert evaluate_set(model, tmp_path / "grounded", Settings())["cited_gold"] == 0.0
+    assert evaluate_set(model, tmp_path / "grounded", Settings(ranked=True))["cited_gold"] == 1.0
+
+
 def test_reranking_asks_the_model_and_not_the_embeddings(sets: Path) -> None:
     class KnowsNoMeaning(Knows):
         def embed(self, inputs: Any) -> Any:

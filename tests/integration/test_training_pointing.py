@@ -28,7 +28,7 @@ from training.data import (
 )
 from training.examples import read_sources
 from training.model import GritModel
-from training.pointing import NOWHERE, watched_heads
+from training.pointing import NOWHERE, cited_blocks, watched_heads
 from training.steps import grit_step
 from training.tokenizer import FrameTokenizer, train_tokenizer
 
@@ -82,6 +82,7 @@ def test_a_chat_without_passages_points_nowhere(tokenizer: FrameTokenizer) -> No
     turns = [Turn("user", "Good morning"), Turn("assistant", "Good morning!")]
     frame = with_sources(encode(chat_frame(turns, blocks=True), tokenizer, "special"))
     assert set(frame.sources) == {NOWHERE}
+    assert cited_blocks(frame.ids, frame.counts, frame.blocks, frame.branches) == []
 
 
 @pytest.mark.parametrize("family", ["Llama", "Qwen3"])
