@@ -28,8 +28,9 @@ def copied_from(
 ) -> list[int]:
     """For each token the position it is copied from, or NOWHERE.
 
-    Only answers to questions about passages copy: the label's bracket and number from the label behind their passage,
-    the words from where they stand there. An answer that names no passage looks, for its first token, at position 0.
+    Only answers to questions about passages copy: a label's number from the label behind its passage, the words from
+    where they stand there. The first token decides whether there is an answer at all: it looks where the first word
+    stands, and at position 0 where no passage is named.
 
     Args:
         ids, counts, blocks, branches: of an encoded chat whose passages are blocks (`data.BranchedFrame`).
@@ -45,11 +46,14 @@ def copied_from(
             continue
         at, block = label
         found[start : start + 2] = [at + 1] * min(2, end - start)
+        first_word = start + _LABEL
         passage = [position for position, each in enumerate(blocks) if each == block]
         words = ids[start + _LABEL : end - 1]
         for offset, position in enumerate(_longest_runs(words, [ids[each] for each in passage])):
             if position != NOWHERE:
-                found[start + _LABEL + offset] = passage[position]
+                found[first_word + offset] = passage[position]
+        if first_word < end and found[first_word] != NOWHERE:
+            found[start] = found[first_word]
     return found
 
 

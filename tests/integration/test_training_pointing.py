@@ -59,7 +59,7 @@ def test_an_answer_is_copied_from_its_passage_and_its_label(tokenizer: FrameToke
             continue
         bracket, digit, _, *words, end = sources
         label = answer[1]
-        assert text[digit] == label and text[digit - 1] == "[" and bracket == digit
+        assert text[digit] == label and text[digit - 1] == "[" and bracket == words[0]
         assert frame.blocks[digit] == 0 and frame.blocks[digit - 3] == int(label), "the label behind the passage"
         assert end == NOWHERE
         assert words == list(range(words[0], words[0] + len(words))), (
@@ -127,7 +127,7 @@ def test_heads_learn_to_look_where_the_answer_stands(tokenizer: FrameTokenizer) 
 
     before = missed()
     optimizer = torch.optim.Adam(decoder.parameters(), lr=0.003)
-    for _ in range(20):
+    for _ in range(40):
         optimizer.step()
         missed()
     assert missed() < before / 2
