@@ -127,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
         "--storage", action="store_true", help="also rank by embeddings in bytes, in bits, and of 64 and 128 dimensions"
     )
     parser.add_argument(
-        "--ranked", action="store_true", help="put a question's documents nearest first, as the app asks"
+        "--ranked", action="store_true", help="put a question's documents in the order of the app's search"
     )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, help="of PyTorch or llama.cpp")

@@ -87,7 +87,7 @@ class Settings:
     storage: bool = False
     """Also rank by what smaller indexes would keep of the embeddings."""
     ranked: bool = False
-    """Put the documents of a question in the order of the model's embeddings, nearest first, as the app asks."""
+    """Put the documents of a question in the order in which the app's search, by words and meaning, finds them."""
 
 
 @dataclass
@@ -454,7 +454,7 @@ def _grounded(model: Model, path: Path, settings: Settings) -> Scores:
     """Answers from numbered documents, in the layout the app uses."""
     rows = _rows(_data_file(path), ("question", "documents", "answers", "answerable"), settings.max_queries)
     if settings.ranked:
-        rows = [_ranked(model.embedder, row) for row in rows]
+        rows = _ranked(model.embedder, rows)
     answers = []
     for row in rows:
         turn = _fitting_turn(model.writer, [_document_text(each) for each in row["documents"]], row["question"])
@@ -462,13 +462,29 @@ def _grounded(model: Model, path: Path, settings: Settings) -> Scores:
     return grounded_metrics(rows, answers) | {"questions": len(rows)}
 
 
-def _ranked(embedder: TextEmbedder, row: dict[str, Any]) -> dict[str, Any]:
-    """The row with its documents by nearness to the question, and `gold` as the gold one's place among them."""
-    documents = row["documents"]
-    passages_ND = embedder.embed([("", _document_text(each)) for each in documents])
-    order = np.argsort(-(passages_ND @ embedder.embed([query_input(row["question"])])[0]), kind="stable").tolist()
-    gold = {"gold": order.index(row["gold"] - 1) + 1} if row.get("gold") else {}
-    return row | {"documents": [documents[number] for number in order]} | gold
+def _ranked(embedder: TextEmbedder, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with their documents as the app's search orders them, and `gold` as the gold one's place among them.
+
+    All rows' documents lie in one index: how rare a word is tells nothing among three.
+    """
+    documents = dict.fromkeys(_document_text(each) for row in rows for each in row["documents"])
+    texts = {str(number): text for number, text in enumerate(documents)}
+    number_of = {text: number for number, text in texts.items()}
+    passages_ND = embedder.embed([("", text) for text in texts.values()])
+    queries_QD = embedder.embed([query_input(row["question"]) for row in rows])
+    with AppIndex(texts, passages_ND) as index:
+        found = [
+            index.search(row["question"], _NUM_RETRIEVED, "hybrid", query_D)
+            for row, query_D in zip(rows, queries_QD, strict=True)
+        ]
+    ranked = []
+    for row, hits in zip(rows, found, strict=True):
+        place = {number: at for at, number in enumerate(hits)}
+        numbers = [number_of[_document_text(each)] for each in row["documents"]]
+        order = sorted(range(len(numbers)), key=lambda each: place.get(numbers[each], len(hits)))
+        gold = {"gold": order.index(row["gold"] - 1) + 1} if row.get("gold") else {}
+        ranked.append(row | {"documents": [row["documents"][each] for each in order]} | gold)
+    return ranked
 
 
 def _document_text(document: str | Mapping[str, str]) -> str:
