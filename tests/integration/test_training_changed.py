@@ -75,12 +75,14 @@ def test_run_goes_on_with_other_rates_and_says_so(tmp_path: Path, capsys: pytest
     assert run(tmp_path, muon_lr=0.003) == 0
     assert state(tmp_path)["optimizers"][0]["param_groups"][0]["initial_lr"] == 0.003
     capsys.readouterr()
-    assert run(tmp_path, max_steps=3, muon_lr=0.001, weight_decay=0.5, pairs={"animals": 2}) == 0
-    named = "muon_lr 0.003 -> 0.001, pairs.animals 1.0 -> 2.0, weight_decay 0.01 -> 0.5"
+    changed = {"muon_lr": 0.001, "muon_weight_decay": 0.3, "weight_decay": 0.5, "pairs": {"animals": 2}}
+    assert run(tmp_path, max_steps=3, **changed) == 0
+    named = "muon_lr 0.003 -> 0.001, muon_weight_decay 0.01 -> 0.3, pairs.animals 1.0 -> 2.0, weight_decay 0.01 -> 0.5"
     assert capsys.readouterr().err.splitlines()[0] == f"the run goes on with other settings: {named}"
     assert state(tmp_path)["step"] == 3
-    (group,) = state(tmp_path)["optimizers"][0]["param_groups"]
-    assert (group["initial_lr"], group["weight_decay"]) == (0.001, 0.5)
+    (muon,), adamw = (optimizer["param_groups"] for optimizer in state(tmp_path)["optimizers"])
+    assert (muon["initial_lr"], muon["weight_decay"]) == (0.001, 0.3)
+    assert {group["weight_decay"] for group in adamw} == {0.5}
     assert json.loads((tmp_path / "model" / "training_config.json").read_text())["muon_lr"] == 0.001
 
 
