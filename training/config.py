@@ -152,6 +152,8 @@ class TrainConfig:
     """Embedder, as `training.embedders.load_embedder` finds it, that tells how like two texts are; empty: none."""
     distillation_weight: NotNegative = 0.0
     """Weight of the distance between the teacher's embeddings and the model's, projected to the teacher's dimension."""
+    similarity_distillation_weight: NotNegative = 0.0
+    """Weight of the distance between the teacher's cosines of a batch's texts and the model's."""
     matryoshka_dimensions: tuple[Count, ...] = ()
     """Dimensions at which the contrastive loss is taken beside the full one, the mean of all."""
     spread_out_weight: NotNegative = 0.0
@@ -291,8 +293,9 @@ class TrainConfig:
             self.check_matryoshka(self.projection_dimension or self.model.pooled_dimension)
         if bool(self.generation_sequences) == bool(self.generation_tokens) and self.generates:
             raise ValueError("give generation_tokens or generation_sequences, and set the other to 0")
-        if bool(self.distillation_weight) > bool(self.teacher):
-            raise ValueError("distillation_weight needs a teacher")
+        for name in ("distillation_weight", "similarity_distillation_weight"):
+            if getattr(self, name) and not self.teacher:
+                raise ValueError(f"{name} needs a teacher")
         if self.base_model and (self.static_steps or self.token_embeddings_from):
             raise ValueError(
                 "static_steps and token_embeddings_from start a model of [model]: base_model has token embeddings"

@@ -24,6 +24,7 @@ from training.data import EmbeddingBatch, in_lower_case, passage_key
 from training.distributed import Ranks
 from training.embedders import load_embedder
 from training.examples import Pair, Source
+from training.losses import similarity_distillation_loss
 from training.steps import embedding_loss
 from training.tokenizer import FrameTokenizer
 
@@ -127,22 +128,10 @@ TAUGHT_PART = 4096
 
 
 def _distillation_loss(vectors_VK: Tensor, taught: TaughtTexts, rng: random.Random, config: TrainConfig) -> Tensor:
-    """How far the cosines of a batch of texts are from the teacher's, and its nearest texts from the teacher's.
-
-    mean_ij (s_ij - t_ij)^2 / 0.01 + KL(softmax(t_i / T) || softmax(s_i / T)),   j != i
-    """
     chosen = rng.sample(range(len(taught.texts)), min(config.static_batch_size, len(taught.texts)))
     student_BK = bag(vectors_VK, [taught.texts[index] for index in chosen])
     teacher_BT = torch.from_numpy(taught.embeddings_NT[chosen].astype(np.float32))
-    itself_BB = torch.eye(len(chosen), dtype=torch.bool)
-    student_BB = (student_BK @ student_BK.T).masked_fill(itself_BB, 0.0)
-    teacher_BB = (teacher_BT @ teacher_BT.T).masked_fill(itself_BB, 0.0)
-    nearness = [
-        (each.masked_fill(itself_BB, -2.0) / config.static_temperature).log_softmax(dim=-1)
-        for each in (student_BB, teacher_BB)
-    ]
-    apart = F.kl_div(nearness[0], nearness[1], reduction="batchmean", log_target=True)
-    return (student_BB - teacher_BB).square().mean() / 0.01 + apart
+    return similarity_distillation_loss(student_BK, teacher_BT, config.static_temperature)
 
 
 def start_dimension(config: TrainConfig) -> int:

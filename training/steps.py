@@ -22,6 +22,7 @@ from training.losses import (
     false_negatives,
     matryoshka_loss,
     same_passage,
+    similarity_distillation_loss,
     spread_out_loss,
     token_weights,
 )
@@ -153,11 +154,15 @@ def embedding_loss(
     if config.spread_out_weight:
         spread = spread_out_loss(query_BD) + spread_out_loss(passage_ND[: len(query_BD)])
         loss = loss + config.spread_out_weight * spread
-    if config.distillation_weight:
-        assert taught_query_BK is not None and taught_passage_NK is not None
-        student_XK = torch.cat([student_query_BK, student_passage_NK])
+    if taught_query_BK is not None and taught_passage_NK is not None:
         taught_XK = torch.cat([taught_query_BK, taught_passage_NK])
-        loss = loss + config.distillation_weight * distillation_loss(student_XK, taught_XK)
+        if config.distillation_weight:
+            student_XK = torch.cat([student_query_BK, student_passage_NK])
+            loss = loss + config.distillation_weight * distillation_loss(student_XK, taught_XK)
+        if config.similarity_distillation_weight:
+            embedding_XD = torch.cat([query_BD, passage_ND])
+            apart = similarity_distillation_loss(embedding_XD, taught_XK, temperature)
+            loss = loss + config.similarity_distillation_weight * apart
     return loss
 
 

@@ -19,7 +19,7 @@ from training.attention import bidirectional_mask, causal_instruction_mask, pack
 from training.config import ModelShape, TrainConfig
 from training.data import Batches, TokenRows, tokenizer_sample
 from training.examples import read_sources
-from training.losses import false_negatives, same_passage
+from training.losses import false_negatives, same_passage, similarity_distillation_loss
 from training.model import GritModel, grit_model, hidden_states, new_model
 from training.steps import embed_rows, grit_step
 from training.tokenizer import FrameTokenizer, train_tokenizer
@@ -153,6 +153,7 @@ def test_teacher_and_head_give_the_same_gradients_however_much_is_held(batches: 
         matryoshka_dimensions=(8,),
         teacher="letters",
         distillation_weight=2.0,
+        similarity_distillation_weight=0.5,
         false_negative_margin=-0.1,
         contrastive_backward=backward,
     )
@@ -183,6 +184,8 @@ def test_teacher_and_head_give_the_same_gradients_however_much_is_held(batches: 
     student = torch.cat([query, passage])[:, 24:]
     teacher = torch.cat([batch.taught_query_BK, batch.taught_passage_NK])
     expected = expected + 2.0 * (1 - torch.nn.functional.cosine_similarity(student, teacher)).mean()
+    embeddings = torch.cat([query, passage])[:, :24]
+    expected = expected + 0.5 * similarity_distillation_loss(embeddings, teacher, 0.05)
     expected.backward()
     assert losses.loss_emb == pytest.approx(expected.item(), rel=1e-5)
     for name, weight in model.named_parameters():

@@ -24,6 +24,7 @@ from training.losses import (
     matryoshka_loss,
     next_token_loss,
     same_passage,
+    similarity_distillation_loss,
     spread_out_loss,
     token_weights,
 )
@@ -221,6 +222,23 @@ def test_spread_out_loss_is_the_mean_squared_cosine_of_pairs() -> None:
 def test_distillation_loss_is_the_mean_cosine_distance() -> None:
     student, teacher = torch.tensor([[1.0, 0.0], [0.6, 0.8]]), torch.tensor([[0.0, 1.0], [0.6, 0.8]])
     assert distillation_loss(student, teacher).item() == pytest.approx((1.0 + 0.0) / 2)
+
+
+def test_similarity_distillation_compares_cosines_and_nothing_else() -> None:
+    student = torch.nn.functional.normalize(torch.randn(5, 4), dim=-1)
+    turned = student @ torch.linalg.qr(torch.randn(4, 4))[0]
+    assert similarity_distillation_loss(student, turned, 0.05).item() == pytest.approx(0.0, abs=1e-6)
+
+    teacher = torch.nn.functional.normalize(torch.randn(5, 3), dim=-1)
+    squared = divergence = 0.0
+    for i in range(5):
+        others = [j for j in range(5) if j != i]
+        mine, theirs = (each[others] @ each[i] for each in (student, teacher))
+        squared += (mine - theirs).square().sum().item()
+        wanted, found = ((each / 0.05).softmax(dim=-1) for each in (theirs, mine))
+        divergence += (wanted * (wanted / found).log()).sum().item()
+    expected = squared / 25 / 0.01 + divergence / 5
+    assert similarity_distillation_loss(student, teacher, 0.05).item() == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("quantization_type", ["Q4_0", "Q8_0"])
