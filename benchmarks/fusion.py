@@ -19,7 +19,7 @@ from training.embedders import TextEmbedder, load_embedder
 from training.evaluation_sets import app_ndcg_at_10, embed_retrieval_set, read_retrieval_set
 from training.search import AppIndex
 
-WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0, 1.5)
+WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.5)
 
 
 def main() -> None:

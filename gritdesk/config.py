@@ -48,11 +48,10 @@ class IndexConfig:
 
 @dataclass(frozen=True)
 class SearchConfig:
-    """[search]: weights of reciprocal rank fusion, measured by benchmarks/fusion.py."""
+    """[search]: what words and meaning weigh in a hybrid search, measured by benchmarks/fusion.py."""
 
     keyword_weight: float = 1.0
-    semantic_weight: float = 0.1
-    rrf_k: int = 60
+    semantic_weight: float = 0.3
     num_passages: int = 3
     """Passages given to an answer."""
 
@@ -105,7 +104,6 @@ _LEAST = {
     "index.max_file_mb": 1,
     "search.keyword_weight": 0,
     "search.semantic_weight": 0,
-    "search.rrf_k": 0,
     "search.num_passages": 1,
     "answer.max_tokens": 1,
     "answer.temperature": 0,

@@ -1,4 +1,4 @@
-"""Question -> [Hit]: words and meaning, fused by weighted reciprocal rank; an exact phrase stays on top."""
+"""Question -> [Hit]: words and meaning, a weighted sum of their scores; an exact phrase stays on top."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 _MIN_DEPTH = 50
 """Hits taken of each kind before fusion, at least."""
-_PHRASE_BONUS = 1.0
-"""Above every sum of reciprocal ranks; half of it where the words stand in order but in other forms."""
+_PHRASE_BONUS = 4.0
+"""Above every other score, which is at most 1; half of it where the words stand in order but in other forms."""
 
 
 class Retriever:
@@ -41,9 +41,9 @@ class Retriever:
             return []
         depth = max(_MIN_DEPTH, 5 * n)
         in_order = {} if mode == "semantic" else self._in_order(query, depth)
-        by_words = [] if mode == "semantic" else _each_once([*self._store.keyword(query, depth), *in_order.values()])
+        by_words = [] if mode == "semantic" else self._by_words(query, depth, in_order, mode)
         by_meaning = [] if mode == "keyword" else self._by_meaning(query, depth)
-        fused = self._bound(self._fuse(by_words, by_meaning), quoted_parts(query))
+        fused = self._bound(self._fuse(by_words, by_meaning, mode), quoted_parts(query))
         ranked = [_raised(hit, query) if hit.chunk_id in in_order else hit for hit in fused]
         ranked.sort(key=lambda hit: -hit.score)
         return _each_text_once(ranked)[:n]
@@ -61,28 +61,55 @@ class Retriever:
             hit for hit in hits if all(_plain(part) in _plain(hit.chunk.text) for part in parts)
         ]
 
+    def _by_words(self, query: str, depth: int, in_order: dict[int, Hit], mode: SearchMode) -> list[Hit]:
+        # who searches by words alone wants all of them first; in a sum with meaning BM25 of any of them finds more
+        found = self._store.keyword(query, depth, all_first=mode == "keyword")
+        return _each_once([*found, *in_order.values()])
+
     def _by_meaning(self, query: str, depth: int) -> list[Hit]:
         if self._store.fingerprint is None:
             return []
         return self._store.nearest(self._embed_query(query), depth)
 
-    def _fuse(self, by_words: Sequence[Hit], by_meaning: Sequence[Hit]) -> list[Hit]:
-        """Score every hit by its ranks in both lists.
+    def _fuse(self, by_words: Sequence[Hit], by_meaning: Sequence[Hit], mode: SearchMode) -> list[Hit]:
+        """Score every hit from 0 to 1: by its rank in the one list of its mode, or by its scores in both.
 
-        Source: Cormack, Clarke, Buettcher, Reciprocal Rank Fusion, SIGIR 2009; a weight per list is ours.
+        (w_words b / max b + w_meaning (c - min c) / (max c - min c)) / (w_words + w_meaning), of BM25 b and cosine c;
+        what is not in a list has 0 of it.
+
+        Source: a convex combination of scores, which Bruch, Gai and Ingber (TOIS 2023, arXiv 2210.11934) find better
+        than reciprocal ranks; benchmarks/fusion.py has our figures.
         """
+        if mode != "hybrid":
+            return [
+                dataclasses.replace(hit, score=1.0 / rank) for rank, hit in enumerate(by_words or by_meaning, start=1)
+            ]
         config = self._config
+        weights = config.keyword_weight + config.semantic_weight or 1.0
         fused: dict[int, Hit] = {}
-        for rank, hit in enumerate(by_words, start=1):
-            score = config.keyword_weight / (config.rrf_k + rank)
+        for rank, (hit, share) in enumerate(zip(by_words, _shares_of_best(by_words), strict=True), start=1):
+            score = config.keyword_weight * share / weights
             fused[hit.chunk_id] = dataclasses.replace(hit, score=score, keyword_rank=rank)
-        for rank, hit in enumerate(by_meaning, start=1):
+        for rank, (hit, share) in enumerate(zip(by_meaning, _shares_of_range(by_meaning), strict=True), start=1):
             before = fused.get(hit.chunk_id)
-            score = config.semantic_weight / (config.rrf_k + rank) + (before.score if before else 0.0)
+            score = config.semantic_weight * share / weights + (before.score if before else 0.0)
             fused[hit.chunk_id] = dataclasses.replace(
                 hit, score=score, semantic_rank=rank, keyword_rank=before.keyword_rank if before else None
             )
         return list(fused.values())
+
+
+def _shares_of_best(hits: Sequence[Hit]) -> list[float]:
+    """BM25 of each as a share of the best; 1 where no word was found and letters were."""
+    best = max((hit.score for hit in hits), default=0.0)
+    return [hit.score / best if best > 0 else 1.0 for hit in hits]
+
+
+def _shares_of_range(hits: Sequence[Hit]) -> list[float]:
+    """Cosine of each between the least, 0, and the best, 1: models differ in how far apart they put texts."""
+    scores = [hit.score for hit in hits]
+    least, best = min(scores, default=0.0), max(scores, default=0.0)
+    return [(score - least) / (best - least) if best > least else 1.0 for score in scores]
 
 
 def _phrases(query: str) -> list[str]:

@@ -273,18 +273,18 @@ class Store:
 
     # ------------------------------------------------------------ searching
 
-    def keyword(self, query: str, limit: int) -> list[Hit]:
-        """Chunks by their words, best first: those with all words, then those with any.
+    def keyword(self, query: str, limit: int, *, all_first: bool = True) -> list[Hit]:
+        """Chunks by their words, best first: those with all words, then those with any; or all of them by BM25 alone.
 
         "Quoted parts" must stand in every hit as they are. Stop words count only where there is nothing else. When
         no word is found, chunks that hold the query letter by letter are taken (parts of words, scripts without
         spaces).
         """
         phrases, words = _search_terms(query)
-        hits = self._matching(_all_of(phrases + words), limit)
+        hits = self._matching(_all_of(phrases + words), limit) if all_first else []
         if len(hits) < limit:
             found = {hit.chunk_id for hit in hits}
-            wider = self._matching(_all_of(phrases) if phrases else _any_of(words), limit)
+            wider = self._matching(_all_of(phrases) if phrases else self._any_of(words), limit)
             hits += [hit for hit in wider if hit.chunk_id not in found]
         return _keyword_ranked(hits[:limit] or self._containing(query, limit))
 
@@ -343,6 +343,15 @@ class Store:
             (expression, limit),
         )
         return [_hit(row, score=score) for score, *row in rows]
+
+    def _any_of(self, words: Sequence[str]) -> str:
+        """FTS5 expression for chunks with any of the words; a last one that stands nowhere may be half typed."""
+        if not words:
+            return ""
+        longest = sorted(words[:-1], key=len, reverse=True)[:_MAX_ANY_WORDS]  # long words are the rare ones
+        last = _quoted(words[-1])
+        # beside the whole word its prefix would count it twice
+        return " OR ".join([*map(_quoted, longest), last if self._matching(last, 1) else f"{last}*"])
 
     def _containing(self, text: str, limit: int) -> list[Hit]:
         literal = re.sub(r"([%_\\])", r"\\\1", text.strip().strip('"').strip())
@@ -528,12 +537,6 @@ def _quoted(words: str) -> str:
 
 def _all_of(terms: Sequence[str]) -> str:
     return " AND ".join(map(_quoted, terms))
-
-
-def _any_of(words: Sequence[str]) -> str:
-    """FTS5 expression for chunks with any of the words, of which the last may be half typed."""
-    longest = sorted(words, key=len, reverse=True)[:_MAX_ANY_WORDS]  # long words are the rare ones
-    return " OR ".join([*map(_quoted, longest), *(f"{_quoted(word)}*" for word in words[-1:])])
 
 
 def quoted_parts(query: str) -> list[str]:

@@ -86,6 +86,29 @@ def test_weights_decide_between_words_and_meaning(library: Library) -> None:
     assert library.found(query, keyword_weight=0.0, semantic_weight=1.0)[0] == nearest
 
 
+def test_hybrid_search_adds_up_how_well_words_and_meaning_fit(library: Library) -> None:
+    library.add(
+        rare="walrus penguin",
+        often="seal walrus walrus walrus otter",
+        other="something else altogether",
+    )
+    query = "walrus penguin lagoon"
+    words = {hit.path.name: hit.score for hit in library.store.keyword(query, 9, all_first=False)}
+    cosines = {hit.path.name: hit.score for hit in library.store.nearest(library.engine.embed_query(query), 9)}
+    least, best = min(cosines.values()), max(cosines.values())
+    expected = {
+        name: (3 * words.get(name, 0) / max(words.values()) + (cosine - least) / (best - least)) / 4
+        for name, cosine in cosines.items()
+    }
+    hits = library.retriever(keyword_weight=3.0, semantic_weight=1.0).search(query)
+    assert {hit.path.name: hit.score for hit in hits} == pytest.approx(expected)
+
+
+def test_search_by_words_alone_puts_chunks_with_all_words_first(library: Library) -> None:
+    library.add(both="penguin " + "filler " * 45 + "walrus", one="walrus walrus walrus")
+    assert library.found("penguin walrus", "keyword") == ["both", "one"]
+
+
 def test_exact_phrase_stays_on_top_whatever_the_weights(library: Library) -> None:
     library.add(
         phrase="a very long text about many things in which the token bucket is mentioned once " + "filler " * 30,

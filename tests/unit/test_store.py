@@ -187,6 +187,13 @@ def test_search_syntax_in_a_query_is_only_text(store: Store, query: str) -> None
     store.phrase(query, 5)
 
 
+def test_last_word_may_be_half_typed_where_it_stands_nowhere(store: Store) -> None:
+    add(store, "/long.txt", "walruses sleep")
+    add(store, "/short.txt", "wal is a word here")
+    assert found(store, "walr") == ["long.txt"]
+    assert found(store, "wal") == ["short.txt"]  # whole: what begins with it is not meant
+
+
 def test_query_of_thousands_of_words_is_searched(store: Store) -> None:
     add(store, "/a.txt", "walrus")
     query = " ".join(f"word{n}" for n in range(5_000)) + " abominable-walrus walrus"
