@@ -14,7 +14,7 @@ demo: $(VENV)/app.stamp
 		GRITDESK_HOME=$(DEMO_HOME) $(BIN)/gritdesk; \
 	else \
 		GRITDESK_HOME=$(DEMO_HOME) $(BIN)/gritdesk search "how is the lamp kept clean" -n 3 && \
-		GRITDESK_HOME=$(DEMO_HOME) $(BIN)/gritdesk ask "Where is the telescope of Walter Thorne?"; \
+		GRITDESK_HOME=$(DEMO_HOME) $(BIN)/gritdesk ask "Where is the spare tower key kept?"; \
 	fi
 
 test: $(VENV)/dev.stamp
