@@ -41,9 +41,10 @@ class Retriever:
             return []
         depth = max(_MIN_DEPTH, 5 * n)
         in_order = {} if mode == "semantic" else self._in_order(query, depth)
-        by_words = [] if mode == "semantic" else self._by_words(query, depth, in_order, mode)
         by_meaning = [] if mode == "keyword" else self._by_meaning(query, depth)
-        fused = self._bound(self._fuse(by_words, by_meaning, mode), quoted_parts(query))
+        # by words alone all of them come first; in a sum with meaning BM25 of any of them finds more
+        by_words = [] if mode == "semantic" else self._store.keyword(query, depth, all_first=not by_meaning)
+        fused = self._bound(self._fuse(by_words, by_meaning, in_order), quoted_parts(query))
         ranked = [_raised(hit, query) if hit.chunk_id in in_order else hit for hit in fused]
         ranked.sort(key=lambda hit: -hit.score)
         return _each_text_once(ranked)[:n]
@@ -61,41 +62,37 @@ class Retriever:
             hit for hit in hits if all(_plain(part) in _plain(hit.chunk.text) for part in parts)
         ]
 
-    def _by_words(self, query: str, depth: int, in_order: dict[int, Hit], mode: SearchMode) -> list[Hit]:
-        # who searches by words alone wants all of them first; in a sum with meaning BM25 of any of them finds more
-        found = self._store.keyword(query, depth, all_first=mode == "keyword")
-        return _each_once([*found, *in_order.values()])
-
     def _by_meaning(self, query: str, depth: int) -> list[Hit]:
         if self._store.fingerprint is None:
             return []
         return self._store.nearest(self._embed_query(query), depth)
 
-    def _fuse(self, by_words: Sequence[Hit], by_meaning: Sequence[Hit], mode: SearchMode) -> list[Hit]:
-        """Score every hit from 0 to 1: by its rank in the one list of its mode, or by its scores in both.
+    def _fuse(self, by_words: Sequence[Hit], by_meaning: Sequence[Hit], in_order: dict[int, Hit]) -> list[Hit]:
+        """Score every hit from 0 to 1: by its scores in both lists, or by its rank where there is but one.
 
-        (w_words b / max b + w_meaning (c - min c) / (max c - min c)) / (w_words + w_meaning), of BM25 b and cosine c;
-        what is not in a list has 0 of it.
+            (w_words b / max b + w_meaning (c - min c) / (max c - min c)) / (w_words + w_meaning)
 
-        Source: a convex combination of scores, which Bruch, Gai and Ingber (TOIS 2023, arXiv 2210.11934) find better
-        than reciprocal ranks; benchmarks/fusion.py has our figures.
+        of BM25 b and cosine c; what is not in a list has 0 of it, as hits of `in_order` have that neither holds.
+
+        Source: after the convex combinations of Bruch, Gai and Ingber (TOIS 2023, arXiv 2210.11934); our figures are
+        in benchmarks/RESULTS.md.
         """
-        if mode != "hybrid":
-            return [
-                dataclasses.replace(hit, score=1.0 / rank) for rank, hit in enumerate(by_words or by_meaning, start=1)
-            ]
         config = self._config
-        weights = config.keyword_weight + config.semantic_weight or 1.0
         fused: dict[int, Hit] = {}
+        words, meaning = config.keyword_weight, config.semantic_weight
+        total = words + meaning or 1.0
+        is_sum = bool(by_words and by_meaning)
         for rank, (hit, share) in enumerate(zip(by_words, _shares_of_best(by_words), strict=True), start=1):
-            score = config.keyword_weight * share / weights
+            score = words * share / total if is_sum else 1.0 / rank
             fused[hit.chunk_id] = dataclasses.replace(hit, score=score, keyword_rank=rank)
         for rank, (hit, share) in enumerate(zip(by_meaning, _shares_of_range(by_meaning), strict=True), start=1):
-            before = fused.get(hit.chunk_id)
-            score = config.semantic_weight * share / weights + (before.score if before else 0.0)
-            fused[hit.chunk_id] = dataclasses.replace(
-                hit, score=score, semantic_rank=rank, keyword_rank=before.keyword_rank if before else None
-            )
+            score = meaning * share / total if is_sum else 1.0 / rank
+            if before := fused.get(hit.chunk_id):
+                hit = dataclasses.replace(hit, keyword_rank=before.keyword_rank)
+                score += before.score
+            fused[hit.chunk_id] = dataclasses.replace(hit, score=score, semantic_rank=rank)
+        for rank, hit in enumerate(in_order.values(), start=len(by_words) + 1):
+            fused.setdefault(hit.chunk_id, dataclasses.replace(hit, score=0.0, keyword_rank=rank))
         return list(fused.values())
 
 
@@ -106,10 +103,13 @@ def _shares_of_best(hits: Sequence[Hit]) -> list[float]:
 
 
 def _shares_of_range(hits: Sequence[Hit]) -> list[float]:
-    """Cosine of each between the least, 0, and the best, 1: models differ in how far apart they put texts."""
+    """Cosine of each between that of the last of the nearest _MIN_DEPTH, 0, and the best, 1.
+
+    Models differ in how far apart they put texts; and the first hits must not depend on how many are asked for.
+    """
     scores = [hit.score for hit in hits]
-    least, best = min(scores, default=0.0), max(scores, default=0.0)
-    return [(score - least) / (best - least) if best > least else 1.0 for score in scores]
+    least, best = min(scores[:_MIN_DEPTH], default=0.0), max(scores, default=0.0)
+    return [max(score - least, 0.0) / (best - least) if best > least else 1.0 for score in scores]
 
 
 def _phrases(query: str) -> list[str]:
@@ -126,13 +126,6 @@ def _raised(hit: Hit, query: str) -> Hit:
 
 def _plain(text: str) -> str:
     return " ".join(text.casefold().split())
-
-
-def _each_once(hits: Iterable[Hit]) -> list[Hit]:
-    unique: dict[int, Hit] = {}
-    for hit in hits:
-        unique.setdefault(hit.chunk_id, hit)
-    return list(unique.values())
 
 
 def _each_text_once(hits: Iterable[Hit]) -> list[Hit]:

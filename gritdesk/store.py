@@ -9,6 +9,7 @@ Rules owned here:
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib.util
 import json
@@ -274,19 +275,19 @@ class Store:
     # ------------------------------------------------------------ searching
 
     def keyword(self, query: str, limit: int, *, all_first: bool = True) -> list[Hit]:
-        """Chunks by their words, best first: those with all words, then those with any; or all of them by BM25 alone.
+        """Chunks by their words, best first: those with all words, then those with any; or all by BM25 at once.
 
         "Quoted parts" must stand in every hit as they are. Stop words count only where there is nothing else. When
         no word is found, chunks that hold the query letter by letter are taken (parts of words, scripts without
         spaces).
         """
         phrases, words = _search_terms(query)
-        hits = self._matching(_all_of(phrases + words), limit) if all_first else []
-        if len(hits) < limit:
-            found = {hit.chunk_id for hit in hits}
-            wider = self._matching(_all_of(phrases) if phrases else self._any_of(words), limit)
-            hits += [hit for hit in wider if hit.chunk_id not in found]
-        return _keyword_ranked(hits[:limit] or self._containing(query, limit))
+        hits: dict[int, Hit] = {}
+        for expression, scored in _widening(phrases, words, all_first):
+            if len(hits) < limit:
+                for hit in self._matching(expression, limit):
+                    hits.setdefault(hit.chunk_id, hit if scored else dataclasses.replace(hit, score=0.0))
+        return _keyword_ranked([*hits.values()][:limit] or self._containing(query, limit))
 
     def any_word(self, query: str, limit: int) -> list[Hit]:
         """Chunks that hold any word of the query, best first by BM25 alone: what other searches are measured against.
@@ -343,15 +344,6 @@ class Store:
             (expression, limit),
         )
         return [_hit(row, score=score) for score, *row in rows]
-
-    def _any_of(self, words: Sequence[str]) -> str:
-        """FTS5 expression for chunks with any of the words; a last one that stands nowhere may be half typed."""
-        if not words:
-            return ""
-        longest = sorted(words[:-1], key=len, reverse=True)[:_MAX_ANY_WORDS]  # long words are the rare ones
-        last = _quoted(words[-1])
-        # beside the whole word its prefix would count it twice
-        return " OR ".join([*map(_quoted, longest), last if self._matching(last, 1) else f"{last}*"])
 
     def _containing(self, text: str, limit: int) -> list[Hit]:
         literal = re.sub(r"([%_\\])", r"\\\1", text.strip().strip('"').strip())
@@ -537,6 +529,24 @@ def _quoted(words: str) -> str:
 
 def _all_of(terms: Sequence[str]) -> str:
     return " AND ".join(map(_quoted, terms))
+
+
+def _widening(phrases: Sequence[str], words: Sequence[str], all_first: bool) -> Iterator[tuple[str, bool]]:
+    """FTS5 expressions, each wider than those before; and whether its BM25 is to be compared.
+
+    The last word may be half typed. What begins with it comes behind what holds it, and has no score of its own: beside
+    the whole word its beginning would count it twice.
+    """
+    bound, started = _all_of(phrases), f"{_quoted(words[-1])}*" if words else ""
+    if all_first:
+        yield _all_of([*phrases, *words]), True
+        if len(phrases) + len(words) > 1 and words:
+            yield " AND ".join([*map(_quoted, [*phrases, *words[:-1]]), started]), True
+    longest = sorted(words[:-1], key=len, reverse=True)[:_MAX_ANY_WORDS]  # long words are the rare ones
+    some = " OR ".join(map(_quoted, [*phrases[:1], *longest, *words[-1:]]))
+    yield f"{bound} AND ({some})" if phrases else some, True
+    if words:
+        yield f"{bound} AND {started}" if phrases else started, False
 
 
 def quoted_parts(query: str) -> list[str]:

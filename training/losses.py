@@ -129,7 +129,7 @@ def distillation_loss(student_BK: Tensor, teacher_BK: Tensor) -> Tensor:
 def similarity_distillation_loss(student_XK: Tensor, teacher_XT: Tensor, temperature: float) -> Tensor:
     """How far the cosines of a batch of texts are from a teacher's, and each text's nearest from the teacher's nearest.
 
-        mean_ij (s_ij - t_ij)^2 / 0.01 + mean_i KL(softmax_j(t_ij / T) || softmax_j(s_ij / T)),   j != i
+        1/X^2 sum_ij (s_ij - t_ij)^2 / 0.01 + 1/X sum_i KL(softmax_j(t_ij / T) || softmax_j(s_ij / T)),   j != i
 
     Args:
         student_XK: L2-normalised; of any dimension, for nothing but cosines is compared.
@@ -142,7 +142,7 @@ def similarity_distillation_loss(student_XK: Tensor, teacher_XT: Tensor, tempera
         (each @ each.T).masked_fill(itself_XX, 0.0) for each in (student_XK, teacher_XT.to(student_XK.dtype))
     )
     nearness = [
-        (each.masked_fill(itself_XX, -2.0) / temperature).log_softmax(dim=-1) for each in (student_XX, teacher_XX)
+        (each.masked_fill(itself_XX, -1e4) / temperature).log_softmax(dim=-1) for each in (student_XX, teacher_XX)
     ]
     apart = F.kl_div(nearness[0], nearness[1], reduction="batchmean", log_target=True)
     return (student_XX - teacher_XX).square().mean() / 0.01 + apart

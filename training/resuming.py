@@ -68,7 +68,7 @@ def _settings(values: Mapping[str, Any]) -> dict[str, Any]:
             flat |= {f"{name}.{key}": each for key, each in (default | value).items()}
         else:
             flat[name] = list(value) if isinstance(value, tuple) else value
-    # a head has its dimension; a teacher that only tells false negatives may become another
+    # a head has its dimension; a teacher of cosines alone may become another
     flat[_DISTILLED] = flat["teacher"] if flat["distillation_weight"] else ""
     return flat
 

@@ -154,7 +154,8 @@ def embedding_loss(
     if config.spread_out_weight:
         spread = spread_out_loss(query_BD) + spread_out_loss(passage_ND[: len(query_BD)])
         loss = loss + config.spread_out_weight * spread
-    if taught_query_BK is not None and taught_passage_NK is not None:
+    if config.distillation_weight or config.similarity_distillation_weight:
+        assert taught_query_BK is not None and taught_passage_NK is not None
         taught_XK = torch.cat([taught_query_BK, taught_passage_NK])
         if config.distillation_weight:
             student_XK = torch.cat([student_query_BK, student_passage_NK])

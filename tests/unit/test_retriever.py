@@ -109,6 +109,34 @@ def test_search_by_words_alone_puts_chunks_with_all_words_first(library: Library
     assert library.found("penguin walrus", "keyword") == ["both", "one"]
 
 
+def test_index_without_embeddings_is_searched_as_by_words_alone(library: Library) -> None:
+    library.add(both="penguin " + "filler " * 45 + "walrus", one="walrus walrus walrus")
+    library.store.clear_embeddings()
+    assert library.found("penguin walrus") == library.found("penguin walrus", "keyword") == ["both", "one"]
+
+
+def test_first_hits_do_not_depend_on_how_many_are_asked_for(library: Library) -> None:
+    words = ["walrus", "penguin", "seal", "otter", "heron", "lagoon"]
+    library.add(**{f"f{n}": " ".join(words[(n * k) % 6] for k in range(1, 4 + n % 5)) + f" {n}" for n in range(120)})
+    retriever = library.retriever()
+    few, many = (retriever.search("walrus heron lagoon", n) for n in (10, 60))
+    assert [(hit.path, hit.score) for hit in few] == [(hit.path, hit.score) for hit in many[:10]]
+
+
+def test_other_words_count_beside_a_quoted_part(library: Library) -> None:
+    library.add(phrase="a token bucket is here", both="a token bucket and the walrus of a pond with seals")
+    assert library.found('"token bucket" walrus', semantic_weight=0.0) == ["both", "phrase"]
+
+
+def test_phrase_far_down_takes_nothing_from_the_words_of_others(library: Library) -> None:
+    common = {f"f{n}": f"bucket token, token {n}: bucket" for n in range(70)}
+    library.add(**common, phrase="filler " * 40 + "the token bucket")
+    assert "phrase" not in [hit.path.name for hit in library.store.keyword("token bucket", 50, all_first=False)]
+    first, second, *_ = library.retriever(keyword_weight=1.0, semantic_weight=0.0).search("token bucket")
+    assert (first.path.name, first.keyword_rank) == ("phrase", 51)
+    assert second.score > 0.9  # of the best among the words
+
+
 def test_exact_phrase_stays_on_top_whatever_the_weights(library: Library) -> None:
     library.add(
         phrase="a very long text about many things in which the token bucket is mentioned once " + "filler " * 30,

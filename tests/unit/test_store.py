@@ -187,11 +187,13 @@ def test_search_syntax_in_a_query_is_only_text(store: Store, query: str) -> None
     store.phrase(query, 5)
 
 
-def test_last_word_may_be_half_typed_where_it_stands_nowhere(store: Store) -> None:
+def test_last_word_may_be_half_typed_and_whole_words_come_first(store: Store) -> None:
     add(store, "/long.txt", "walruses sleep")
     add(store, "/short.txt", "wal is a word here")
-    assert found(store, "walr") == ["long.txt"]
-    assert found(store, "wal") == ["short.txt"]  # whole: what begins with it is not meant
+    add(store, "/both.txt", "seals beside walruses")
+    assert found(store, "walr") == ["long.txt", "both.txt"]
+    assert found(store, "wal")[0] == "short.txt" and len(found(store, "wal")) == 3
+    assert found(store, "seals wal") == ["both.txt", "short.txt", "long.txt"]
 
 
 def test_query_of_thousands_of_words_is_searched(store: Store) -> None:
