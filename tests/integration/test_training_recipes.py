@@ -33,9 +33,11 @@ def shrunk(config: TrainConfig, folder: Path) -> TrainConfig:
     if base:
         tokenizer = "sentencepiece" if base in ("mistral", "mixtral") else "bpe"
         base = str(make_checkpoint(folder / "base", base, tokenizer=tokenizer))  # type: ignore[arg-type]
+    teacher = str(make_checkpoint(folder / "teacher", "llama", tokenizer="bpe")) if config.teacher else ""
     return dataclasses.replace(
         config,
         base_model=base,
+        teacher=teacher,
         data_dir=str(animals),
         output_dir=str(folder / "model"),
         max_steps=3,
