@@ -60,7 +60,7 @@ class Architecture:
     gguf_name: str
     """llama.cpp's name: value of general.architecture and prefix of its keys."""
     permutes_qk = False
-    rope_scalings: tuple[str, ...] = ("linear",)
+    rope_scalings: tuple[str, ...] = ("linear", "yarn")
 
     def hyperparameters(self, config: dict[str, Any]) -> Hyperparameters:
         """Read and check config.json.
@@ -113,8 +113,10 @@ class Architecture:
             "rope.freq_base": hp.rope_theta,
             "vocab_size": hp.vocab_size,
         }
-        if hp.rope_scaling.get("rope_type") == "linear":
-            values |= {"rope.scaling.type": "linear", "rope.scaling.factor": _scaling(hp, "factor")}
+        if (rope_type := hp.rope_scaling.get("rope_type")) in ("linear", "yarn"):
+            values |= {"rope.scaling.type": rope_type, "rope.scaling.factor": _scaling(hp, "factor")}
+        if rope_type == "yarn":
+            values |= yarn_fields(hp)
         return {f"{self.gguf_name}.{key}": value for key, value in values.items()}
 
     def tensors(self, hp: Hyperparameters) -> Iterator[TensorSpec]:
@@ -189,6 +191,33 @@ def llama3_rope_factors(hp: Hyperparameters) -> NDArray[np.float32]:
     wavelengths = 2 * math.pi * hp.rope_theta ** (np.arange(0, hp.head_dim, 2) / hp.head_dim)
     smooth = np.clip((old_n_ctx / wavelengths - low) / (high - low), 0.0, 1.0)
     return (1 / ((1 - smooth) / factor + smooth)).astype(np.float32)
+
+
+def yarn_fields(hp: Hyperparameters) -> Fields:
+    """What "yarn" scaling has beyond a factor: the context it stretches, and how much larger rotated heads are made.
+
+    llama.cpp makes them 1 + 0.1 ln(factor) times larger by itself, and `attn_factor` times on top; it reads no
+    `yarn_attn_factor` and no `yarn_beta_*` in these architectures, whatever a file says.
+
+    Raises: ValueError if the frequencies are to be blended otherwise than llama.cpp does.
+    Source: transformers modeling_rope_utils `_compute_yarn_parameters`; llama.cpp llama-context.cpp, constructor.
+    """
+    for key, fixed in (("beta_fast", 32), ("beta_slow", 1), ("truncate", True)):
+        if (found := hp.rope_scaling.get(key)) not in (None, fixed):
+            raise ValueError(f"config.json: {key} is {found!r}, llama.cpp computes yarn rope scaling with {fixed} only")
+    values: Fields = {"rope.scaling.original_context_length": int(_scaling(hp, "original_max_position_embeddings"))}
+    factor, asked = _scaling(hp, "factor"), hp.rope_scaling.get("attention_factor")
+    scales = [hp.rope_scaling.get(key) for key in ("mscale", "mscale_all_dim")]
+    if asked is not None:
+        values["rope.scaling.attn_factor"] = _scaling(hp, "attention_factor") / _yarn_growth(factor)
+    elif all(scales):
+        over, under = (_yarn_growth(factor, _scaling(hp, key)) for key in ("mscale", "mscale_all_dim"))
+        values["rope.scaling.attn_factor"] = over / under / _yarn_growth(factor)
+    return values
+
+
+def _yarn_growth(factor: float, scale: float = 1.0) -> float:
+    return 1.0 if factor <= 1 else 0.1 * scale * math.log(factor) + 1.0
 
 
 def _rope(config: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ class Llama(Architecture):
     hf_class = "LlamaForCausalLM"
     gguf_name = "llama"
     permutes_qk = True
-    rope_scalings: tuple[str, ...] = ("linear", "llama3")
+    rope_scalings: tuple[str, ...] = ("linear", "yarn", "llama3")
 
     def layer_tensors(self, hp: Hyperparameters) -> Iterator[TensorSpec]:
         yield from super().layer_tensors(hp)

@@ -9,7 +9,7 @@ from converters.architectures.llama import Llama
 
 class Mistral(Llama):
     hf_class = "MistralForCausalLM"
-    rope_scalings = ("linear",)
+    rope_scalings = ("linear", "yarn")
 
     def context_length(self, config: dict[str, Any]) -> int:
         """At most the sliding window: llama.cpp attends to everything, which is the same only within it."""

@@ -49,6 +49,16 @@ CASES: dict[str, dict[str, Any]] = {
         "family": "llama",
         "rope_parameters": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0},
     },
+    "llama, yarn with an attention factor": {
+        "family": "llama",
+        "rope_parameters": {
+            "rope_type": "yarn",
+            "rope_theta": 10000.0,
+            "factor": 8.0,
+            "original_max_position_embeddings": 64,
+            "attention_factor": 1.5,
+        },
+    },
     "mistral, SentencePiece, narrow heads": {"family": "mistral", "tokenizer": "sentencepiece", "head_dim": 32},
     "qwen2, BPE, tied, float16": {
         "family": "qwen2",
@@ -57,6 +67,16 @@ CASES: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": True,
     },
     "qwen3, BPE, wide heads": {"family": "qwen3", "pre": "llama-bpe", "head_dim": 128},
+    "qwen3, BPE, yarn": {
+        "family": "qwen3",
+        "pre": "qwen2",
+        "rope_parameters": {
+            "rope_type": "yarn",
+            "rope_theta": 20000.0,
+            "factor": 4.0,
+            "original_max_position_embeddings": 128,
+        },
+    },
 }
 
 

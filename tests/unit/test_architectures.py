@@ -24,6 +24,8 @@ CONFIG: dict[str, Any] = {
     "rope_theta": 500000.0,
 }
 
+YARN: dict[str, Any] = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 512}
+
 
 def fields(**changes: Any) -> dict[str, Any]:
     config = {**CONFIG, **changes}
@@ -92,6 +94,20 @@ def test_linear_scaling_is_written_and_llama3_scaling_becomes_a_tensor() -> None
     assert "rope_freqs.weight" not in tensor_names()
 
 
+def test_yarn_scaling_is_written_with_what_attention_is_to_grow_beyond_llama_cpps_own() -> None:
+    scaled = fields(rope_scaling=YARN)
+    assert scaled["llama.rope.scaling.type"] == "yarn"
+    assert scaled["llama.rope.scaling.factor"] == 4.0
+    assert scaled["llama.rope.scaling.original_context_length"] == 512
+    assert "llama.rope.scaling.attn_factor" not in scaled
+    own = 1 + 0.1 * np.log(4)
+    stated = fields(rope_scaling={**YARN, "attention_factor": 1.5})
+    assert stated["llama.rope.scaling.attn_factor"] == pytest.approx(1.5 / own)
+    divided = fields(rope_scaling={**YARN, "mscale": 2.0, "mscale_all_dim": 0.5})
+    growth = (1 + 0.2 * np.log(4)) / (1 + 0.05 * np.log(4))
+    assert divided["llama.rope.scaling.attn_factor"] == pytest.approx(growth / own)
+
+
 def test_tied_model_has_no_output_matrix() -> None:
     assert "output.weight" in tensor_names()
     assert "output.weight" not in tensor_names(tie_word_embeddings=True)
@@ -123,7 +139,9 @@ def test_permute_turns_halves_into_neighbours_within_each_head() -> None:
         ({"num_hidden_layers": None}, "num_hidden_layers must be a positive whole number, found None"),
         ({"vocab_size": "100"}, "vocab_size must be a positive whole number"),
         ({"intermediate_size": -1}, "intermediate_size must be"),
-        ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "rope scaling 'yarn'"),
+        ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "yarn rope scaling lacks 'original_max_position_emb"),
+        ({"rope_scaling": {**YARN, "beta_fast": 64}}, "beta_fast is 64, llama.cpp computes yarn rope scaling with 32"),
+        ({"rope_scaling": {**YARN, "truncate": False}}, "truncate is False"),
         ({"rope_scaling": {"type": "dynamic", "factor": 4.0}}, "rope scaling 'dynamic'"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
         ({"rope_scaling": {"rope_type": "linear"}}, "linear rope scaling lacks 'factor'"),
