@@ -17,6 +17,7 @@ from typing import Any, get_args
 
 import gguf
 import numpy as np
+from numpy.typing import NDArray
 
 from converters import architectures, quantize
 from converters.architectures.base import Architecture, Fields, FieldValue, TensorSpec, permute
@@ -117,15 +118,14 @@ def matched_tensors(source: Checkpoint, specs: Iterator[TensorSpec], *, tied: bo
     Raises: ValueError naming the first tensor that is missing, of another shape, or would be lost.
     """
     planned = list(specs)
-    for spec in planned:
-        if not spec.source:
-            continue
-        if spec.source not in source.tensors:
-            raise ValueError(f"{source.folder}: tensor {spec.source} is missing")
-        if (found := source.tensors[spec.source].shape) != spec.shape:
-            file = source.tensors[spec.source].file
-            raise ValueError(f"{file}: tensor {spec.source} has shape {list(found)}, expected {list(spec.shape)}")
-    lost = source.tensors.keys() - {spec.source for spec in planned}
+    shapes = {name: spec.source_shape for spec in planned for name in spec.sources}
+    for name, shape in shapes.items():
+        if name not in source.tensors:
+            raise ValueError(f"{source.folder}: tensor {name} is missing")
+        if (found := source.tensors[name].shape) != shape:
+            file = source.tensors[name].file
+            raise ValueError(f"{file}: tensor {name} has shape {list(found)}, expected {list(shape)}")
+    lost = source.tensors.keys() - shapes.keys()
     lost = {name for name in lost if not name.endswith("rotary_emb.inv_freq")}
     if tied:
         lost.discard("lm_head.weight")
@@ -136,7 +136,7 @@ def matched_tensors(source: Checkpoint, specs: Iterator[TensorSpec], *, tied: bo
 
 def write_gguf(path: Path, plan: Plan, quantization_type: str, say: Progress) -> None:
     """One GGUF file of a numpy type; weights are read, quantized and written one at a time."""
-    kinds = [quantize.tensor_type(spec.shape, quantization_type) for spec in plan.specs]
+    kinds = [quantize.tensor_type(spec.target, spec.shape, quantization_type) for spec in plan.specs]
     writer = gguf.GGUFWriter(path, plan.architecture.gguf_name)
     try:
         for key, value in plan.fields.items():
@@ -151,15 +151,31 @@ def write_gguf(path: Path, plan: Plan, quantization_type: str, say: Progress) ->
         writer.write_ti_data_to_file()
         for number, (spec, kind) in enumerate(zip(plan.specs, kinds, strict=True), start=1):
             say(f"writing tensor {number}/{len(plan.specs)} {spec.target} ({kind.name})")
-            writer.write_tensor_data(quantize.quantize_tensor(spec.source, load(plan.source, spec), kind))
+            writer.write_tensor_data(quantized(plan.source, spec, kind))
     finally:
         writer.close()
 
 
-def load(source: Checkpoint, spec: TensorSpec) -> Array:
-    """The weight behind one tensor of the GGUF, in the order of rows llama.cpp expects."""
-    weight = source.read(spec.source) if spec.values is None else spec.values
-    return permute(weight, spec.permuted_heads) if spec.permuted_heads else weight
+def quantized(source: Checkpoint, spec: TensorSpec, kind: gguf.GGMLQuantizationType) -> NDArray[np.generic]:
+    """One tensor of the GGUF in the bytes of its type; of several experts, one at a time is held as float32."""
+    if not spec.num_experts:
+        name = spec.source or spec.target
+        weight = spec.values if spec.values is not None else load(source, name, spec)
+        return quantize.quantize_tensor(name, weight, kind)
+    stacked: NDArray[np.generic] | None = None
+    for expert, name in enumerate(spec.sources):
+        part = quantize.quantize_tensor(name, load(source, name, spec), kind)
+        stacked = np.empty((spec.num_experts, *part.shape), part.dtype) if stacked is None else stacked
+        stacked[expert] = part
+    assert stacked is not None
+    return stacked
+
+
+def load(source: Checkpoint, name: str, spec: TensorSpec) -> Array:
+    """A weight as the GGUF keeps it: its rows in the order llama.cpp expects, what is to be added to it added."""
+    weight = source.read(name)
+    weight = permute(weight, spec.permuted_heads) if spec.permuted_heads else weight
+    return weight + np.float32(spec.added) if spec.added else weight
 
 
 @contextmanager

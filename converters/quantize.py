@@ -40,12 +40,16 @@ def file_type(quantization_type: str) -> int:
     return int(getattr(LlamaFileType, name))
 
 
-def tensor_type(shape: tuple[int, ...], quantization_type: str) -> GGMLQuantizationType:
+def tensor_type(target: str, shape: tuple[int, ...], quantization_type: str) -> GGMLQuantizationType:
     """Type of one tensor in a file of a numpy type.
 
-    Vectors (norms, biases) stay F32: llama.cpp requires it. Rows that do not fill whole blocks become F16.
+    Vectors (norms, biases) stay F32: llama.cpp requires it. So do routers: they are small, and a rounded one sends
+    tokens to other experts. Rows that do not fill whole blocks become F16.
+
+    Args:
+        target: the tensor's name in the GGUF.
     """
-    if len(shape) == 1:
+    if len(shape) == 1 or target.endswith("ffn_gate_inp.weight"):
         return GGMLQuantizationType.F32
     block_size, _ = gguf.GGML_QUANT_SIZES[GGMLQuantizationType[quantization_type]]
     return GGMLQuantizationType[quantization_type if shape[-1] % block_size == 0 else "F16"]

@@ -7,10 +7,12 @@ from typing import Any
 from converters.architectures.base import Architecture
 from converters.architectures.llama import Llama
 from converters.architectures.mistral import Mistral
+from converters.architectures.mixtral import Mixtral
 from converters.architectures.qwen2 import Qwen2
 from converters.architectures.qwen3 import Qwen3
 
-ARCHITECTURES: dict[str, type[Architecture]] = {kind.hf_class: kind for kind in (Llama, Mistral, Qwen2, Qwen3)}
+FAMILIES: tuple[type[Architecture], ...] = (Llama, Mistral, Mixtral, Qwen2, Qwen3)
+ARCHITECTURES = {kind.hf_class: kind for kind in FAMILIES}
 
 
 def find(config: dict[str, Any]) -> Architecture:

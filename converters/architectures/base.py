@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -39,19 +39,38 @@ class Hyperparameters:
     attention_bias: bool
     rope_scaling: dict[str, Any]
     """Empty, or a scaling that this package can write."""
+    num_experts: int = 0
+    num_used_experts: int = 0
+    """Of a token."""
 
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One tensor of the GGUF, and the tensor of the checkpoint that it is made from."""
+    """One tensor of the GGUF, and what it is made from in the checkpoint."""
 
     target: str
     source: str
-    """Name in the checkpoint; "" for a tensor that is computed (`values`)."""
+    """Name in the checkpoint, with {} for an expert's number; "" for a tensor that is computed (`values`)."""
     shape: tuple[int, ...]
     permuted_heads: int = 0
     """Number of heads whose rows are reordered, see `permute`; 0 for none."""
+    num_experts: int = 0
+    """Number of tensors of the checkpoint that lie one behind the other here; 0 for one that is kept as it is."""
+    added: float = 0.0
+    """What is added to each value."""
     values: NDArray[np.float32] | None = field(default=None, compare=False)
+
+    @property
+    def sources(self) -> list[str]:
+        """Names in the checkpoint, in order."""
+        if self.num_experts:
+            return [self.source.format(expert) for expert in range(self.num_experts)]
+        return [self.source] if self.source else []
+
+    @property
+    def source_shape(self) -> tuple[int, ...]:
+        """Of each of the sources."""
+        return self.shape[1:] if self.num_experts else self.shape
 
 
 class Architecture:
@@ -69,22 +88,22 @@ class Architecture:
         """
         if config.get("hidden_act", "silu") not in ("silu", "swish"):
             raise ValueError(f"config.json: hidden_act is {config['hidden_act']!r}, {self.gguf_name} has silu")
-        heads, hidden = _number(config, "num_attention_heads"), _number(config, "hidden_size")
+        heads, hidden = number(config, "num_attention_heads"), number(config, "hidden_size")
         if not config.get("head_dim") and hidden % heads:
             raise ValueError(f"config.json: hidden_size {hidden} is no multiple of num_attention_heads {heads}")
-        kv_heads = _number(config, "num_key_value_heads", heads)
+        kv_heads = number(config, "num_key_value_heads", heads)
         if heads % kv_heads:
             raise ValueError(
                 f"config.json: num_attention_heads {heads} is no multiple of num_key_value_heads {kv_heads}"
             )
         return Hyperparameters(
-            num_layers=_number(config, "num_hidden_layers"),
+            num_layers=number(config, "num_hidden_layers"),
             hidden=hidden,
-            ffn=_number(config, "intermediate_size"),
+            ffn=number(config, "intermediate_size"),
             num_heads=heads,
             num_kv_heads=kv_heads,
-            head_dim=_number(config, "head_dim", hidden // heads),
-            vocab_size=_number(config, "vocab_size"),
+            head_dim=number(config, "head_dim", hidden // heads),
+            vocab_size=number(config, "vocab_size"),
             n_ctx=self.context_length(config),
             rms_eps=_positive(config, "rms_norm_eps", 1e-6),
             rope_theta=_positive(_rope(config), "rope_theta", 10000.0),
@@ -95,7 +114,7 @@ class Architecture:
 
     def context_length(self, config: dict[str, Any]) -> int:
         """Longest text for which the GGUF computes what the checkpoint computes."""
-        return _number(config, "max_position_embeddings")
+        return number(config, "max_position_embeddings")
 
     def fields(self, hp: Hyperparameters) -> Fields:
         """Keys that llama.cpp builds the model from."""
@@ -127,9 +146,7 @@ class Architecture:
             yield TensorSpec("rope_freqs.weight", "", factors.shape, values=factors)
         for layer in range(hp.num_layers):
             for spec in self.layer_tensors(hp):
-                yield TensorSpec(
-                    f"blk.{layer}.{spec.target}", f"model.layers.{layer}.{spec.source}", spec.shape, spec.permuted_heads
-                )
+                yield replace(spec, target=f"blk.{layer}.{spec.target}", source=f"model.layers.{layer}.{spec.source}")
         yield TensorSpec("output_norm.weight", "model.norm.weight", (hp.hidden,))
         if not hp.tied:
             yield TensorSpec("output.weight", "lm_head.weight", (hp.vocab_size, hp.hidden))
@@ -144,6 +161,10 @@ class Architecture:
         yield TensorSpec("attn_v.weight", "self_attn.v_proj.weight", (kv_rows, hp.hidden))
         yield TensorSpec("attn_output.weight", "self_attn.o_proj.weight", (hp.hidden, q_rows))
         yield TensorSpec("ffn_norm.weight", "post_attention_layernorm.weight", (hp.hidden,))
+        yield from self.ffn_tensors(hp)
+
+    def ffn_tensors(self, hp: Hyperparameters) -> Iterator[TensorSpec]:
+        """The feed-forward part of one layer, named within the layer."""
         yield TensorSpec("ffn_gate.weight", "mlp.gate_proj.weight", (hp.ffn, hp.hidden))
         yield TensorSpec("ffn_up.weight", "mlp.up_proj.weight", (hp.ffn, hp.hidden))
         yield TensorSpec("ffn_down.weight", "mlp.down_proj.weight", (hp.hidden, hp.ffn))
@@ -247,7 +268,7 @@ def _positive(config: dict[str, Any], key: str, default: float) -> float:
     return float(value)
 
 
-def _number(config: dict[str, Any], key: str, default: int | None = None) -> int:
+def number(config: dict[str, Any], key: str, default: int | None = None) -> int:
     value = default if config.get(key) is None else config[key]
     if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
         raise ValueError(f"config.json: {key} must be a positive whole number, found {value!r}")

@@ -8,6 +8,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +22,7 @@ from safetensors.numpy import load_file, save_file
 from tiny import TOKENIZERS, make_checkpoint
 
 from converters import native, quantize
-from converters.hf_to_gguf import convert
+from converters.hf_to_gguf import convert, quantized, read_plan
 from gritdesk.engine.llama import LlamaModel
 from gritdesk.grit_format import GritMetadata, chat_frame, embedding_frame, encode
 from gritdesk.records import Turn
@@ -132,6 +133,47 @@ def test_numpy_quantization_gives_llama_cpps_bytes(tiny_gguf: Path, tiny_gguf_q8
 
 def _tensors(path: Path) -> dict[str, Any]:
     return {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
+
+
+@pytest.fixture(scope="module")
+def mixtral_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_checkpoint(tmp_path_factory.mktemp("mixtral") / "checkpoint", "mixtral", num_local_experts=6)
+
+
+def test_experts_are_quantized_to_llama_cpps_bytes_and_routers_stay_exact(
+    mixtral_checkpoint: Path, tmp_path: Path
+) -> None:
+    for quantization_type in ("F32", "Q8_0", "Q4_K_M"):
+        convert(mixtral_checkpoint, tmp_path / f"{quantization_type}.gguf", quantization_type)
+        with LlamaModel(tmp_path / f"{quantization_type}.gguf") as model:
+            assert model.metadata["llama.expert_count"] == 6
+    native.quantize(tmp_path / "F32.gguf", tmp_path / "native.gguf", quantize.file_type("Q8_0"))
+    ours, theirs = (_tensors(tmp_path / name) for name in ("Q8_0.gguf", "native.gguf"))
+    assert {name: tensor.data.tobytes() for name, tensor in ours.items()} == {
+        name: tensor.data.tobytes() for name, tensor in theirs.items()
+    }
+    assert ours["blk.0.ffn_up_exps.weight"].tensor_type.name == "Q8_0"
+    assert ours["blk.0.ffn_gate_inp.weight"].tensor_type.name == "F32"
+
+
+def test_no_layers_experts_are_held_twice(mixtral_checkpoint: Path) -> None:
+    plan = read_plan(mixtral_checkpoint)
+    spec = next(spec for spec in plan.specs if spec.num_experts)
+    tracemalloc.start()
+    try:
+        stacked = quantized(plan.source, spec, gguf.GGMLQuantizationType.F32)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < stacked.nbytes * (1 + 3 / 6), "beside all experts, one and a copy of it"
+
+
+def test_missing_expert_is_refused_by_name(mixtral_checkpoint: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(mixtral_checkpoint, tmp_path / "checkpoint"))
+    lost = "model.layers.1.block_sparse_moe.experts.5.w2.weight"
+    change_weights(folder, lambda weights: weights.pop(lost))
+    with pytest.raises(ValueError, match=f"tensor {lost} is missing"):
+        convert(folder, tmp_path / "out.gguf")
 
 
 def test_every_quantization_type_gives_a_file_that_loads(tiny_checkpoint: Path, tmp_path: Path) -> None:

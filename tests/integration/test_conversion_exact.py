@@ -60,6 +60,7 @@ CASES: dict[str, dict[str, Any]] = {
         },
     },
     "mistral, SentencePiece, narrow heads": {"family": "mistral", "tokenizer": "sentencepiece", "head_dim": 32},
+    "mixtral, three of five experts": {"family": "mixtral", "num_local_experts": 5, "num_experts_per_tok": 3},
     "qwen2, BPE, tied, float16": {
         "family": "qwen2",
         "pre": "qwen2",

@@ -70,10 +70,6 @@ def test_recipe_runs_and_its_checkpoint_is_an_ordinary_one(path: Path, tmp_path:
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     assert all(bool(weight.isfinite().all()) for weight in model.parameters())
     assert AutoTokenizer.from_pretrained(folder)("a word")["input_ids"]
-    if model.config.model_type == "mixtral":  # no converter yet
-        with pytest.raises(ValueError, match="MixtralForCausalLM cannot be converted"):
-            convert(folder, tmp_path / "model.gguf", "Q8_0")
-        return
     convert(folder, tmp_path / "model.gguf", "Q8_0")
     with LlamaModel(tmp_path / "model.gguf") as gguf:
         assert gguf.grit.markers == FrameTokenizer.from_folder(folder).markers

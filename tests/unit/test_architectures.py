@@ -121,6 +121,16 @@ def test_families_differ_in_biases_and_norms() -> None:
     assert {"blk.0.attn_q.bias", "blk.0.attn_output.bias"} <= tensor_names(attention_bias=True)
 
 
+def test_experts_matrices_of_one_kind_become_one_tensor() -> None:
+    mixtral = {"architectures": ["MixtralForCausalLM"], "num_local_experts": 4, "num_experts_per_tok": 3}
+    assert fields(**mixtral)["llama.expert_count"] == 4
+    assert fields(**mixtral)["llama.expert_used_count"] == 3
+    assert fields(architectures=["MixtralForCausalLM"])["llama.expert_count"] == 8
+    names = tensor_names(**mixtral)
+    assert "blk.2.ffn_gate.weight" in tensor_names() - names
+    assert {f"blk.2.ffn_{kind}.weight" for kind in ("gate_inp", "gate_exps", "down_exps", "up_exps")} < names
+
+
 def test_permute_turns_halves_into_neighbours_within_each_head() -> None:
     rows = np.arange(8, dtype=np.float32)  # two heads of x0 x1 y0 y1
     np.testing.assert_array_equal(permute(rows, 2), [0, 2, 1, 3, 4, 6, 5, 7])
@@ -147,6 +157,7 @@ def test_permute_turns_halves_into_neighbours_within_each_head() -> None:
         ({"rope_scaling": {"rope_type": "linear"}}, "linear rope scaling lacks 'factor'"),
         ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "llama3 rope scaling lacks 'low_freq_factor'"),
         ({"architectures": ["Qwen3ForCausalLM"], "attention_bias": True}, "attention_bias"),
+        ({"architectures": ["MixtralForCausalLM"], "num_local_experts": 1}, "num_experts_per_tok 2 is more than"),
     ],
 )
 def test_config_that_cannot_be_written_is_refused(changes: dict[str, Any], message: str) -> None:

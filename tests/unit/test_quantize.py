@@ -27,19 +27,25 @@ def test_every_type_has_llama_cpps_number() -> None:
     assert len(set(numbers.values())) == len(numbers)
 
 
-def test_vectors_stay_exact_and_rows_that_fill_no_block_become_f16() -> None:
-    assert tensor_type((64,), "Q8_0").name == "F32"
-    assert tensor_type((3, 64), "Q8_0").name == "Q8_0"
-    assert tensor_type((3, 65), "Q8_0").name == "F16"
-    assert tensor_type((3, 65), "BF16").name == "BF16"
+def test_vectors_and_routers_stay_exact_and_rows_that_fill_no_block_become_f16() -> None:
+    assert tensor_type("blk.0.ffn_up.weight", (64,), "Q8_0").name == "F32"
+    assert tensor_type("blk.0.ffn_up.weight", (3, 64), "Q8_0").name == "Q8_0"
+    assert tensor_type("blk.0.ffn_up.weight", (3, 65), "Q8_0").name == "F16"
+    assert tensor_type("blk.0.ffn_up.weight", (3, 65), "BF16").name == "BF16"
+    assert tensor_type("blk.0.ffn_gate_inp.weight", (3, 64), "Q8_0").name == "F32"
 
 
 def test_value_beyond_f16_is_refused_not_turned_into_infinity() -> None:
     weight = np.full((2, 32), 70000.0, dtype=np.float32)
     with pytest.raises(ValueError, match="tensor lm_head holds values beyond 65504"):
-        quantize_tensor("lm_head", weight, tensor_type(weight.shape, "F16"))
-    assert quantize_tensor("lm_head", weight, tensor_type(weight.shape, "BF16")).nbytes == weight.nbytes // 2
+        quantize_tensor("lm_head", weight, tensor_type("output.weight", weight.shape, "F16"))
+    assert (
+        quantize_tensor("lm_head", weight, tensor_type("output.weight", weight.shape, "BF16")).nbytes
+        == weight.nbytes // 2
+    )
 
 
 def test_empty_rows_quantize_without_a_warning() -> None:
-    assert not quantize_tensor("zero", np.zeros((2, 32), dtype=np.float32), tensor_type((2, 32), "Q8_0")).any()
+    assert not quantize_tensor(
+        "zero", np.zeros((2, 32), dtype=np.float32), tensor_type("blk.0.ffn_up.weight", (2, 32), "Q8_0")
+    ).any()
