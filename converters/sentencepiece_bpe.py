@@ -1,4 +1,4 @@
-"""SentencePiece BPE, from its own tokenizer.model or from a tokenizer.json made of one: Llama 1 and 2, Mistral.
+"""SentencePiece BPE, from its own tokenizer.model or from a tokenizer.json made of one: Llama 1 and 2, Mistral, Gemma.
 
 llama.cpp merges by a score per piece, and prepares a text by one thing only: spaces become ▁, with perhaps one in
 front. A tokenizer that does more to a text is refused.
@@ -77,10 +77,16 @@ def _adds_space_prefix(path: Path, spec: dict[str, Any]) -> bool:
     replaces = [step for step in normalizers if step["type"] == "Replace" and step.get("content") == "▁"]
     if len(splits) == 1 and splits[0]["type"] == "Metaspace" and not normalizers:
         return bool(splits[0].get("prepend_scheme", "always") != "never")
+    if len(splits) == 1 and _splits_at(splits[0], " ") and replaces == normalizers[-1:]:
+        splits = []  # Gemma's: no space is left by then to split at
     if not splits and len(replaces) == 1 and len(prepends) <= 1 and len(normalizers) == len(replaces) + len(prepends):
         return bool(prepends)
     shown = " + ".join(describe(step) for step in (*normalizers, *splits)) or "nothing"
     raise ValueError(f"{path}: it prepares text by {shown}, which is not how SentencePiece models do")
+
+
+def _splits_at(step: dict[str, Any], text: str) -> bool:
+    return step["type"] == "Split" and (step.get("pattern") or {}).get("String") == text
 
 
 def _require_bytes(path: Path, pieces: Iterable[str]) -> None:

@@ -64,7 +64,7 @@ def read_vocab(folder: Path, config: dict[str, Any], vocab_size: int) -> Vocab:
         spec = read_json(folder / "tokenizer.json") if (folder / "tokenizer.json").exists() else {}
         table = _read_table(folder, spec)
         added = _added_tokens(folder, spec, settings)
-        tokens, types = _with_added_tokens(folder, table, added)
+        tokens, types = _with_added_tokens(folder, table, added, vocab_size)
         special_ids = _special_ids(folder, table, tokens, settings, config)
         template = _chat_template(folder, settings)
     except (KeyError, TypeError, AttributeError, IndexError) as error:
@@ -91,7 +91,11 @@ def _read_table(folder: Path, spec: dict[str, Any]) -> PieceTable:
     if spec and is_byte_level(spec):
         return read_byte_level(folder / "tokenizer.json", spec)
     if (path := folder / "tokenizer.model").exists():
-        return read_sentencepiece_model(path)
+        table = read_sentencepiece_model(path)
+        # SentencePiece takes user-defined pieces whole (Gemma's runs of spaces), transformers merges them like others:
+        # what training saw is its tokenizer.json
+        if not spec or USER_DEFINED not in table.types.values():
+            return table
     if spec:
         return read_sentencepiece_json(folder / "tokenizer.json", spec)
     raise ValueError(f"{folder} has neither tokenizer.json nor tokenizer.model; copy its tokenizer too")
@@ -119,16 +123,22 @@ def _added_tokens(folder: Path, spec: dict[str, Any], settings: dict[str, Any]) 
 
 
 def _with_added_tokens(
-    folder: Path, table: PieceTable, added: dict[int, tuple[str, bool]]
+    folder: Path, table: PieceTable, added: dict[int, tuple[str, bool]], vocab_size: int
 ) -> tuple[dict[int, str], dict[int, int]]:
-    """All tokens and their types by id."""
+    """All tokens that the model has rows for and their types, by id."""
     tokens, types = dict(table.pieces), dict(table.types)
     for token_id, (content, is_special) in added.items():
+        if token_id not in tokens and token_id >= vocab_size:
+            continue  # Gemma 3 names a token for images, which a text model has no row for
         if tokens.setdefault(token_id, content) != content:
             raise ValueError(f"{folder}: token {token_id} is both {tokens[token_id]!r} and {content!r}")
         if types.get(token_id) != UNKNOWN:
             types[token_id] = CONTROL if is_special else USER_DEFINED
     types |= {token_id: CONTROL for token_id, content in tokens.items() if content in MARKERS}
+    # llama.cpp looks for the user-defined pieces of SentencePiece in a text whose spaces are not yet ▁
+    for token_id, kind in table.types.items():
+        if kind == types[token_id] == USER_DEFINED:
+            tokens[token_id] = tokens[token_id].replace("▁", " ")
     return tokens, types
 
 

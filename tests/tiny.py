@@ -14,7 +14,8 @@ TOKENIZERS = Path(__file__).parent / "data" / "tokenizers"
 VOCAB_SIZE = 600
 HIDDEN = 256
 
-Family = Literal["llama", "mistral", "mixtral", "qwen2", "qwen3"]
+Family = Literal["llama", "mistral", "mixtral", "qwen2", "qwen3", "gemma2", "gemma3"]
+FAMILY_CLASSES = ("Llama", "Mistral", "Mixtral", "Qwen2", "Qwen3", "Gemma2", "Gemma3")
 
 MODERN_WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
@@ -28,7 +29,7 @@ def make_checkpoint(
     family: Family = "llama",
     *,
     tokenizer: Literal["bpe", "sentencepiece"] = "bpe",
-    pre: Literal["gpt-2", "llama-bpe", "qwen2"] = "gpt-2",
+    pre: Literal["gpt-2", "llama-bpe", "qwen2", "smollm", "gemma"] = "gpt-2",
     dtype: Literal["float32", "bfloat16", "float16"] = "float32",
     shard_size: str = "1GB",
     seed: int = 0,
@@ -38,7 +39,7 @@ def make_checkpoint(
 
     Args:
         folder: made if it does not exist.
-        pre: how the byte-level tokenizer cuts words.
+        pre: how the byte-level tokenizer cuts words; "gemma" for a SentencePiece one without a space in front.
         config: overrides of the family's config, such as tie_word_embeddings=True.
     Returns: the folder.
     """
@@ -46,7 +47,7 @@ def make_checkpoint(
     import transformers
 
     folder.mkdir(parents=True, exist_ok=True)
-    model_class = {name.lower(): name for name in ("Llama", "Mistral", "Mixtral", "Qwen2", "Qwen3")}[family]
+    model_class = {name.lower(): name for name in FAMILY_CLASSES}[family]
     settings: dict[str, Any] = {
         "vocab_size": VOCAB_SIZE,
         "hidden_size": HIDDEN,
@@ -64,12 +65,21 @@ def make_checkpoint(
             "markers": "special" if tokenizer == "bpe" else "text",
         },
     }
-    model_config = getattr(transformers, f"{model_class}Config")(**settings | config)
+    if family.startswith("gemma"):
+        settings |= {"head_dim": 64, "query_pre_attn_scalar": 64, "sliding_window": 96, "tie_word_embeddings": True}
+    if family == "gemma3":
+        bases = {"full_attention": 20000.0, "sliding_attention": 5000.0}
+        settings["rope_parameters"] = {
+            kind: {"rope_type": "default", "rope_theta": theta} for kind, theta in bases.items()
+        }
+    config_class = f"{model_class}TextConfig" if family == "gemma3" else f"{model_class}Config"
+    model_config = getattr(transformers, config_class)(**settings | config)
     torch.manual_seed(seed)
     model = getattr(transformers, f"{model_class}ForCausalLM")(model_config)
     for name, weight in model.named_parameters():
         # norms near one and biases off zero, so that a forgotten one shows; matrices large enough to be felt
-        torch.nn.init.normal_(weight, mean=1.0 if "norm" in name else 0.0, std=0.1 if weight.ndim == 1 else 0.06)
+        norm_mean = 0.0 if family.startswith("gemma") else 1.0  # Gemma multiplies by 1 + weight
+        torch.nn.init.normal_(weight, mean=norm_mean if "norm" in name else 0.0, std=0.1 if weight.ndim == 1 else 0.06)
     model.to(getattr(torch, dtype)).save_pretrained(folder, max_shard_size=shard_size)
     copy_tokenizer(folder, tokenizer, pre)
     return folder
@@ -82,18 +92,40 @@ def copy_tokenizer(folder: Path, tokenizer: str, pre: str = "gpt-2") -> None:
     settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>"}
     settings |= {"pad_token": "<|pad|>"} if tokenizer == "bpe" else {"unk_token": "<unk>"}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
-    if pre != "gpt-2":
+    if pre == "gemma":
+        _as_gemmas(folder)
+    elif pre != "gpt-2":
         spec = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
         words = MODERN_WORDS if pre == "llama-bpe" else MODERN_WORDS.replace("{1,3}", "")
-        spec["pre_tokenizer"] = {
-            "type": "Sequence",
-            "pretokenizers": [
-                {"type": "Split", "pattern": {"Regex": words}, "behavior": "Isolated", "invert": False},
-                {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False},
-            ],
-        }
+        split: dict[str, Any] = {"type": "Split", "pattern": {"Regex": words}, "behavior": "Isolated", "invert": False}
+        if by_digits := pre == "smollm":
+            split = {"type": "Digits", "individual_digits": True}
+        to_bytes = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": by_digits}
+        spec["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [split, to_bytes]}
         spec["normalizer"] = {"type": "NFC"} if pre == "qwen2" else None
         (folder / "tokenizer.json").write_text(json.dumps(spec), encoding="utf-8")
+
+
+def _as_gemmas(folder: Path) -> None:
+    """No space in front, a pair of newlines cut out whole, a token for images that the model has no row for."""
+    (folder / "tokenizer.model").unlink()
+    spec = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    spec["normalizer"] = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
+    spec["pre_tokenizer"] = {
+        "type": "Split",
+        "pattern": {"String": " "},
+        "behavior": "MergedWithPrevious",
+        "invert": False,
+    }
+    vocab = spec["model"]["vocab"]
+    vocab.pop(max(vocab, key=vocab.__getitem__))  # a single letter, which is then spelled in bytes
+    vocab["\n\n"] = VOCAB_SIZE - 1
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    spec["added_tokens"] += [
+        {"id": VOCAB_SIZE - 1, "content": "\n\n", "special": False, **flags},
+        {"id": VOCAB_SIZE, "content": "<image>", "special": True, **flags},
+    ]
+    (folder / "tokenizer.json").write_text(json.dumps(spec), encoding="utf-8")
 
 
 def copy_without_grit(checkpoint: Path, folder: Path) -> Path:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from converters.architectures.base import Architecture
+from converters.architectures.gemma2 import Gemma2
+from converters.architectures.gemma3 import Gemma3
 from converters.architectures.llama import Llama
 from converters.architectures.mistral import Mistral
 from converters.architectures.mixtral import Mixtral
 from converters.architectures.qwen2 import Qwen2
 from converters.architectures.qwen3 import Qwen3
 
-FAMILIES: tuple[type[Architecture], ...] = (Llama, Mistral, Mixtral, Qwen2, Qwen3)
+FAMILIES: tuple[type[Architecture], ...] = (Llama, Mistral, Mixtral, Qwen2, Qwen3, Gemma2, Gemma3)
 ARCHITECTURES = {kind.hf_class: kind for kind in FAMILIES}
 
 

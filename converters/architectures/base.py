@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-FieldValue = str | bool | int | float | list[str] | list[int] | list[float]
+FieldValue = str | bool | int | float | list[str] | list[int] | list[float] | list[bool]
 Fields = dict[str, FieldValue]
 """GGUF keys and values; int is written as uint32 (int32 in arrays), float as float32."""
 
@@ -40,8 +40,8 @@ class Hyperparameters:
     rope_scaling: dict[str, Any]
     """Empty, or a scaling that this package can write."""
     num_experts: int = 0
-    num_used_experts: int = 0
-    """Of a token."""
+    family_fields: Fields = field(default_factory=dict)
+    """Keys that only this family has, without the architecture's name in front."""
 
 
 @dataclass(frozen=True)
@@ -105,8 +105,8 @@ class Architecture:
             head_dim=number(config, "head_dim", hidden // heads),
             vocab_size=number(config, "vocab_size"),
             n_ctx=self.context_length(config),
-            rms_eps=_positive(config, "rms_norm_eps", 1e-6),
-            rope_theta=_positive(_rope(config), "rope_theta", 10000.0),
+            rms_eps=positive(config, "rms_norm_eps", 1e-6),
+            rope_theta=positive(rope_settings(config), "rope_theta", 10000.0),
             tied=bool(config.get("tie_word_embeddings", False)),
             attention_bias=bool(config.get("attention_bias", False)),
             rope_scaling=self._rope_scaling(config),
@@ -136,6 +136,7 @@ class Architecture:
             values |= {"rope.scaling.type": rope_type, "rope.scaling.factor": _scaling(hp, "factor")}
         if rope_type == "yarn":
             values |= yarn_fields(hp)
+        values |= hp.family_fields
         return {f"{self.gguf_name}.{key}": value for key, value in values.items()}
 
     def tensors(self, hp: Hyperparameters) -> Iterator[TensorSpec]:
@@ -177,7 +178,7 @@ class Architecture:
         yield TensorSpec("attn_v.bias", "self_attn.v_proj.bias", (kv_rows,))
 
     def _rope_scaling(self, config: dict[str, Any]) -> dict[str, Any]:
-        rope = _rope(config)
+        rope = rope_settings(config)
         if float(rope.get("partial_rotary_factor", config.get("partial_rotary_factor", 1.0))) != 1.0:
             raise ValueError("config.json: partial_rotary_factor must be 1; a part-rotated head cannot be converted")
         rope_type = rope.get("rope_type", rope.get("type", "default"))
@@ -241,7 +242,7 @@ def _yarn_growth(factor: float, scale: float = 1.0) -> float:
     return 1.0 if factor <= 1 else 0.1 * scale * math.log(factor) + 1.0
 
 
-def _rope(config: dict[str, Any]) -> dict[str, Any]:
+def rope_settings(config: dict[str, Any]) -> dict[str, Any]:
     """Rotary settings; transformers 5 keeps all in rope_parameters, 4 kept rope_theta beside rope_scaling."""
     found: dict[str, Any] = {}
     for key in ("rope_scaling", "rope_parameters"):
@@ -261,7 +262,7 @@ def _scaling(hp: Hyperparameters, key: str) -> float:
     return float(value)
 
 
-def _positive(config: dict[str, Any], key: str, default: float) -> float:
+def positive(config: dict[str, Any], key: str, default: float) -> float:
     value = config.get(key, default)
     if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
         raise ValueError(f"config.json: {key} must be a positive number, found {value!r}")

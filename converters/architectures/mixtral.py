@@ -18,11 +18,8 @@ class Mixtral(Mistral):
         experts, used = number(config, "num_local_experts", 8), number(config, "num_experts_per_tok", 2)
         if used > experts:
             raise ValueError(f"config.json: num_experts_per_tok {used} is more than num_local_experts {experts}")
-        return replace(super().hyperparameters(config), num_experts=experts, num_used_experts=used)
-
-    def fields(self, hp: Hyperparameters) -> Fields:
-        counts: Fields = {"llama.expert_count": hp.num_experts, "llama.expert_used_count": hp.num_used_experts}
-        return super().fields(hp) | counts
+        counts: Fields = {"expert_count": experts, "expert_used_count": used}
+        return replace(super().hyperparameters(config), num_experts=experts, family_fields=counts)
 
     def ffn_tensors(self, hp: Hyperparameters) -> Iterator[TensorSpec]:
         """A router, and all experts' matrices of one kind in one tensor."""

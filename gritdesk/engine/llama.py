@@ -130,6 +130,10 @@ class LlamaModel:
         self.n_vocab = int(C.llama_vocab_n_tokens(self._vocab))
         self.n_ctx_train = int(C.llama_model_n_ctx_train(self._pointer))
         self.metadata = self._read_metadata()
+        window = self.metadata.get(f"{self.metadata.get('general.architecture')}.attention.sliding_window", 0)
+        self.n_window = int(window)
+        """Tokens that windowed layers look back, 0 without any. llama.cpp lets them look ahead without end, so that
+        beyond a window a text is embedded neither bidirectionally nor as in training."""
         try:
             self.grit = GritMetadata.from_gguf(self.metadata)
             if not 1 <= self.grit.dimension <= self.n_embd:
@@ -354,8 +358,8 @@ class EmbeddingContext(_Context):
         super().__init__(model, params)
         self.batch_tokens = min(batch_tokens, self._n_batch)
         self.max_sequences = max_sequences
-        self.max_tokens = min(self.batch_tokens, model.n_ctx_train)
-        """Tokens of one sequence: the batch, or less where the model was trained on less."""
+        self.max_tokens = min(self.batch_tokens, model.n_ctx_train, model.n_window or self.batch_tokens)
+        """Tokens of one sequence: the batch, or less where the model was trained on less or looks back less far."""
 
     def hidden_states(self, sequences: Sequence[Sequence[int]]) -> list[NDArray[np.float32]]:
         """Last hidden states of each sequence, each attending to all of itself and nothing else.

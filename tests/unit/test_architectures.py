@@ -25,6 +25,9 @@ CONFIG: dict[str, Any] = {
 }
 
 YARN: dict[str, Any] = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 512}
+GEMMA2: dict[str, Any] = {"architectures": ["Gemma2ForCausalLM"], "head_dim": 16, "query_pre_attn_scalar": 16}
+GEMMA2 |= {"hidden_activation": "gelu_pytorch_tanh", "hidden_act": "gelu_pytorch_tanh"}
+GEMMA3 = {**GEMMA2, "architectures": ["Gemma3ForCausalLM"]}
 
 
 def fields(**changes: Any) -> dict[str, Any]:
@@ -131,6 +134,43 @@ def test_experts_matrices_of_one_kind_become_one_tensor() -> None:
     assert {f"blk.2.ffn_{kind}.weight" for kind in ("gate_inp", "gate_exps", "down_exps", "up_exps")} < names
 
 
+def test_gemma_is_written_with_its_window_and_caps() -> None:
+    gemma2 = fields(**GEMMA2, sliding_window=128)
+    assert gemma2["gemma2.attention.sliding_window"] == 128
+    assert gemma2["gemma2.attn_logit_softcapping"] == 50.0
+    assert gemma2["gemma2.final_logit_softcapping"] == 30.0
+    assert "gemma2.attention.sliding_window_pattern" not in gemma2
+    kinds = ["full_attention", "sliding_attention", "sliding_attention"]
+    assert fields(**GEMMA2, layer_types=kinds)["gemma2.attention.sliding_window_pattern"] == [False, True, True]
+    assert not [key for key in fields(**GEMMA3) if "softcapping" in key]
+    assert "output.weight" not in tensor_names(**GEMMA2)
+
+
+def test_gemma3_rotates_by_two_bases_wherever_they_are_kept() -> None:
+    four = {"rope_theta": 5e5, "rope_local_base_freq": 5e3, "rope_scaling": {"rope_type": "linear", "factor": 8.0}}
+    whole = {"rope_theta": 5e5, "rope_type": "linear", "factor": 8.0}
+    five = {
+        "rope_theta": None,
+        "rope_parameters": {"full_attention": whole, "sliding_attention": {"rope_theta": 5e3}},
+    }
+    assert fields(**{**GEMMA3, **four}) == fields(**{**GEMMA3, **five})
+    found = fields(**{**GEMMA3, **four})
+    assert (found["gemma3.rope.freq_base"], found["gemma3.rope.freq_base_swa"]) == (5e5, 5e3)
+    assert found["gemma3.rope.scaling.factor"] == 8.0
+    assert fields(**{**GEMMA3, "rope_theta": None})["gemma3.rope.freq_base"] == 1e6
+
+
+def test_gemmas_norms_hold_what_is_beyond_one() -> None:
+    for config in (GEMMA2, GEMMA3):
+        architecture = architectures.find(config)
+        specs = list(architecture.tensors(architecture.hyperparameters({**CONFIG, **config})))
+        assert {spec.added for spec in specs if "norm" in spec.target} == {1.0}
+        assert {spec.added for spec in specs if "norm" not in spec.target} == {0.0}
+        sources = {spec.target: spec.source for spec in specs}
+        assert sources["blk.0.ffn_norm.weight"] == "model.layers.0.pre_feedforward_layernorm.weight"
+        assert sources["blk.0.post_attention_norm.weight"] == "model.layers.0.post_attention_layernorm.weight"
+
+
 def test_permute_turns_halves_into_neighbours_within_each_head() -> None:
     rows = np.arange(8, dtype=np.float32)  # two heads of x0 x1 y0 y1
     np.testing.assert_array_equal(permute(rows, 2), [0, 2, 1, 3, 4, 6, 5, 7])
@@ -158,6 +198,18 @@ def test_permute_turns_halves_into_neighbours_within_each_head() -> None:
         ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "llama3 rope scaling lacks 'low_freq_factor'"),
         ({"architectures": ["Qwen3ForCausalLM"], "attention_bias": True}, "attention_bias"),
         ({"architectures": ["MixtralForCausalLM"], "num_local_experts": 1}, "num_experts_per_tok 2 is more than"),
+        ({**GEMMA2, "hidden_activation": "relu"}, "hidden_activation is 'relu'"),
+        ({**GEMMA2, "query_pre_attn_scalar": 32}, "query_pre_attn_scalar is 32, llama.cpp computes with 16"),
+        ({**GEMMA2, "num_hidden_layers": 46, "head_dim": 32, "query_pre_attn_scalar": 32}, "computes with 16"),
+        ({**GEMMA2, "tie_word_embeddings": False}, "gemma2 has no output matrix"),
+        ({**GEMMA2, "final_logit_softcapping": None}, "final_logit_softcapping must be a positive number"),
+        ({**GEMMA2, "sliding_window": None}, "sliding_window must be a positive whole number, found None"),
+        ({**GEMMA2, "layer_types": ["chunked_attention"] * 3}, "layer_types must name"),
+        ({**GEMMA3, "use_bidirectional_attention": True}, "cannot generate"),
+        ({**GEMMA3, "attn_logit_softcapping": 50.0}, "attn_logit_softcapping is set"),
+        ({**GEMMA3, "sliding_window_pattern": 2}, "sliding_window_pattern must be 6"),
+        ({**GEMMA3, "rope_parameters": {"sliding_attention": {"rope_type": "linear", "factor": 2}}}, "windowed layers"),
+        ({"architectures": ["Gemma3ForConditionalGeneration"]}, "Gemma3ForConditionalGeneration cannot be converted"),
     ],
 )
 def test_config_that_cannot_be_written_is_refused(changes: dict[str, Any], message: str) -> None:

@@ -186,6 +186,28 @@ def test_sentencepiece_models_that_llama_cpp_reads_differently_are_refused(
         read(tmp_path)
 
 
+def test_user_defined_pieces_are_searched_for_as_a_text_spells_them(tmp_path: Path) -> None:
+    train_other(tmp_path, user_defined_symbols=["▁▁", "\n\n"], add_dummy_prefix=False)
+    vocab = read(tmp_path)
+    assert not vocab.table.add_space_prefix
+    assert {piece: vocab.types[vocab.tokens.index(piece)] for piece in ("  ", "\n\n")} == {"  ": 4, "\n\n": 4}
+
+
+def test_tokenizer_json_is_preferred_where_sentencepiece_cuts_out_pieces_first(tmp_path: Path) -> None:
+    train_other(tmp_path, user_defined_symbols=["▁▁"], add_dummy_prefix=False)
+    model = (tmp_path / "tokenizer.model").read_bytes()
+    copy_tokenizer(tmp_path, "sentencepiece", "gemma")
+    (tmp_path / "tokenizer.model").write_bytes(model)
+    spec = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))
+    assert set(spec["model"]["vocab"]) <= set(read(tmp_path).tokens)
+
+
+def test_added_token_that_the_model_has_no_row_for_is_left_out(tmp_path: Path) -> None:
+    copy_tokenizer(tmp_path, "sentencepiece", "gemma")
+    assert "<image>" not in read(tmp_path).tokens
+    assert "<image>" in read(tmp_path, VOCAB_SIZE + 1).tokens
+
+
 def test_special_ids_come_from_config_where_the_tokenizer_names_none(bpe: Path) -> None:
     (bpe / "tokenizer_config.json").unlink()
     assert read(bpe, bos_token_id=0, eos_token_id=[1, 2], pad_token_id=-1).special_ids == {"bos": 0, "eos": 1}
