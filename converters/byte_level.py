@@ -1,4 +1,4 @@
-"""Byte-level BPE from a tokenizer.json: GPT-2, Llama 3, Qwen.
+"""Byte-level BPE from a tokenizer.json: GPT-2, Llama 3, Qwen, SmolLM.
 
 A text is cut into words by a pre-tokenizer first, and llama.cpp knows those by name only. The rule owned here: the
 name is found from the regular expression itself, and an unknown one is refused; under a wrong name most texts get
@@ -23,6 +23,8 @@ PRE_TOKENIZERS = {
     _MODERN_WORDS.replace("DIGITS", ""): "qwen2",
 }
 """Regular expression that cuts words -> llama.cpp's name for it."""
+DIGITS = "smollm"
+"""llama.cpp's name for digits taken one by one, and GPT-2's words in what lies between."""
 
 
 def is_byte_level(spec: dict[str, Any]) -> bool:
@@ -59,14 +61,23 @@ def pre_tokenizer_name(path: Path, spec: dict[str, Any]) -> str:
     if last["type"] == "ByteLevel" and not last.get("add_prefix_space"):
         if not splits and last.get("use_regex", True):
             name = "gpt-2"
+        elif len(splits) == 1 and _splits_digits(splits[0]) and last.get("use_regex", True):
+            name = DIGITS
         elif len(splits) == 1 and _splits_words(splits[0]) and not last.get("use_regex", True):
             name = PRE_TOKENIZERS.get(splits[0]["pattern"].get("Regex", ""))
     # Qwen2 composes characters first (NFC) and llama.cpp does not; nearly all text is composed already.
     if name is None or normalizers not in ([], ["NFC"] if name == "qwen2" else []):
         shown = " + ".join([*normalizers, *(describe(step) for step in (*splits, last))])
-        raise ValueError(f"{path}: pre-tokenizer {shown} is unknown; known: {', '.join(PRE_TOKENIZERS.values())}")
+        raise ValueError(
+            f"{path}: pre-tokenizer {shown} is unknown; known: {', '.join((*PRE_TOKENIZERS.values(), DIGITS))}"
+        )
     return name
 
 
 def _splits_words(step: dict[str, Any]) -> bool:
     return step["type"] == "Split" and step.get("behavior") == "Isolated" and not step.get("invert")
+
+
+def _splits_digits(step: dict[str, Any]) -> bool:
+    """Several digits together are a kind that llama.cpp does not know."""
+    return bool(step["type"] == "Digits" and step.get("individual_digits"))

@@ -45,6 +45,7 @@ CASES: dict[str, dict[str, Any]] = {
             "original_max_position_embeddings": 64,
         },
     },
+    "llama, digits one by one, tied": {"family": "llama", "pre": "smollm", "tie_word_embeddings": True},
     "llama, linearly scaled rotation": {
         "family": "llama",
         "rope_parameters": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0},

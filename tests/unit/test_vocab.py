@@ -127,6 +127,11 @@ def test_pre_tokenizer_is_named_by_its_regular_expression(words: Any, normalizer
     assert pre_tokenizer_name(Path(), {"pre_tokenizer": steps, "normalizer": normalizer}) == name
 
 
+def test_digits_taken_one_by_one_have_a_name(bpe: Path) -> None:
+    copy_tokenizer(bpe, "bpe", "smollm")
+    assert read(bpe).table.pre == "smollm"
+
+
 @pytest.mark.parametrize(
     ("step", "normalizer"),
     [
