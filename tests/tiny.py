@@ -14,8 +14,8 @@ TOKENIZERS = Path(__file__).parent / "data" / "tokenizers"
 VOCAB_SIZE = 600
 HIDDEN = 256
 
-Family = Literal["llama", "mistral", "mixtral", "qwen2", "qwen3", "gemma2", "gemma3"]
-FAMILY_CLASSES = ("Llama", "Mistral", "Mixtral", "Qwen2", "Qwen3", "Gemma2", "Gemma3")
+Family = Literal["llama", "mistral", "mixtral", "qwen2", "qwen3", "gemma2", "gemma3", "phi3"]
+FAMILY_CLASSES = ("Llama", "Mistral", "Mixtral", "Qwen2", "Qwen3", "Gemma2", "Gemma3", "Phi3")
 
 MODERN_WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
@@ -67,6 +67,8 @@ def make_checkpoint(
     }
     if family.startswith("gemma"):
         settings |= {"head_dim": 64, "query_pre_attn_scalar": 64, "sliding_window": 96, "tie_word_embeddings": True}
+    if family == "phi3":
+        settings["pad_token_id"] = settings["eos_token_id"]  # its own is beyond this vocabulary
     if family == "gemma3":
         bases = {"full_attention": 20000.0, "sliding_attention": 5000.0}
         settings["rope_parameters"] = {

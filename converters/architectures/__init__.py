@@ -10,10 +10,11 @@ from converters.architectures.gemma3 import Gemma3
 from converters.architectures.llama import Llama
 from converters.architectures.mistral import Mistral
 from converters.architectures.mixtral import Mixtral
+from converters.architectures.phi3 import Phi3
 from converters.architectures.qwen2 import Qwen2
 from converters.architectures.qwen3 import Qwen3
 
-FAMILIES: tuple[type[Architecture], ...] = (Llama, Mistral, Mixtral, Qwen2, Qwen3, Gemma2, Gemma3)
+FAMILIES: tuple[type[Architecture], ...] = (Llama, Mistral, Mixtral, Qwen2, Qwen3, Gemma2, Gemma3, Phi3)
 ARCHITECTURES = {kind.hf_class: kind for kind in FAMILIES}
 
 

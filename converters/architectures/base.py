@@ -79,6 +79,8 @@ class Architecture:
     gguf_name: str
     """llama.cpp's name: value of general.architecture and prefix of its keys."""
     permutes_qk = False
+    rotates_in_part = False
+    """It can rotate only the first dimensions of a head."""
     rope_scalings: tuple[str, ...] = ("linear", "yarn")
 
     def hyperparameters(self, config: dict[str, Any]) -> Hyperparameters:
@@ -179,7 +181,7 @@ class Architecture:
 
     def _rope_scaling(self, config: dict[str, Any]) -> dict[str, Any]:
         rope = rope_settings(config)
-        if float(rope.get("partial_rotary_factor", config.get("partial_rotary_factor", 1.0))) != 1.0:
+        if not self.rotates_in_part and rotated_share(config) != 1.0:
             raise ValueError("config.json: partial_rotary_factor must be 1; a part-rotated head cannot be converted")
         rope_type = rope.get("rope_type", rope.get("type", "default"))
         if rope_type == "default":
@@ -253,6 +255,12 @@ def rope_settings(config: dict[str, Any]) -> dict[str, Any]:
     if "rope_theta" not in found and config.get("rope_theta") is not None:
         found["rope_theta"] = config["rope_theta"]
     return found
+
+
+def rotated_share(config: dict[str, Any]) -> float:
+    """Share of a head's dimensions that are rotated."""
+    both = {"partial_rotary_factor": 1.0, **config, **rope_settings(config)}
+    return positive(both, "partial_rotary_factor", 1.0)
 
 
 def _scaling(hp: Hyperparameters, key: str) -> float:

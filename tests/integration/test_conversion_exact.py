@@ -91,6 +91,20 @@ CASES: dict[str, dict[str, Any]] = {
             "sliding_attention": {"rope_type": "default", "rope_theta": 5000.0},
         },
     },
+    "phi3, SentencePiece, heads rotated in part, two lists of factors": {
+        "family": "phi3",
+        "tokenizer": "sentencepiece",
+        "dtype": "bfloat16",
+        "max_position_embeddings": 8192,
+        "original_max_position_embeddings": 1024,  # less than a batch below: llama.cpp would take the other list
+        "rope_parameters": {
+            "rope_type": "longrope",
+            "rope_theta": 10000.0,
+            "partial_rotary_factor": 0.75,
+            "short_factor": [1.0 + 0.05 * pair for pair in range(24)],
+            "long_factor": [1.0 + 0.5 * pair for pair in range(24)],
+        },
+    },
 }
 
 

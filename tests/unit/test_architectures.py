@@ -28,6 +28,8 @@ YARN: dict[str, Any] = {"rope_type": "yarn", "factor": 4.0, "original_max_positi
 GEMMA2: dict[str, Any] = {"architectures": ["Gemma2ForCausalLM"], "head_dim": 16, "query_pre_attn_scalar": 16}
 GEMMA2 |= {"hidden_activation": "gelu_pytorch_tanh", "hidden_act": "gelu_pytorch_tanh"}
 GEMMA3 = {**GEMMA2, "architectures": ["Gemma3ForCausalLM"]}
+PHI3: dict[str, Any] = {"architectures": ["Phi3ForCausalLM"], "max_position_embeddings": 16384}
+LONGROPE: dict[str, Any] = {"type": "longrope", "short_factor": [1.0] * 8, "long_factor": [2.0] * 8}
 
 
 def fields(**changes: Any) -> dict[str, Any]:
@@ -171,6 +173,28 @@ def test_gemmas_norms_hold_what_is_beyond_one() -> None:
         assert sources["blk.0.post_attention_norm.weight"] == "model.layers.0.post_attention_layernorm.weight"
 
 
+def test_phi3_keeps_its_fused_matrices() -> None:
+    found = tensor_names(**PHI3)
+    assert {"blk.0.attn_qkv.weight", "blk.0.ffn_up.weight"} < found
+    assert not {"blk.0.attn_q.weight", "blk.0.ffn_gate.weight", "rope_factors_long.weight"} & found
+    assert fields(**PHI3)["phi3.context_length"] == 16384
+    assert fields(**PHI3, sliding_window=2047)["phi3.context_length"] == 2047
+    assert fields(**PHI3, partial_rotary_factor=0.75)["phi3.rope.dimension_count"] == 12
+
+
+@pytest.mark.parametrize("name", ["longrope", "su", "yarn"])
+def test_phi3_ends_where_its_frequencies_would_change(name: str) -> None:
+    scaled = {**PHI3, "rope_scaling": {**LONGROPE, "type": name}}
+    assert fields(**scaled)["phi3.context_length"] == 4096
+    assert fields(**scaled)["phi3.rope.scaling.original_context_length"] == 4096
+    growth = np.sqrt(1 + np.log(4) / np.log(4096))
+    assert fields(**scaled)["phi3.rope.scaling.attn_factor"] == pytest.approx(growth)
+    architecture = architectures.find(config := {**CONFIG, **scaled})
+    specs = {spec.target: spec for spec in architecture.tensors(architecture.hyperparameters(config))}
+    for kind in ("long", "short"):  # whatever the size of a context
+        np.testing.assert_array_equal(specs[f"rope_factors_{kind}.weight"].values, LONGROPE["short_factor"])
+
+
 def test_permute_turns_halves_into_neighbours_within_each_head() -> None:
     rows = np.arange(8, dtype=np.float32)  # two heads of x0 x1 y0 y1
     np.testing.assert_array_equal(permute(rows, 2), [0, 2, 1, 3, 4, 6, 5, 7])
@@ -209,6 +233,9 @@ def test_permute_turns_halves_into_neighbours_within_each_head() -> None:
         ({**GEMMA3, "attn_logit_softcapping": 50.0}, "attn_logit_softcapping is set"),
         ({**GEMMA3, "sliding_window_pattern": 2}, "sliding_window_pattern must be 6"),
         ({**GEMMA3, "rope_parameters": {"sliding_attention": {"rope_type": "linear", "factor": 2}}}, "windowed layers"),
+        ({**PHI3, "head_dim": 32}, "head_dim 32 is not hidden_size / heads"),
+        ({**PHI3, "rope_scaling": {**LONGROPE, "long_factor": [1.0]}}, "long_factor must be 8 positive numbers"),
+        ({**PHI3, "rope_scaling": {"type": "linear", "factor": 2.0}}, "rope scaling 'linear'"),
         ({"architectures": ["Gemma3ForConditionalGeneration"]}, "Gemma3ForConditionalGeneration cannot be converted"),
     ],
 )
