@@ -135,14 +135,19 @@ class Desk:
     def ask(
         self, question: str, history: Sequence[Turn] = (), is_stopped: Callable[[], bool] | None = None
     ) -> Iterator[AnswerEvent]:
-        """Answer from the indexed files; see records.AnswerEvent for what comes."""
+        """Answer from the indexed files; see records.AnswerEvent for what comes.
+
+        Raises: ModelError if the model only embeds.
+        """
         from gritdesk.answerer import Answerer
+        from gritdesk.engine.wire import ONLY_EMBEDS
 
         num_passages = self.config.search.num_passages
         engine = self.engine()
-        answerer = Answerer(
-            lambda asked: self.search(asked, num_passages), engine, engine.info().n_ctx, self.config.answer
-        )
+        info = engine.info()
+        if not info.generates:
+            raise ModelError(f"{info.model_path.name}: {ONLY_EMBEDS}")
+        answerer = Answerer(lambda asked: self.search(asked, num_passages), engine, info.n_ctx, self.config.answer)
         yield from answerer.answer(question, history, is_stopped or (lambda: False))
 
     def embed(self, texts: Sequence[str], instruction: str = "") -> NDArray[np.float32]:

@@ -75,7 +75,8 @@ def _folders(desk: Desk, config: Config) -> str:
 def _model(desk: Desk) -> str:
     info = desk.engine_info()
     tests = ", ".join(f"{name} {value:.4g}" for name, value in info.self_test.items())
-    return f"{info.model_path.name}: {info.description}; context {info.n_ctx}; self-test: {tests}"
+    jobs = f"context {info.n_ctx}" if info.generates else f"only embeds, texts of {info.max_text_tokens} tokens"
+    return f"{info.model_path.name}: {info.description}; {jobs}; self-test: {tests}"
 
 
 def _fingerprint(desk: Desk) -> str:

@@ -8,9 +8,14 @@ into tokens in exactly one way. The frames (GRIT paper, arXiv 2402.09906, figure
     chat                            <s><|user|>\\n{user}\\n<|assistant|>\\n{assistant}</s>\\n<|user|>\\n...
     passage as a block of a chat    ...[1] <s><|embed|>\\n{text}\\n[1]\\n\\n[2] <s>...
 
+A model that only embeds (BGE, E5 and other encoders) reads no GRIT frame but its own, and its GGUF says so:
+
+    query or passage of an encoder  <s>{prompt}{text}</s>
+
 Two rules are owned here:
-- which tokens count: when embedding, the text's own tokens are pooled and nothing of the frame is; when
-  training generation, each assistant text and its </s> are targets and nothing else is;
+- which tokens count: when embedding, the text's own tokens are pooled and nothing of the frame is (in an encoder
+  all tokens are, or the first alone, as it was trained); when training generation, each assistant text and its
+  </s> are targets and nothing else is;
 - a text is never a frame: markers inside a person's text stay text. Where the markers are special tokens this
   is exact; in a model with plain-text markers (GritLM-7B) a text that spells one is read as the same pieces.
 """
@@ -41,6 +46,9 @@ Passages = Literal["plain", "causal_blocks", "bidirectional_blocks"]
 """How a chat's passages are read. plain: as any text. Blocks are embedding frames that see themselves alone, and all
 that follows sees them: causally, or both ways, exactly as an embedding pass reads that passage, so that its keys and
 values from indexing serve the answer."""
+
+Pooling = Literal["mean", "cls"]
+"""Which last hidden states make an embedding: the average of those that count, or the first token's alone."""
 
 _PASSAGE = re.compile(r"^\[(\d{1,2})\] (?=\S)(.+)$", re.MULTILINE)
 
@@ -103,6 +111,19 @@ def embedding_frame(instruction: str, text: str) -> list[Segment]:
     if instruction:
         opening += [Segment(USER, "marker"), Segment(f"\n{instruction}\n", "text")]
     return [*opening, Segment(EMBED, "marker"), Segment("\n", "text"), Segment(text, "text", counts=True)]
+
+
+def encoder_frame(prompt: str, text: str, pooling: Pooling) -> list[Segment]:
+    """Frame of one text for a model that only embeds.
+
+    Args:
+        prompt: what the model was trained to read before a text of this kind, such as "query: "; perhaps nothing.
+    Raises: ValueError if the text is empty.
+    """
+    if not text.strip():
+        raise ValueError("cannot embed an empty text: give at least one visible character")
+    every = pooling == "mean"
+    return [Segment(BOS, "control", True), Segment(f"{prompt}{text}", "text", every), Segment(EOS, "control", every)]
 
 
 def chat_frame(turns: Sequence[Turn], *, blocks: bool = False) -> list[Segment]:
@@ -229,7 +250,7 @@ def _encode_run(run: Sequence[Segment], tokenizer: FrameTokenizer) -> list[tuple
     return [(frame_ids, False), (tokenizer.tokenize(text), True)]
 
 
-# ---------------------------------------------------------------- metadata of a dual-mode GGUF
+# ---------------------------------------------------------------- metadata of a GGUF
 
 CONFIG_KEY = "grit"
 """Key of a checkpoint's config.json under which the trainer keeps these values."""
@@ -244,35 +265,60 @@ CHAT_TEMPLATE = (
 """The chat frame as the Jinja template other programs read from a checkpoint or a GGUF."""
 
 
+BOTH_JOBS, EMBEDS_ONLY = "embedding, generation", "embedding"
+"""Values of grit.jobs; files from before there was this key do both."""
+
+
 @dataclass(frozen=True)
 class GritMetadata:
-    """What a program must know to use one file in both modes; written as `grit.*` keys of a GGUF."""
+    """What a program must know to use one file; written as `grit.*` keys of a GGUF."""
 
     dimension: int
     """Length of an embedding: so many of the hidden states' dimensions, the first ones, are pooled."""
     markers: Markers = "special"
-    pooling: Literal["mean"] = "mean"
+    pooling: Pooling = "mean"
     normalize: bool = True
     embedding_attention: Literal["bidirectional"] = "bidirectional"
-    generation_attention: Literal["causal"] = "causal"
+    generation_attention: Literal["causal", "none"] = "causal"
+    """none: the model only embeds, and reads texts in `encoder_frame`."""
     passages: Passages = "plain"
     """How the model learned to read the passages of a question."""
+    query_prompt: str = ""
+    """What a model that only embeds reads before a text that comes with an instruction, in its place."""
+    passage_prompt: str = ""
+    """What it reads before other texts."""
+
+    @property
+    def generates(self) -> bool:
+        return self.generation_attention != "none"
+
+    def frame(self, instruction: str, text: str) -> list[Segment]:
+        """Frame of one text to embed with this model. Raises: ValueError if the text is empty."""
+        if self.generates:
+            return embedding_frame(instruction, text)
+        prompt = self.query_prompt if clean_instruction(instruction) else self.passage_prompt
+        return encoder_frame(prompt, text, self.pooling)
 
     def to_gguf(self) -> dict[str, str | int | bool]:
         """Keys and values as they stand in the file."""
-        return {
+        values: dict[str, str | int | bool] = {
             "grit.version": 1,
-            "grit.markers": self.markers,
-            "grit.embedding.frame": render(embedding_frame("{instruction}", "{text}")),
-            "grit.embedding.frame_without_instruction": render(embedding_frame("", "{text}")),
+            "grit.jobs": BOTH_JOBS if self.generates else EMBEDS_ONLY,
+            "grit.embedding.frame": render(self.frame("{instruction}", "{text}")),
+            "grit.embedding.frame_without_instruction": render(self.frame("", "{text}")),
             "grit.embedding.attention": self.embedding_attention,
             "grit.embedding.pooling": self.pooling,
-            "grit.embedding.pooled_tokens": "text",
             "grit.embedding.normalize": self.normalize,
             "grit.embedding.dimension": self.dimension,
+            "grit.generation.attention": self.generation_attention,
+        }
+        if not self.generates:
+            return values | {"grit.embedding.pooled_tokens": "all" if self.pooling == "mean" else "first"}
+        return values | {
+            "grit.markers": self.markers,
+            "grit.embedding.pooled_tokens": "text",
             "grit.generation.frame": render(chat_frame([Turn("user", "{user}"), Turn("assistant", "{assistant}")])),
             "grit.generation.turn_separator": "\n",
-            "grit.generation.attention": self.generation_attention,
             "grit.generation.passages": self.passages,
         }
 
@@ -292,9 +338,30 @@ class GritMetadata:
             markers=values.get("grit.markers", "special"),
             passages=values.get("grit.generation.passages", "plain"),
         )
+        if values.get("grit.jobs") == EMBEDS_ONLY:
+            found = _encoder_metadata(found.dimension, values)
         if found.passages not in get_args(Passages):
             raise ValueError(f"its passages are {found.passages!r}, this program knows {', '.join(get_args(Passages))}")
         for key, expected in found.to_gguf().items():
             if key in values and values[key] != expected:
                 raise ValueError(f"its {key} is {values[key]!r}, this program does {expected!r}")
         return found
+
+
+def _encoder_metadata(dimension: int, values: Mapping[str, Any]) -> GritMetadata:
+    """Metadata of a file that only embeds; its prompts are what its frames hold before the text."""
+    opening, closing = BOS, f"{{text}}{EOS}"
+    frames = [values["grit.embedding.frame"], values["grit.embedding.frame_without_instruction"]]
+    for frame in frames:
+        if not (frame.startswith(opening) and frame.endswith(closing)):
+            raise ValueError(f"its embedding frame is {frame!r}, this program does {opening}PROMPT{closing}")
+    query_prompt, passage_prompt = (frame.removeprefix(opening).removesuffix(closing) for frame in frames)
+    if (pooling := values["grit.embedding.pooling"]) not in get_args(Pooling):
+        raise ValueError(f"its pooling is {pooling!r}, this program knows {', '.join(get_args(Pooling))}")
+    return GritMetadata(
+        dimension,
+        pooling=pooling,
+        generation_attention="none",
+        query_prompt=query_prompt,
+        passage_prompt=passage_prompt,
+    )

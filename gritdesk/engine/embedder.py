@@ -1,4 +1,4 @@
-"""[(instruction, text)] -> embeddings: bidirectional attention, mean over the text's own tokens, unit length.
+"""[(instruction, text)] -> embeddings: bidirectional attention, mean over the tokens that count, unit length.
 
 Texts are packed, so that one call to llama.cpp embeds many; the rule owned here is that packing, order and
 neighbours do not matter to a text's embedding.
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gritdesk.engine.llama import EmbeddingContext, LlamaModel
 from gritdesk.errors import ContextOverflow, RequestRefused
-from gritdesk.grit_format import EncodedFrame, embedding_frame, encode
+from gritdesk.grit_format import EncodedFrame, encode
 from gritdesk.records import EmbeddingInput
 
 _WINDOW = 128
@@ -58,7 +58,7 @@ class Embedder:
 
     def _encode(self, instruction: str, text: str) -> EncodedFrame:
         try:
-            frame = encode(embedding_frame(instruction, text), self._model, self._model.grit.markers)
+            frame = encode(self._model.grit.frame(instruction, text), self._model, self._model.grit.markers)
         except ValueError as error:
             raise RequestRefused(str(error)) from error
         room = self.context.max_tokens
@@ -66,12 +66,20 @@ class Embedder:
             raise ContextOverflow(
                 f"an instruction of {frame.num_prefix} tokens leaves no room for its text in {room}; shorten it"
             )
-        return EncodedFrame(frame.ids[:room], frame.counts[:room])
+        return cut(frame, room, num_closing=0 if self._model.grit.generates else 1)
 
     def _embed_batch(self, frames: Sequence[EncodedFrame]) -> NDArray[np.float32]:
         hidden_states = self.context.hidden_states([frame.ids for frame in frames])
         pairs = zip(hidden_states, (frame.counts for frame in frames), strict=True)
         return np.stack([mean_pool(hidden_TD[:, : self.dimension], counts) for hidden_TD, counts in pairs])
+
+
+def cut(frame: EncodedFrame, max_tokens: int, num_closing: int) -> EncodedFrame:
+    """The frame with no more than `max_tokens` tokens: its text is cut at the end, the last `num_closing` stay."""
+    if len(frame.ids) <= max_tokens:
+        return frame
+    opening, closing = max_tokens - num_closing, len(frame.ids) - num_closing
+    return EncodedFrame(frame.ids[:opening] + frame.ids[closing:], frame.counts[:opening] + frame.counts[closing:])
 
 
 def mean_pool(hidden_TD: NDArray[np.float32], counts: Sequence[bool]) -> NDArray[np.float32]:

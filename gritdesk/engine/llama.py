@@ -412,6 +412,8 @@ class GenerationContext(_Context):
             n_threads, kv_type: as for EmbeddingContext.
             block_tokens: longest block, lowered to n_ctx; without effect where the model reads passages as plain text.
         """
+        if not model.grit.generates:
+            raise ModelError(f"{model.path} only embeds and cannot generate; choose a GRIT model with `engine.model`")
         if n_ctx < 16:
             raise ModelError(f"n_ctx is {n_ctx}; give at least 16")
         if not 16 <= block_tokens <= _MAX_BATCH_TOKENS:

@@ -18,6 +18,10 @@ from gritdesk.config import EngineConfig
 from gritdesk.errors import ModelError
 from gritdesk.records import EmbeddingInput, Sampling, Turn
 
+ONLY_EMBEDS = (
+    "this model only embeds: it finds passages and cannot write answers; "
+    "search with it, or choose a GRIT model with `engine.model`"
+)
 _LENGTH = struct.Struct("<Q")
 
 
@@ -36,7 +40,7 @@ class EngineInfo:
     model_path: Path
     dimension: int
     n_ctx: int
-    """Tokens of prompt and answer together."""
+    """Tokens of prompt and answer together; 0 where the model only embeds."""
     max_text_tokens: int
     """Tokens of an embedded text with its frame; what is longer is cut."""
     markers: str
@@ -45,6 +49,10 @@ class EngineInfo:
     pid: int
     self_test: dict[str, float]
     """See `self_test.self_test`; and load_s, the seconds until all was ready."""
+
+    @property
+    def generates(self) -> bool:
+        return self.n_ctx > 0
 
 
 # ---------------------------------------------------------------- app -> engine

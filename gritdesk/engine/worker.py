@@ -99,8 +99,9 @@ class Worker:
     """Serves the jobs of a schedule with one loaded model."""
 
     def __init__(
-        self, schedule: Schedule, embedder: Embedder, generator: Generator, send: Callable[[object], None]
+        self, schedule: Schedule, embedder: Embedder, generator: Generator | None, send: Callable[[object], None]
     ) -> None:
+        """Arguments: `generator` is None where the model only embeds."""
         self._schedule = schedule
         self._embedder = embedder
         self._generator = generator
@@ -151,13 +152,19 @@ class Worker:
                     yield
                 self._send(wire.Done(job.number, counts))
             case wire.CountPromptTokens(turns):
-                self._send(wire.Done(job.number, self._generator.count_prompt_tokens(turns)))
+                self._send(wire.Done(job.number, self._writer().count_prompt_tokens(turns)))
             case wire.Stream(turns, sampling):
-                for piece in self._generator.steps(turns, sampling, lambda: job.is_cancelled):
+                for piece in self._writer().steps(turns, sampling, lambda: job.is_cancelled):
                     if piece:
                         self._send(wire.Piece(job.number, piece))
                     yield
                 self._send(wire.Done(job.number, None))
+
+    def _writer(self) -> Generator:
+        """Raises: RequestRefused where the model only embeds."""
+        if self._generator is None:
+            raise RequestRefused(wire.ONLY_EMBEDS)
+        return self._generator
 
 
 def main() -> None:
@@ -197,7 +204,7 @@ def _give_up(send: Callable[[object], None], error: ModelError) -> NoReturn:
     os._exit(1)  # an ordinary exit would wait for the thread that reads stdin
 
 
-def _load(load: wire.Load) -> tuple[Embedder, Generator, wire.EngineInfo]:
+def _load(load: wire.Load) -> tuple[Embedder, Generator | None, wire.EngineInfo]:
     from gritdesk.engine.embedder import Embedder
     from gritdesk.engine.generator import Generator
     from gritdesk.engine.llama import LlamaModel, system_info
@@ -207,14 +214,16 @@ def _load(load: wire.Load) -> tuple[Embedder, Generator, wire.EngineInfo]:
     config = load.config
     model = LlamaModel(load.model_path, n_gpu_layers=config.n_gpu_layers)
     embedder = Embedder(model, batch_tokens=config.batch_tokens, n_threads=config.n_threads)
-    generator = Generator(
-        model, n_ctx=config.n_ctx, n_threads=config.n_threads, block_tokens=embedder.context.batch_tokens
-    )
-    measured = self_test(model, embedder.context, generator.context)
+    generator = None
+    if model.grit.generates:
+        generator = Generator(
+            model, n_ctx=config.n_ctx, n_threads=config.n_threads, block_tokens=embedder.context.batch_tokens
+        )
+    measured = self_test(model, embedder.context, generator.context if generator else None)
     info = wire.EngineInfo(
         model_path=load.model_path,
         dimension=embedder.dimension,
-        n_ctx=generator.n_ctx,
+        n_ctx=generator.n_ctx if generator else 0,
         max_text_tokens=embedder.context.max_tokens,
         markers=model.grit.markers,
         description=model.description,

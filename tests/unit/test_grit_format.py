@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from gritdesk.grit_format import (
     FrameTokenizer,
     GritMetadata,
     Markers,
+    Pooling,
     Segment,
     chat_frame,
     documents_turn,
@@ -233,3 +235,42 @@ def test_unknown_use_of_passages_is_refused() -> None:
         GritMetadata.from_gguf(values)
     kept = GritMetadata(dimension=8, passages="bidirectional_blocks")
     assert GritMetadata.from_gguf(kept.to_gguf()) == kept
+
+
+def test_encoder_reads_its_own_prompts_and_pools_what_it_was_trained_to() -> None:
+    encoder = GritMetadata(384, generation_attention="none", query_prompt="query: ", passage_prompt="passage: ")
+    asked, passage = (encoder.frame(*each) for each in (query_input("Where?"), ("", "There.")))
+    assert (render(asked), render(passage)) == ("<s>query: Where?</s>", "<s>passage: There.</s>")
+    assert all(segment.counts for segment in asked)
+    first_alone = replace(encoder, pooling="cls").frame("", "There.")
+    assert [segment.counts for segment in first_alone] == [True, False, False]
+    with pytest.raises(ValueError, match="empty text"):
+        encoder.frame("Find it", " ")
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_file_that_only_embeds_says_so(pooling: Pooling) -> None:
+    encoder = GritMetadata(384, pooling=pooling, generation_attention="none", query_prompt="query: ")
+    values = encoder.to_gguf()
+    assert values["grit.jobs"] == "embedding" and not encoder.generates
+    assert values["grit.embedding.frame"] == "<s>query: {text}</s>"
+    assert not [key for key in values if key.startswith("grit.generation") and key != "grit.generation.attention"]
+    assert GritMetadata.from_gguf(values) == encoder
+    both = GritMetadata(384).to_gguf()
+    assert both["grit.jobs"] == "embedding, generation"
+    del both["grit.jobs"]  # as in files from before
+    assert GritMetadata.from_gguf(both).generates
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"grit.embedding.pooling": "lasttoken"}, "its pooling is 'lasttoken', this program knows mean, cls"),
+        ({"grit.embedding.frame": "{text}"}, "its embedding frame is '{text}'"),
+        ({"grit.embedding.pooled_tokens": "text"}, "pooled_tokens"),
+        ({"grit.jobs": "reranking"}, "jobs"),
+    ],
+)
+def test_encoders_file_this_program_cannot_follow_is_refused(changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        GritMetadata.from_gguf(GritMetadata(384, generation_attention="none").to_gguf() | changed)
