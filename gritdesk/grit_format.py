@@ -23,6 +23,7 @@ Two rules are owned here:
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, get_args
@@ -248,6 +249,21 @@ def _encode_run(run: Sequence[Segment], tokenizer: FrameTokenizer) -> list[tuple
     if whole[: len(frame_ids)] == frame_ids and len(whole) > len(frame_ids):
         return [(frame_ids, False), (whole[len(frame_ids) :], True)]
     return [(frame_ids, False), (tokenizer.tokenize(text), True)]
+
+
+def strip_accents(text: str) -> str:
+    """What an uncased BERT reads of a text: characters taken apart, and the marks that take no space of their own gone.
+
+    llama.cpp would also take away marks that do, vowels of Hindi and Korean among them.
+    Source: tokenizers normalizers/bert.rs, `do_strip_accents`.
+    """
+    if text.isascii():
+        return text
+    return "".join(each for each in unicodedata.normalize("NFD", text) if unicodedata.category(each) != "Mn")
+
+
+LONG_WORD = re.compile(r"[^\W_\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002fa1f]{101,}")
+"""What BERT takes for one unknown token, whatever it spells; Chinese characters are words of their own."""
 
 
 # ---------------------------------------------------------------- metadata of a GGUF

@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gritdesk.errors import ContextOverflow, ModelError
-from gritdesk.grit_format import BOS, EOS, GritMetadata
+from gritdesk.grit_format import BOS, EOS, LONG_WORD, GritMetadata, strip_accents
 from gritdesk.records import Sampling
 
 # Both are read when the native libraries load. Spinning OpenMP threads make a busy machine ten times slower;
@@ -115,6 +115,7 @@ class LlamaModel:
         params.n_gpu_layers = n_gpu_layers if self.on_gpu else 0
         if platform.machine().lower() in ("x86_64", "amd64"):
             params.use_extra_bufts = False  # repacked weights: slower prompts, twice the memory, seconds to load
+        params.kv_overrides = _overrides()
         _complaints.clear()
         self._pointer: Any = C.llama_model_load_from_file(os.fsencode(path), params)
         if not self._pointer:
@@ -131,6 +132,8 @@ class LlamaModel:
         self.n_ctx_train = int(C.llama_model_n_ctx_train(self._pointer))
         self.metadata = self._read_metadata()
         window = self.metadata.get(f"{self.metadata.get('general.architecture')}.attention.sliding_window", 0)
+        self._is_wordpiece = self.metadata.get("tokenizer.ggml.model") == "bert"
+        self._strips_accents = bool(self.metadata.get("tokenizer.ggml.normalizer.strip_accents", False))
         self.n_window = int(window)
         """Tokens that windowed layers look back, 0 without any. llama.cpp lets them look ahead without end, so that
         beyond a window a text is embedded neither bidirectionally nor as in training."""
@@ -164,7 +167,13 @@ class LlamaModel:
 
     def tokenize(self, text: str) -> list[int]:
         """Token ids of plain text: no BOS, nothing in it parsed as a special token."""
-        return self._tokenize(text, parse_special=False)
+        if not self._is_wordpiece:
+            return self._tokenize(text, parse_special=False)
+        ids: list[int] = []
+        for number, part in enumerate(LONG_WORD.split(strip_accents(text) if self._strips_accents else text)):
+            ids += [int(self.metadata["tokenizer.ggml.unknown_token_id"])] if number else []
+            ids += self._tokenize(part, parse_special=False)
+        return ids
 
     def control_id(self, token: str) -> int:
         """Id of a control token; BOS and EOS are the model's own, whatever their spelling.
@@ -731,6 +740,15 @@ def _context_params(model: LlamaModel, n_threads: int, kv_type: str) -> Any:
     params.offload_kqv = params.op_offload = model.on_gpu
     params.no_perf = True
     return params
+
+
+def _overrides() -> Any:
+    """Metadata that a file may hold and llama.cpp is not to follow: it would take more than accents away."""
+    overrides = (C.llama_model_kv_override * 2)()  # an empty one ends the list
+    overrides[0].key = b"tokenizer.ggml.normalizer.strip_accents"
+    overrides[0].tag = C.LLAMA_KV_OVERRIDE_TYPE_BOOL
+    overrides[0].value.val_bool = False
+    return overrides
 
 
 def _as_int32(array: NDArray[np.int32]) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from gritdesk.grit_format import (
     passage_input,
     query_input,
     render,
+    strip_accents,
 )
 from gritdesk.records import Chunk, Turn
 
@@ -274,3 +276,9 @@ def test_file_that_only_embeds_says_so(pooling: Pooling) -> None:
 def test_encoders_file_this_program_cannot_follow_is_refused(changed: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         GritMetadata.from_gguf(GritMetadata(384, generation_attention="none").to_gguf() | changed)
+
+
+def test_accents_go_and_vowels_that_take_space_stay() -> None:
+    assert strip_accents("Ünï naïve cafés") == "Uni naive cafes"
+    assert strip_accents("हिन्दी") == "हिनदी"
+    assert unicodedata.normalize("NFC", strip_accents("한국어")) == "한국어"
