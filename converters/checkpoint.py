@@ -18,6 +18,8 @@ Array = NDArray[np.float32]
 
 DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16}
 """Safetensors dtypes that weights come in; BF16 is the upper half of a float32, which numpy does not know."""
+BUFFERS = {"I64": np.int64}
+"""Dtypes of what old encoders hold beside their weights: the numbers of their positions."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,11 @@ class StoredTensor:
     start: int
     """Byte offset in the file."""
     end: int
+
+    def check_weight(self, name: str) -> None:
+        """Raises: ValueError if its numbers are of no dtype that weights have."""
+        if self.dtype not in DTYPES:
+            raise ValueError(f"{self.file}: tensor {name} is {self.dtype}; weights must be one of {', '.join(DTYPES)}")
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,7 @@ class Checkpoint:
         Raises: ValueError if the checkpoint has no such tensor, or the tensor holds NaN or infinity.
         """
         stored = self.tensors[name]
+        stored.check_weight(name)
         mapped = np.memmap(stored.file, dtype=np.uint8, mode="r", offset=stored.start, shape=stored.end - stored.start)
         values = np.asarray(mapped).view(DTYPES[stored.dtype]).reshape(stored.shape)
         if stored.dtype == "BF16":
@@ -147,13 +155,13 @@ def _read_header(file: Path) -> dict[str, StoredTensor]:
 
 
 def _check_stored(name: str, stored: StoredTensor, size: int) -> None:
-    if stored.dtype not in DTYPES:
-        raise ValueError(f"{stored.file}: tensor {name} is {stored.dtype}; weights must be one of {', '.join(DTYPES)}")
+    if stored.dtype not in BUFFERS:
+        stored.check_weight(name)
     if stored.end > size:
         raise ValueError(
             f"{stored.file} is truncated: tensor {name} ends at byte {stored.end}, the file has {size}; copy it again"
         )
-    expected = int(np.prod(stored.shape)) * np.dtype(DTYPES[stored.dtype]).itemsize
+    expected = int(np.prod(stored.shape)) * np.dtype((DTYPES | BUFFERS)[stored.dtype]).itemsize
     if stored.end - stored.start != expected or stored.start < 0:
         raise ValueError(
             f"{stored.file}: tensor {name} of shape {list(stored.shape)} takes {expected} bytes, "

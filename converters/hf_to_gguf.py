@@ -1,4 +1,4 @@
-"""A checkpoint folder becomes one GGUF file that embeds and generates.
+"""A checkpoint folder becomes one GGUF file that embeds and generates, or of an encoder one that embeds.
 
 `convert` tells the story: read the checkpoint's header files, plan the GGUF's keys and tensors, compare the
 tokenizers, stream the weights into a file beside the target, quantize, rename. Whatever goes wrong on the way,
@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 from converters import architectures, quantize
 from converters.architectures.base import Architecture, Fields, FieldValue, TensorSpec, permute
 from converters.checkpoint import Array, Checkpoint, read_config
+from converters.sentence_folder import SentenceSettings, read_sentence_settings
 from converters.tokenizer_check import check_tokenizer
 from converters.vocab import Vocab, read_vocab
-from gritdesk.grit_format import CONFIG_KEY, GritMetadata, Markers, Passages
+from gritdesk.grit_format import CONFIG_KEY, GritMetadata, Markers, Passages, Pooling
 
 Progress = Callable[[str], None]
 
@@ -36,6 +37,7 @@ class Plan:
     source: Checkpoint
     architecture: Architecture
     vocab: Vocab
+    grit: GritMetadata
     fields: Fields
     specs: list[TensorSpec]
 
@@ -51,10 +53,14 @@ def convert(checkpoint: Path, out: Path, quantization_type: str = "Q8_0", *, pro
     say = progress or (lambda line: None)
     quantization_type = quantize.parse_quantization_type(quantization_type)
     plan = read_plan(checkpoint)
+    if not plan.architecture.generates:
+        say(f"an encoder: the file will embed ({plan.grit.pooling} pooling) and cannot generate")
     with replacing(out) as (folder, whole):
         say(f"comparing tokenizers ({plan.vocab.table.model}, {plan.vocab.table.pre})")
         write_gguf(folder / "vocab.gguf", replace(plan, specs=[]), "F32", say)
-        check_tokenizer(checkpoint, folder / "vocab.gguf")
+        special_ids = plan.vocab.special_ids
+        enclosing = None if plan.architecture.generates else (special_ids["bos"], special_ids["eos"])
+        check_tokenizer(checkpoint, folder / "vocab.gguf", enclosing)
         if quantization_type in quantize.NUMPY_TYPES:
             write_gguf(whole, plan, quantization_type, say)
         else:
@@ -72,11 +78,19 @@ def read_plan(checkpoint: Path) -> Plan:
     architecture = architectures.find(read_config(checkpoint))
     source = Checkpoint.open(checkpoint)
     hp = architecture.hyperparameters(source.config)
-    vocab = read_vocab(checkpoint, source.config, hp.vocab_size)
-    grit = grit_metadata(source.config, vocab, hp.hidden)
+    vocab = read_vocab(checkpoint, source.config, hp.vocab_size, generates=architecture.generates)
+    if architecture.generates:
+        grit = grit_metadata(source.config, vocab, hp.hidden)
+    else:
+        settings = read_sentence_settings(checkpoint, hp.hidden)
+        grit = encoder_metadata(checkpoint, source.config, vocab, settings, hp.hidden)
+        hp = replace(hp, n_ctx=min(hp.n_ctx, settings.max_tokens or hp.n_ctx))
     fields: Fields = {"general.type": "model", "general.name": checkpoint.resolve().name}
     fields |= architecture.fields(hp) | vocab.fields() | grit.to_gguf()
-    return Plan(source, architecture, vocab, fields, matched_tensors(source, architecture.tensors(hp), tied=hp.tied))
+    if not grit.generates:  # what other programs pool by; a decoder's file must leave it open
+        fields[f"{architecture.gguf_name}.pooling_type"] = int(gguf.PoolingType[grit.pooling.upper()])
+    specs = matched_tensors(source, architecture.tensors(hp), unused=architecture.unused_tensors, tied=hp.tied)
+    return Plan(source, architecture, vocab, grit, fields, specs)
 
 
 def grit_metadata(config: dict[str, Any], vocab: Vocab, hidden: int) -> GritMetadata:
@@ -112,9 +126,35 @@ def grit_metadata(config: dict[str, Any], vocab: Vocab, hidden: int) -> GritMeta
     return metadata
 
 
-def matched_tensors(source: Checkpoint, specs: Iterator[TensorSpec], *, tied: bool) -> list[TensorSpec]:
+def encoder_metadata(
+    folder: Path, config: dict[str, Any], vocab: Vocab, settings: SentenceSettings, hidden: int
+) -> GritMetadata:
+    """What a sentence-transformers folder says about embedding; config.json may name a pooling where none does.
+
+    Raises: ValueError if texts are prepared in a way that the file cannot say.
+    """
+    if settings.lowercases and not vocab.table.fields.get("normalizer.lowercase"):
+        raise ValueError(f"{folder}: do_lower_case is true, but its tokenizer keeps capital letters")
+    stated = config.get(CONFIG_KEY) or {}
+    pooling: Any = stated.get("pooling", settings.pooling) if isinstance(stated, dict) else None
+    if pooling not in get_args(Pooling):
+        raise ValueError(f"config.json: {CONFIG_KEY}.pooling must be {' or '.join(get_args(Pooling))}")
+    return GritMetadata(
+        hidden,
+        pooling=pooling,
+        generation_attention="none",
+        query_prompt=settings.query_prompt,
+        passage_prompt=settings.passage_prompt,
+    )
+
+
+def matched_tensors(
+    source: Checkpoint, specs: Iterator[TensorSpec], *, unused: tuple[str, ...], tied: bool
+) -> list[TensorSpec]:
     """The planned tensors, after both sides agree on names and shapes.
 
+    Args:
+        unused: endings of tensors that may be left behind.
     Raises: ValueError naming the first tensor that is missing, of another shape, or would be lost.
     """
     planned = list(specs)
@@ -122,11 +162,12 @@ def matched_tensors(source: Checkpoint, specs: Iterator[TensorSpec], *, tied: bo
     for name, shape in shapes.items():
         if name not in source.tensors:
             raise ValueError(f"{source.folder}: tensor {name} is missing")
+        source.tensors[name].check_weight(name)
         if (found := source.tensors[name].shape) != shape:
             file = source.tensors[name].file
             raise ValueError(f"{file}: tensor {name} has shape {list(found)}, expected {list(shape)}")
     lost = source.tensors.keys() - shapes.keys()
-    lost = {name for name in lost if not name.endswith("rotary_emb.inv_freq")}
+    lost = {name for name in lost if not name.endswith(unused)}
     if tied:
         lost.discard("lm_head.weight")
     if lost:
@@ -174,6 +215,7 @@ def quantized(source: Checkpoint, spec: TensorSpec, kind: gguf.GGMLQuantizationT
 def load(source: Checkpoint, name: str, spec: TensorSpec) -> Array:
     """A weight as the GGUF keeps it: its rows in the order llama.cpp expects, what is to be added to it added."""
     weight = source.read(name)
+    weight = weight[spec.first_row :][: spec.shape[0]] if spec.num_source_rows else weight
     weight = permute(weight, spec.permuted_heads) if spec.permuted_heads else weight
     return weight + np.float32(spec.added) if spec.added else weight
 

@@ -72,15 +72,25 @@ def _quantize(source: str, target: str, file_type: int) -> None:
 
 
 def _tokenize(vocab_file: str) -> list[list[int]]:
+    import ctypes
+
     import llama_cpp
+
+    from gritdesk.grit_format import strip_accents
 
     texts: list[str] = json.load(sys.stdin)
     params = llama_cpp.llama_model_default_params()
     params.vocab_only = True
+    params.kv_overrides = overrides = (llama_cpp.llama_model_kv_override * 2)()  # an empty one ends the list
+    overrides[0].key = b"tokenizer.ggml.normalizer.strip_accents"  # as the engine has it: see strip_accents
+    overrides[0].tag = llama_cpp.LLAMA_KV_OVERRIDE_TYPE_BOOL
     model = llama_cpp.llama_model_load_from_file(vocab_file.encode(), params)
     if not model:
         sys.exit(1)
     vocab = llama_cpp.llama_model_get_vocab(model)
+    value = ctypes.create_string_buffer(8)
+    llama_cpp.llama_model_meta_val_str(model, overrides[0].key, value, len(value))
+    texts = [strip_accents(text) for text in texts] if value.value == b"true" else texts
     return [_tokenize_one(llama_cpp, vocab, text.encode("utf-8")) for text in texts]
 
 

@@ -23,6 +23,8 @@ NATIVE_TYPES = (
 )
 """Types below Q2_K need an importance matrix, which nothing here makes."""
 
+_KEPT_WHOLE = ("ffn_gate_inp.weight", "position_embd.weight", "token_types.weight")
+
 
 def parse_quantization_type(name: str) -> str:
     """The canonical name of a quantization type.
@@ -43,13 +45,14 @@ def file_type(quantization_type: str) -> int:
 def tensor_type(target: str, shape: tuple[int, ...], quantization_type: str) -> GGMLQuantizationType:
     """Type of one tensor in a file of a numpy type.
 
-    Vectors (norms, biases) stay F32: llama.cpp requires it. So do routers: they are small, and a rounded one sends
-    tokens to other experts. Rows that do not fill whole blocks become F16.
+    Vectors (norms, biases) stay F32, and so do an encoder's positions and token types: llama.cpp adds them as they are,
+    and aborts on another type. So do routers: they are small, and a rounded one sends tokens to other experts. Rows
+    that do not fill whole blocks become F16.
 
     Args:
         target: the tensor's name in the GGUF.
     """
-    if len(shape) == 1 or target.endswith("ffn_gate_inp.weight"):
+    if len(shape) == 1 or target.endswith(_KEPT_WHOLE):
         return GGMLQuantizationType.F32
     block_size, _ = gguf.GGML_QUANT_SIZES[GGMLQuantizationType[quantization_type]]
     return GGMLQuantizationType[quantization_type if shape[-1] % block_size == 0 else "F16"]

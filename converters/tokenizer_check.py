@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 from converters import native
 
@@ -27,11 +28,15 @@ HARD_TEXTS = (
 """Composed characters only: Qwen2's tokenizer composes text first (NFC), and llama.cpp does not."""
 
 
-def check_tokenizer(checkpoint: Path, vocab_file: Path) -> None:
+def check_tokenizer(checkpoint: Path, vocab_file: Path, enclosing: tuple[int, int] | None = None) -> None:
     """Compare token ids on HARD_TEXTS, where a library that reads the checkpoint's tokenizer is installed.
 
+    Args:
+        enclosing: the control tokens that an encoder's texts stand between.
     Raises: ValueError showing the first text on which they differ.
     """
+    if enclosing:
+        _check_enclosing(checkpoint, *enclosing)
     expected = _reference_ids(checkpoint)
     found = native.tokenize(vocab_file, HARD_TEXTS)
     for text, expected_ids, found_ids in zip(HARD_TEXTS, expected or found, found, strict=True):
@@ -44,15 +49,36 @@ def check_tokenizer(checkpoint: Path, vocab_file: Path) -> None:
             )
 
 
+def _check_enclosing(checkpoint: Path, opening: int, closing: int) -> None:
+    tokenizer = _json_tokenizer(checkpoint)
+    plain, enclosed = (
+        tokenizer.encode("a", add_special_tokens=each).ids if tokenizer else [] for each in (False, True)
+    )
+    if tokenizer and enclosed != [opening, *plain, closing]:
+        raise ValueError(
+            f"{checkpoint}: its tokenizer reads 'a' as {enclosed}, expected {plain} between {opening} and {closing}"
+        )
+
+
+def _json_tokenizer(checkpoint: Path) -> Any:
+    """The checkpoint's tokenizer.json, read by the tokenizers library; None without either."""
+    path = checkpoint / "tokenizer.json"
+    if not path.exists() or not importlib.util.find_spec("tokenizers"):
+        return None
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises no narrower one
+        raise ValueError(f"{path} cannot be read by the installed tokenizers library: {error}") from error
+    tokenizer.no_truncation()  # lengths for which somebody once saved it
+    tokenizer.no_padding()
+    return tokenizer
+
+
 def _reference_ids(checkpoint: Path) -> list[list[int]] | None:
     """What the checkpoint's own tokenizer says; None where no library for it is installed."""
-    if (path := checkpoint / "tokenizer.json").exists() and importlib.util.find_spec("tokenizers"):
-        from tokenizers import Tokenizer
-
-        try:
-            tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises no narrower one
-            raise ValueError(f"{path} cannot be read by the installed tokenizers library: {error}") from error
+    if tokenizer := _json_tokenizer(checkpoint):
         return [tokenizer.encode(text, add_special_tokens=False).ids for text in HARD_TEXTS]
     if (path := checkpoint / "tokenizer.model").exists() and importlib.util.find_spec("sentencepiece"):
         import sentencepiece

@@ -15,6 +15,8 @@ from converters.byte_level import is_byte_level, read_byte_level
 from converters.checkpoint import read_json
 from converters.piece_table import CONTROL, UNKNOWN, UNUSED, USER_DEFINED, PieceTable
 from converters.sentencepiece_bpe import read_sentencepiece_json, read_sentencepiece_model
+from converters.unigram import read_unigram
+from converters.wordpiece import read_wordpiece
 from gritdesk.grit_format import CHAT_TEMPLATE, MARKERS, Markers
 
 
@@ -24,8 +26,9 @@ class Vocab:
     tokens: list[str]
     types: list[int]
     special_ids: dict[str, int]
-    """Of bos and eos, and of unk and pad where the tokenizer has them."""
+    """Of bos and eos, which an encoder calls cls and sep, and of unk, pad and mask where the tokenizer has them."""
     chat_template: str
+    """Empty for an encoder."""
 
     @property
     def markers(self) -> Markers:
@@ -41,32 +44,37 @@ class Vocab:
             "tokens": self.tokens,
             "token_type": self.types,
             "add_bos_token": True,
-            "add_eos_token": False,
+            "add_eos_token": self.table.closes,
             "add_space_prefix": self.table.add_space_prefix,
         }
+        values |= self.table.fields
         if self.table.merges:
             values["merges"] = list(self.table.merges)
         if (scores := self.table.scores) is not None:
             values["scores"] = [scores.get(token_id, 0.0) for token_id in range(len(self.tokens))]
-        gguf_names = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
+        gguf_names = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding", "mask": "mask"}
         values |= {f"{gguf_names[name]}_token_id": token_id for name, token_id in self.special_ids.items()}
+        if self.table.closes:
+            values["seperator_token_id"] = self.special_ids["eos"]  # llama.cpp's spelling
         named: Fields = {f"tokenizer.ggml.{key}": value for key, value in values.items()}
-        return named | {"tokenizer.chat_template": self.chat_template}
+        return named | ({"tokenizer.chat_template": self.chat_template} if self.chat_template else {})
 
 
-def read_vocab(folder: Path, config: dict[str, Any], vocab_size: int) -> Vocab:
+def read_vocab(folder: Path, config: dict[str, Any], vocab_size: int, *, generates: bool = True) -> Vocab:
     """The tokenizer of a checkpoint folder, filled up to the rows of its embedding matrix.
 
+    Args:
+        generates: whether it is a decoder's tokenizer; encoders have other kinds.
     Raises: ValueError if there is none, or none that llama.cpp would read the same way.
     """
     try:
         settings = _settings(folder)
         spec = read_json(folder / "tokenizer.json") if (folder / "tokenizer.json").exists() else {}
-        table = _read_table(folder, spec)
+        table = _read_table(folder, spec) if generates else _read_encoders_table(folder, spec)
         added = _added_tokens(folder, spec, settings)
         tokens, types = _with_added_tokens(folder, table, added, vocab_size)
         special_ids = _special_ids(folder, table, tokens, settings, config)
-        template = _chat_template(folder, settings)
+        template = _chat_template(folder, settings) if generates else ""
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise ValueError(f"{folder}: its tokenizer files are damaged or of an unknown form ({error!r})") from error
     except OSError as error:
@@ -99,6 +107,16 @@ def _read_table(folder: Path, spec: dict[str, Any]) -> PieceTable:
     if spec:
         return read_sentencepiece_json(folder / "tokenizer.json", spec)
     raise ValueError(f"{folder} has neither tokenizer.json nor tokenizer.model; copy its tokenizer too")
+
+
+def _read_encoders_table(folder: Path, spec: dict[str, Any]) -> PieceTable:
+    path = folder / "tokenizer.json"
+    if not spec:
+        raise ValueError(f"{folder} has no tokenizer.json; save its tokenizer again with transformers")
+    readers = {"WordPiece": read_wordpiece, "Unigram": read_unigram}
+    if (kind := spec["model"].get("type")) not in readers:
+        raise ValueError(f"{path}: a {kind} tokenizer of an encoder cannot be converted, only {' or '.join(readers)}")
+    return readers[kind](path, spec)
 
 
 def _settings(folder: Path) -> dict[str, Any]:
@@ -148,7 +166,9 @@ def _special_ids(
     """Ids as tokenizer_config.json names them, else config.json, else the SentencePiece model itself."""
     id_of = {content: token_id for token_id, content in tokens.items()}
     found: dict[str, int] = {}
-    for name in ("bos", "eos", "unk", "pad"):
+    if table.closes:
+        settings = settings | {"bos_token": settings.get("cls_token"), "eos_token": settings.get("sep_token")}
+    for name in ("bos", "eos", "unk", "pad", *(["mask"] if table.closes else [])):
         token = settings.get(f"{name}_token")
         content = token["content"] if isinstance(token, dict) else token
         token_id = config.get(f"{name}_token_id")

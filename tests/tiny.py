@@ -87,6 +87,65 @@ def make_checkpoint(
     return folder
 
 
+def make_encoder(
+    folder: Path, family: Literal["bert", "xlm-roberta"] = "bert", *, seed: int = 0, **config: Any
+) -> Path:
+    """A random 2-layer encoder as transformers saves it, for texts of 128 tokens.
+
+    Args:
+        config: overrides of the family's config, such as num_hidden_layers=3.
+    Returns: the folder, which is made if it does not exist.
+    """
+    import torch
+    import transformers
+
+    folder.mkdir(parents=True, exist_ok=True)
+    is_bert = family == "bert"
+    settings: dict[str, Any] = {
+        "vocab_size": VOCAB_SIZE,
+        "hidden_size": HIDDEN,
+        "intermediate_size": 512,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 128 if is_bert else 130,
+        "type_vocab_size": 2 if is_bert else 1,
+        "pad_token_id": 0 if is_bert else 1,
+    }
+    name = "Bert" if is_bert else "XLMRoberta"
+    torch.manual_seed(seed)
+    model = getattr(transformers, f"{name}Model")(getattr(transformers, f"{name}Config")(**settings | config))
+    for key, weight in model.named_parameters():
+        is_scale = "LayerNorm.weight" in key
+        torch.nn.init.normal_(weight, mean=1.0 if is_scale else 0.0, std=0.1 if weight.ndim == 1 else 0.06)
+    model.save_pretrained(folder)
+    shutil.copy(TOKENIZERS / ("wordpiece" if is_bert else "unigram") / "tokenizer.json", folder)
+    words = ("[CLS]", "[SEP]", "[UNK]", "[PAD]", "[MASK]") if is_bert else ("<s>", "</s>", "<unk>", "<pad>", "<mask>")
+    kinds = ("cls_token", "sep_token", "unk_token", "pad_token", "mask_token")
+    tokenizer = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 128} | dict(
+        zip(kinds, words, strict=True)
+    )
+    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer), encoding="utf-8")
+    return folder
+
+
+def make_sentence_folder(
+    encoder: Path, folder: Path, *, pooling: str = "mean", normalize: bool = True, **settings: Any
+) -> Path:
+    """An encoder as sentence-transformers saves it.
+
+    Args:
+        settings: of SentenceTransformer, such as prompts.
+    Returns: the folder.
+    """
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+
+    modules = [Transformer(str(encoder), max_seq_length=settings.pop("max_seq_length", None))]
+    modules += [Pooling(HIDDEN, pooling_mode=pooling), *([Normalize()] if normalize else [])]
+    SentenceTransformer(modules=modules, device="cpu", **settings).save(str(folder))
+    return folder
+
+
 def copy_tokenizer(folder: Path, tokenizer: str, pre: str = "gpt-2") -> None:
     """Put one of the checked-in tokenizers into a checkpoint folder."""
     for file in (TOKENIZERS / tokenizer).iterdir():

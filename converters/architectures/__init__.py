@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from converters.architectures.base import Architecture
+from converters.architectures.bert import Bert, XlmRoberta
 from converters.architectures.gemma2 import Gemma2
 from converters.architectures.gemma3 import Gemma3
 from converters.architectures.llama import Llama
@@ -14,7 +15,9 @@ from converters.architectures.phi3 import Phi3
 from converters.architectures.qwen2 import Qwen2
 from converters.architectures.qwen3 import Qwen3
 
-FAMILIES: tuple[type[Architecture], ...] = (Llama, Mistral, Mixtral, Qwen2, Qwen3, Gemma2, Gemma3, Phi3)
+DECODERS: tuple[type[Architecture], ...] = (Llama, Mistral, Mixtral, Qwen2, Qwen3, Gemma2, Gemma3, Phi3)
+ENCODERS: tuple[type[Architecture], ...] = (Bert, XlmRoberta)
+FAMILIES = (*DECODERS, *ENCODERS)
 ARCHITECTURES = {kind.hf_class: kind for kind in FAMILIES}
 
 

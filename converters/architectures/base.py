@@ -1,6 +1,6 @@
 """The contract of an architecture: what it writes into a GGUF, and from which tensors.
 
-A family's file states what differs from the common decoder drawn here: a class name, a GGUF name, extra
+A decoder family's file states what differs from the common decoder drawn here: a class name, a GGUF name, extra
 tensors, whether the query and key rows change their order. Whatever a config asks for that is not written
 into the GGUF must be refused, since llama.cpp would compute something else without a word.
 """
@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-FieldValue = str | bool | int | float | list[str] | list[int] | list[float] | list[bool]
+FieldValue = str | bool | int | float | bytes | list[str] | list[int] | list[float] | list[bool]
 Fields = dict[str, FieldValue]
-"""GGUF keys and values; int is written as uint32 (int32 in arrays), float as float32."""
+"""GGUF keys and values; int is written as uint32 (int32 in arrays), float as float32, bytes as an array of uint8."""
 
 
 @dataclass(frozen=True)
 class Hyperparameters:
-    """The numbers of one decoder, read from config.json."""
+    """The numbers of one model, read from config.json."""
 
     num_layers: int
     hidden: int
@@ -32,14 +32,19 @@ class Hyperparameters:
     head_dim: int
     vocab_size: int
     n_ctx: int
-    rms_eps: float
-    rope_theta: float
+    norm_eps: float
     tied: bool
-    """The output matrix is the embedding matrix."""
-    attention_bias: bool
-    rope_scaling: dict[str, Any]
+    """The output matrix is the embedding matrix, or there is none."""
+    rope_theta: float = 0.0
+    attention_bias: bool = False
+    rope_scaling: dict[str, Any] = field(default_factory=dict)
     """Empty, or a scaling that this package can write."""
     num_experts: int = 0
+    num_token_types: int = 0
+    first_position: int = 0
+    """Row of a text's first position, where positions are learned."""
+    num_positions: int = 0
+    """Rows that learned positions have in the checkpoint."""
     family_fields: Fields = field(default_factory=dict)
     """Keys that only this family has, without the architecture's name in front."""
 
@@ -58,6 +63,9 @@ class TensorSpec:
     """Number of tensors of the checkpoint that lie one behind the other here; 0 for one that is kept as it is."""
     added: float = 0.0
     """What is added to each value."""
+    first_row: int = 0
+    num_source_rows: int = 0
+    """Rows in the checkpoint, of which those from `first_row` on are kept; 0 where all are."""
     values: NDArray[np.float32] | None = field(default=None, compare=False)
 
     @property
@@ -70,6 +78,8 @@ class TensorSpec:
     @property
     def source_shape(self) -> tuple[int, ...]:
         """Of each of the sources."""
+        if self.num_source_rows:
+            return self.num_source_rows, *self.shape[1:]
         return self.shape[1:] if self.num_experts else self.shape
 
 
@@ -78,6 +88,10 @@ class Architecture:
     """Name under `architectures` in config.json."""
     gguf_name: str
     """llama.cpp's name: value of general.architecture and prefix of its keys."""
+    generates = True
+    """An encoder only embeds."""
+    unused_tensors: tuple[str, ...] = ("rotary_emb.inv_freq",)
+    """Endings of tensors that may be left behind."""
     permutes_qk = False
     rotates_in_part = False
     """It can rotate only the first dimensions of a head."""
@@ -107,7 +121,7 @@ class Architecture:
             head_dim=number(config, "head_dim", hidden // heads),
             vocab_size=number(config, "vocab_size"),
             n_ctx=self.context_length(config),
-            rms_eps=positive(config, "rms_norm_eps", 1e-6),
+            norm_eps=positive(config, "rms_norm_eps", 1e-6),
             rope_theta=positive(rope_settings(config), "rope_theta", 10000.0),
             tied=bool(config.get("tie_word_embeddings", False)),
             attention_bias=bool(config.get("attention_bias", False)),
@@ -129,7 +143,7 @@ class Architecture:
             "attention.head_count_kv": hp.num_kv_heads,
             "attention.key_length": hp.head_dim,
             "attention.value_length": hp.head_dim,
-            "attention.layer_norm_rms_epsilon": hp.rms_eps,
+            "attention.layer_norm_rms_epsilon": hp.norm_eps,
             "rope.dimension_count": hp.head_dim,
             "rope.freq_base": hp.rope_theta,
             "vocab_size": hp.vocab_size,

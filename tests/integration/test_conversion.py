@@ -233,8 +233,8 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no weights": (lambda folder: (folder / "model.safetensors").unlink(), r"has no model\.safetensors"),
     "no tokenizer": (lambda folder: (folder / "tokenizer.json").unlink(), "neither tokenizer.json nor"),
     "unknown architecture": (
-        lambda folder: change_json(folder / "config.json", architectures=["BertModel"]),
-        "architecture BertModel cannot be converted",
+        lambda folder: change_json(folder / "config.json", architectures=["DebertaV2Model"]),
+        "architecture DebertaV2Model cannot be converted",
     ),
     "truncated weights": (
         lambda folder: os.truncate(folder / "model.safetensors", 100_000),

@@ -76,10 +76,16 @@ def test_file_that_is_no_safetensors_is_refused(folder: Path, data: bytes) -> No
         Checkpoint.open(folder)
 
 
+def test_whole_numbers_may_lie_beside_the_weights_but_are_none(folder: Path) -> None:
+    write_raw(folder / "model.safetensors", {"a": {"dtype": "I64", "shape": [1], "data_offsets": [0, 8]}}, bytes(8))
+    with pytest.raises(ValueError, match="tensor a is I64; weights must be one of"):
+        Checkpoint.open(folder).read("a")
+
+
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ({"dtype": "I64", "shape": [1], "data_offsets": [0, 8]}, "tensor a is I64"),
+        ({"dtype": "I32", "shape": [2], "data_offsets": [0, 8]}, "tensor a is I32"),
         ({"dtype": "F32", "shape": [3], "data_offsets": [0, 8]}, r"tensor a of shape \[3\] takes 12 bytes, found 8"),
         ({"dtype": "F32", "data_offsets": [0, 8]}, "no readable safetensors header"),
         ({"dtype": "F32", "shape": [2], "data_offsets": [0]}, "no readable safetensors header"),

@@ -1,4 +1,4 @@
-"""Makes the two tokenizers beside this file from corpus.txt. They are checked in, so that expected token ids hold.
+"""Makes the tokenizers beside this file from corpus.txt. They are checked in, so that expected token ids hold.
 
 Run it only to replace them: `python tests/data/tokenizers/make.py`, then renew_grit_format.py one folder above.
 """
@@ -9,7 +9,17 @@ import tempfile
 from pathlib import Path
 
 import sentencepiece
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from sentencepiece import sentencepiece_model_pb2
+from tokenizers import (
+    AddedToken,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 
 HERE = Path(__file__).parent
 SPECIAL_TOKENS = ["<s>", "</s>", "<|user|>", "<|embed|>", "<|assistant|>", "<|pad|>"]
@@ -73,6 +83,49 @@ def as_tokenizer_json(path: Path) -> Tokenizer:
     return tokenizer
 
 
+def make_wordpiece() -> None:
+    """WordPiece of 600 pieces, all lowercase: like BERT's, hence BGE's and MiniLM's."""
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    trainer = trainers.WordPieceTrainer(vocab_size=600, special_tokens=special, show_progress=False)
+    tokenizer.train_from_iterator([(HERE / "corpus.txt").read_text(encoding="utf-8")], trainer)
+    ends = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
+    tokenizer.save(str(HERE / "wordpiece" / "tokenizer.json"))
+
+
+def make_unigram() -> None:
+    """SentencePiece unigram of 600 pieces: like XLM-RoBERTa's, hence that of BGE-M3 and of multilingual E5."""
+    with tempfile.TemporaryDirectory() as folder:
+        sentencepiece.SentencePieceTrainer.train(
+            input=str(HERE / "corpus.txt"),
+            model_prefix=f"{folder}/tokenizer",
+            model_type="unigram",
+            vocab_size=598,
+            hard_vocab_limit=False,
+            character_coverage=0.99995,
+            normalization_rule_name="nmt_nfkc",
+            minloglevel=2,
+        )
+        model = sentencepiece_model_pb2.ModelProto.FromString(Path(folder, "tokenizer.model").read_bytes())
+    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    pieces = [(piece.piece, piece.score) for piece in model.pieces if piece.type == piece.NORMAL]
+    vocab = [*((token, 0.0) for token in special), *pieces[:595]]
+    vocab += [(f"<unused{number}>", -100.0) for number in range(599 - len(vocab))] + [("<mask>", 0.0)]
+    tokenizer = Tokenizer(models.Unigram(vocab, unk_id=3))
+    tokenizer.normalizer = normalizers.Precompiled(model.normalizer_spec.precompiled_charsmap)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
+    tokenizer.decoder = decoders.Metaspace()
+    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in [*special, "<mask>"]])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    tokenizer.save(str(HERE / "unigram" / "tokenizer.json"))
+
+
 if __name__ == "__main__":
-    make_bpe()
-    make_sentencepiece()
+    for kind in (make_bpe, make_sentencepiece, make_wordpiece, make_unigram):
+        kind()
