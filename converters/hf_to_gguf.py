@@ -25,7 +25,7 @@ from converters.checkpoint import Array, Checkpoint, read_config
 from converters.sentence_folder import SentenceSettings, read_sentence_settings
 from converters.tokenizer_check import check_tokenizer
 from converters.vocab import Vocab, read_vocab
-from gritdesk.grit_format import CONFIG_KEY, GritMetadata, Markers, Passages, Pooling
+from gritdesk.grit_format import CONFIG_KEY, GritMetadata, Markers, Passages, Pooling, render
 
 Progress = Callable[[str], None]
 
@@ -54,7 +54,9 @@ def convert(checkpoint: Path, out: Path, quantization_type: str = "Q8_0", *, pro
     quantization_type = quantize.parse_quantization_type(quantization_type)
     plan = read_plan(checkpoint)
     if not plan.architecture.generates:
+        query, passage = (render(plan.grit.frame(each, "{text}")) for each in ("{instruction}", ""))
         say(f"an encoder: the file will embed ({plan.grit.pooling} pooling) and cannot generate")
+        say(f"it will read queries as {query!r} and passages as {passage!r}")
     with replacing(out) as (folder, whole):
         say(f"comparing tokenizers ({plan.vocab.table.model}, {plan.vocab.table.pre})")
         write_gguf(folder / "vocab.gguf", replace(plan, specs=[]), "F32", say)
@@ -129,23 +131,26 @@ def grit_metadata(config: dict[str, Any], vocab: Vocab, hidden: int) -> GritMeta
 def encoder_metadata(
     folder: Path, config: dict[str, Any], vocab: Vocab, settings: SentenceSettings, hidden: int
 ) -> GritMetadata:
-    """What a sentence-transformers folder says about embedding; config.json may name a pooling where none does.
+    """What a sentence-transformers folder says about embedding, and config.json where a person knows better.
 
-    Raises: ValueError if texts are prepared in a way that the file cannot say.
+    Raises: ValueError if config.json asks for what no encoder does, or texts are prepared as the file cannot say.
     """
     if settings.lowercases and not vocab.table.fields.get("normalizer.lowercase"):
         raise ValueError(f"{folder}: do_lower_case is true, but its tokenizer keeps capital letters")
+    known: dict[str, Any] = {
+        "pooling": settings.pooling,
+        "query_prompt": settings.query_prompt,
+        "passage_prompt": settings.passage_prompt,
+    }
     stated = config.get(CONFIG_KEY) or {}
-    pooling: Any = stated.get("pooling", settings.pooling) if isinstance(stated, dict) else None
-    if pooling not in get_args(Pooling):
-        raise ValueError(f"config.json: {CONFIG_KEY}.pooling must be {' or '.join(get_args(Pooling))}")
-    return GritMetadata(
-        hidden,
-        pooling=pooling,
-        generation_attention="none",
-        query_prompt=settings.query_prompt,
-        passage_prompt=settings.passage_prompt,
-    )
+    if not isinstance(stated, dict) or not stated.keys() <= known.keys():
+        raise ValueError(f"config.json: {CONFIG_KEY} of an encoder holds {', '.join(known)} alone, found {stated!r}")
+    values = known | stated
+    if values["pooling"] not in get_args(Pooling) or not all(isinstance(value, str) for value in values.values()):
+        raise ValueError(
+            f"config.json: {CONFIG_KEY} needs pooling {' or '.join(get_args(Pooling))} and texts as prompts"
+        )
+    return GritMetadata(hidden, generation_attention="none", **values)
 
 
 def matched_tensors(

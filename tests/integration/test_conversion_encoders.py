@@ -141,12 +141,15 @@ def test_quantized_files_stay_near(encoder: Path, encoder_gguf: Path, tmp_path: 
     assert cosines.min() > (0.9 if quantization_type == "Q4_K_M" else 0.99)
 
 
-def test_config_may_name_the_pooling_where_no_folder_does(encoder: Path, tmp_path: Path) -> None:
+def test_config_may_name_pooling_and_prompts_where_a_folder_does_not(encoder: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(encoder, tmp_path / "model"))
-    change_json(folder / "config.json", grit={"pooling": "cls"})
-    convert(folder, tmp_path / "model.gguf", "Q8_0")
+    stated = {"pooling": "cls", "query_prompt": "query: ", "passage_prompt": "passage: "}
+    change_json(folder / "config.json", grit=stated)
+    lines: list[str] = []
+    convert(folder, tmp_path / "model.gguf", "Q8_0", progress=lines.append)
+    assert lines[1] == "it will read queries as '<s>query: {text}</s>' and passages as '<s>passage: {text}</s>'"
     with LlamaModel(tmp_path / "model.gguf") as model:
-        assert model.grit.pooling == "cls"
+        assert model.grit == GritMetadata(256, generation_attention="none", **stated)
         assert model.metadata["bert.pooling_type"] == gguf.PoolingType.CLS
 
 
@@ -198,6 +201,14 @@ REFUSALS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "relative positions": (
         lambda folder: change_json(folder / "config.json", position_embedding_type="relative_key"),
         "position_embedding_type is 'relative_key'",
+    ),
+    "an unknown wish": (
+        lambda folder: change_json(folder / "config.json", grit={"markers": "special"}),
+        "grit of an encoder holds pooling, query_prompt, passage_prompt alone",
+    ),
+    "a pooling of a wish": (
+        lambda folder: change_json(folder / "config.json", grit={"pooling": "max"}),
+        "grit needs pooling mean or cls",
     ),
     "another activation": (
         lambda folder: change_json(folder / "config.json", hidden_act="relu"),
