@@ -18,6 +18,14 @@ from converters.architectures.qwen3 import Qwen3
 DECODERS: tuple[type[Architecture], ...] = (Llama, Mistral, Mixtral, Qwen2, Qwen3, Gemma2, Gemma3, Phi3)
 ENCODERS: tuple[type[Architecture], ...] = (Bert, XlmRoberta)
 FAMILIES = (*DECODERS, *ENCODERS)
+_NO_GRAPH = "llama.cpp has no such model"
+REFUSED = {
+    "T5EncoderModel": "Instructor, GTR and Sentence-T5 end in a Dense layer, which llama.cpp does not compute",
+    "MPNetModel": _NO_GRAPH,
+    "MPNetForMaskedLM": _NO_GRAPH,
+    "DebertaV2Model": _NO_GRAPH,
+}
+"""What people may well try, and why it is in vain."""
 ARCHITECTURES = {kind.hf_class: kind for kind in FAMILIES}
 
 
@@ -33,4 +41,7 @@ def find(config: dict[str, Any]) -> Architecture:
         if name in ARCHITECTURES:
             return ARCHITECTURES[name]()
     found = ", ".join(map(str, names)) or "none"
-    raise ValueError(f"config.json: architecture {found} cannot be converted; known: {', '.join(ARCHITECTURES)}")
+    reason = next((f" ({REFUSED[name]})" for name in names if name in REFUSED), "")
+    raise ValueError(
+        f"config.json: architecture {found} cannot be converted{reason}; known: {', '.join(ARCHITECTURES)}"
+    )

@@ -236,6 +236,8 @@ def test_permute_turns_halves_into_neighbours_within_each_head() -> None:
         ({**PHI3, "head_dim": 32}, "head_dim 32 is not hidden_size / heads"),
         ({**PHI3, "rope_scaling": {**LONGROPE, "long_factor": [1.0]}}, "long_factor must be 8 positive numbers"),
         ({**PHI3, "rope_scaling": {"type": "linear", "factor": 2.0}}, "rope scaling 'linear'"),
+        ({"architectures": ["T5EncoderModel"]}, r"T5EncoderModel cannot be converted \(.* end in a Dense layer"),
+        ({"architectures": ["MPNetModel"]}, r"MPNetModel cannot be converted \(llama.cpp has no such model\)"),
         ({"architectures": ["Gemma3ForConditionalGeneration"]}, "Gemma3ForConditionalGeneration cannot be converted"),
     ],
 )
