@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +33,15 @@ def check_tokenizer(checkpoint: Path, vocab_file: Path, enclosing: tuple[int, in
     """Compare token ids on HARD_TEXTS, where a library that reads the checkpoint's tokenizer is installed.
 
     Args:
-        enclosing: the control tokens that an encoder's texts stand between.
+        enclosing: the control tokens that an encoder's texts stand between; spaces at the ends of those do not count.
     Raises: ValueError showing the first text on which they differ.
     """
     if enclosing:
         _check_enclosing(checkpoint, *enclosing)
-    expected = _reference_ids(checkpoint)
-    found = native.tokenize(vocab_file, HARD_TEXTS)
-    for text, expected_ids, found_ids in zip(HARD_TEXTS, expected or found, found, strict=True):
+    texts = [text.strip() if enclosing else text for text in HARD_TEXTS]
+    expected = _reference_ids(checkpoint, texts)
+    found = native.tokenize(vocab_file, texts)
+    for text, expected_ids, found_ids in zip(texts, expected or found, found, strict=True):
         if expected_ids != found_ids:
             pairs = enumerate(zip(expected_ids, found_ids, strict=False))
             at = next((i for i, (one, other) in pairs if one != other), min(len(expected_ids), len(found_ids)))
@@ -76,13 +78,13 @@ def _json_tokenizer(checkpoint: Path) -> Any:
     return tokenizer
 
 
-def _reference_ids(checkpoint: Path) -> list[list[int]] | None:
+def _reference_ids(checkpoint: Path, texts: Sequence[str]) -> list[list[int]] | None:
     """What the checkpoint's own tokenizer says; None where no library for it is installed."""
     if tokenizer := _json_tokenizer(checkpoint):
-        return [tokenizer.encode(text, add_special_tokens=False).ids for text in HARD_TEXTS]
+        return [tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
     if (path := checkpoint / "tokenizer.model").exists() and importlib.util.find_spec("sentencepiece"):
         import sentencepiece
 
         processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
-        return [processor.encode(text) for text in HARD_TEXTS]
+        return [processor.encode(text) for text in texts]
     return None

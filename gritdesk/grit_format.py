@@ -119,12 +119,17 @@ def encoder_frame(prompt: str, text: str, pooling: Pooling) -> list[Segment]:
 
     Args:
         prompt: what the model was trained to read before a text of this kind, such as "query: "; perhaps nothing.
+        text: without the spaces at its ends, which some tokenizers give a token and llama.cpp none.
     Raises: ValueError if the text is empty.
     """
     if not text.strip():
         raise ValueError("cannot embed an empty text: give at least one visible character")
     every = pooling == "mean"
-    return [Segment(BOS, "control", True), Segment(f"{prompt}{text}", "text", every), Segment(EOS, "control", every)]
+    return [
+        Segment(BOS, "control", True),
+        Segment(f"{prompt}{text}".strip(), "text", every),
+        Segment(EOS, "control", every),
+    ]
 
 
 def chat_frame(turns: Sequence[Turn], *, blocks: bool = False) -> list[Segment]:

@@ -242,3 +242,29 @@ def test_older_folders_are_read(sentence_folder: Path, tmp_path: Path) -> None:
     convert(folder, tmp_path / "model.gguf", "Q8_0")
     with LlamaModel(tmp_path / "model.gguf") as model:
         assert model.grit.pooling == "cls"
+
+
+METASPACE = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
+STRIP_END = {"type": "Strip", "strip_left": False, "strip_right": True}
+
+
+def merge_spaces(into: str) -> dict[str, Any]:
+    return {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": into}
+
+
+@pytest.mark.parametrize("steps", [[merge_spaces(" ")], [STRIP_END, merge_spaces("▁")], []], ids=["4.33", "5", "none"])
+def test_ways_of_merging_spaces_are_read_unless_they_are_none(tmp_path: Path, steps: list[dict[str, Any]]) -> None:
+    """Versions of transformers save one XLM-RoBERTa tokenizer in several ways."""
+    folder = make_encoder(tmp_path / "model", "xlm-roberta")
+    spec = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    normalizer = {"type": "Sequence", "normalizers": [spec["normalizer"], *steps]}
+    change_json(folder / "tokenizer.json", normalizer=normalizer, pre_tokenizer=METASPACE)
+    if not steps:
+        with pytest.raises(ValueError, match="read 'two spaces before,   three .* differently"):
+            convert(folder, tmp_path / "model.gguf")
+        return
+    convert(folder, tmp_path / "model.gguf")
+    tokenizer = JsonTokenizer(folder)
+    with LlamaModel(tmp_path / "model.gguf") as model:
+        for text in VISIBLE:
+            assert model.tokenize(text.strip()) == tokenizer.tokenize(text.strip()), text
