@@ -167,7 +167,7 @@ def _special_ids(
     id_of = {content: token_id for token_id, content in tokens.items()}
     found: dict[str, int] = {}
     if table.closes:
-        settings = settings | {"bos_token": settings.get("cls_token"), "eos_token": settings.get("sep_token")}
+        settings = _as_a_decoders(table, settings)
     for name in ("bos", "eos", "unk", "pad", *(["mask"] if table.closes else [])):
         token = settings.get(f"{name}_token")
         content = token["content"] if isinstance(token, dict) else token
@@ -186,6 +186,17 @@ def _special_ids(
         elif name in ("bos", "eos"):
             raise ValueError(f"{folder}: the tokenizer names no {name}_token, which GRIT's frames need")
     return found
+
+
+def _as_a_decoders(table: PieceTable, settings: dict[str, Any]) -> dict[str, Any]:
+    """An encoder's special tokens by the names that a decoder has for them; old files leave out the usual ones."""
+    opening, closing = ("[CLS]", "[SEP]") if table.model == "bert" else ("<s>", "</s>")
+    unknown = next(token_id for token_id, kind in table.types.items() if kind == UNKNOWN)
+    return settings | {
+        "bos_token": settings.get("cls_token", opening),
+        "eos_token": settings.get("sep_token", closing),
+        "unk_token": table.pieces[unknown],
+    }
 
 
 def _chat_template(folder: Path, settings: dict[str, Any]) -> str:

@@ -18,10 +18,14 @@ class JsonTokenizer:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
-    def tokenize_with_special(self, text: str) -> list[int]:
-        """Ids of a whole frame as one string: special tokens in it are found, as GritLM's own training does."""
+    def tokenize_with_special(self, text: str, *, enclosed: bool = False) -> list[int]:
+        """Ids of a whole frame as one string: special tokens in it are found, as GritLM's own training does.
+
+        Args:
+            enclosed: put the text between the special tokens that the tokenizer itself adds.
+        """
         self._tokenizer.encode_special_tokens = False
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=enclosed).ids
         return ids
 
     def control_id(self, token: str) -> int:
