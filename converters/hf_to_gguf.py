@@ -88,7 +88,7 @@ def read_plan(checkpoint: Path) -> Plan:
         grit = encoder_metadata(checkpoint, source.config, vocab, settings, hp.hidden)
         hp = replace(hp, n_ctx=min(hp.n_ctx, settings.max_tokens or hp.n_ctx))
     fields: Fields = {"general.type": "model", "general.name": checkpoint.resolve().name}
-    fields |= architecture.fields(hp) | vocab.fields() | grit.to_gguf()
+    fields |= grit.to_gguf() | architecture.fields(hp) | vocab.fields()  # first what `gritdesk models` looks for
     if not grit.generates:  # what other programs pool by; a decoder's file must leave it open
         fields[f"{architecture.gguf_name}.pooling_type"] = int(gguf.PoolingType[grit.pooling.upper()])
     specs = matched_tensors(source, architecture.tensors(hp), unused=architecture.unused_tensors, tied=hp.tied)

@@ -328,19 +328,26 @@ def status(as_json: bool) -> None:
 def models(as_json: bool) -> None:
     """List the model files that are here."""
     from gritdesk.config import load_config
-    from gritdesk.models import list_models
+    from gritdesk.models import list_models, only_embeds
 
     found = list_models(load_config())
     if as_json:
         _print_json(
             [
-                {"name": each.name, "path": str(each.path), "size_bytes": each.size_bytes, "default": each.is_default}
+                {
+                    "name": each.name,
+                    "path": str(each.path),
+                    "size_bytes": each.size_bytes,
+                    "default": each.is_default,
+                    "only_embeds": only_embeds(each.path),
+                }
                 for each in found
             ]
         )
         return
     for each in found:
-        line = f"{each.name:<24} {each.size_bytes / 1e6:8.1f} MB  {each.path}"
+        note = "  (only embeds)" if only_embeds(each.path) else ""
+        line = f"{each.name:<24} {each.size_bytes / 1e6:8.1f} MB  {each.path}{note}"
         click.echo(f"{'*' if each.is_default else ' '} {_shown(line)}")
 
 

@@ -253,9 +253,9 @@ def test_status_lists_bad_files_with_reasons(person: Person, docs: Path, tiny_gg
 def test_models_and_doctor_give_a_list_each(person: Person) -> None:
     (person.home / "models").mkdir()
     (person.home / "models" / "mine.gguf").write_bytes(b"")
-    assert {"name": "mine", "path": str(person.home / "models" / "mine.gguf"), "size_bytes": 0, "default": False} in (
-        person.json("models")
-    )
+    path = str(person.home / "models" / "mine.gguf")
+    mine = {"name": "mine", "path": path, "size_bytes": 0, "default": False, "only_embeds": False}
+    assert mine in person.json("models")
     checks = person.json("doctor")
     assert [each["name"] for each in checks] == [
         "python",

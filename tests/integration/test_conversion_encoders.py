@@ -25,6 +25,7 @@ from gritdesk.engine.host import EngineHost
 from gritdesk.engine.llama import EmbeddingContext, GenerationContext, LlamaModel
 from gritdesk.errors import ModelError, RequestRefused
 from gritdesk.grit_format import EncodedFrame, GritMetadata, encode
+from gritdesk.models import only_embeds
 from gritdesk.records import Sampling, Turn
 
 DATA = Path(__file__).parents[1] / "data"
@@ -101,7 +102,7 @@ def test_file_says_that_it_only_embeds(encoder: Path, tmp_path: Path) -> None:
     assert lines[0] == "an encoder: the file will embed (mean pooling) and cannot generate"
     with LlamaModel(tmp_path / "model.gguf") as model:
         assert model.grit == GritMetadata(256, generation_attention="none")
-        assert model.metadata["grit.jobs"] == "embedding"
+        assert model.metadata["grit.jobs"] == "embedding" and only_embeds(tmp_path / "model.gguf")
         assert model.metadata["grit.embedding.frame"] == "<s>{text}</s>"
         assert "tokenizer.chat_template" not in model.metadata
         with pytest.raises(ModelError, match=r"model\.gguf only embeds and cannot generate"):
@@ -132,6 +133,7 @@ def test_person_searches_by_meaning_and_is_told_why_nothing_is_answered(encoder_
 @pytest.mark.parametrize("quantization_type", ["F16", "BF16", "Q8_0", "Q6_K", "Q4_K_M"])
 def test_quantized_files_stay_near(encoder: Path, encoder_gguf: Path, tmp_path: Path, quantization_type: str) -> None:
     convert(encoder, tmp_path / "model.gguf", quantization_type)
+    assert only_embeds(tmp_path / "model.gguf")
     tensors = {tensor.name: tensor for tensor in gguf.GGUFReader(tmp_path / "model.gguf").tensors}
     for name in ("position_embd.weight", "token_types.weight"):
         assert tensors[name].tensor_type.name == "F32", "llama.cpp aborts on another type"

@@ -7,12 +7,14 @@ import hashlib
 import os
 from pathlib import Path
 
+import gguf
 import pytest
 
 from gritdesk import models
 from gritdesk.config import Config, EngineConfig
 from gritdesk.errors import ModelError
-from gritdesk.models import default_model, find_model, list_models, model_identity
+from gritdesk.grit_format import GritMetadata
+from gritdesk.models import default_model, find_model, list_models, model_identity, only_embeds
 
 
 @pytest.fixture
@@ -118,3 +120,24 @@ def test_a_damaged_memory_of_identities_is_made_anew(config: Config, tmp_path: P
 def test_identity_of_a_missing_file_is_a_clear_error(config: Config, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"cannot read the model .*none\.gguf"):
         model_identity(tmp_path / "none.gguf", config.home)
+
+
+@pytest.mark.parametrize("metadata", [GritMetadata(8), GritMetadata(8, generation_attention="none")])
+def test_head_of_a_file_says_whether_it_only_embeds(tmp_path: Path, metadata: GritMetadata) -> None:
+    writer = gguf.GGUFWriter(tmp_path / "model.gguf", "bert")
+    writer.add_float32("bert.epsilon", 1e-5)
+    for key, value in metadata.to_gguf().items():
+        writer.add_key_value(key, value, gguf.GGUFValueType.get_type(value))
+    writer.add_array("tokenizer.ggml.tokens", ["piece"] * 100_000)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    assert only_embeds(tmp_path / "model.gguf") is not metadata.generates
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"GGUF", b"GGUF" + b"\xff" * 60, b"text" * 20, b"GGUF" + bytes(12) + b"\x01" * 80]
+)
+def test_head_that_cannot_be_read_says_nothing(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "model.gguf").write_bytes(data)
+    assert not only_embeds(tmp_path / "model.gguf") and not only_embeds(tmp_path / "missing.gguf")
