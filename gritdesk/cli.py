@@ -282,7 +282,7 @@ def embed(instruction: str, model: str | None, as_json: bool) -> None:
     help="F32, F16, BF16, Q8_0, Q4_K_M, ...",
 )
 def convert(checkpoint: Path, out: Path, quantization_type: str) -> None:
-    """Turn a Hugging Face CHECKPOINT folder into the GGUF file OUT that embeds and, but of an encoder, generates."""
+    """Turn a Hugging Face CHECKPOINT folder into the GGUF file OUT; of an encoder, one that only embeds."""
     from converters.hf_to_gguf import convert as convert_checkpoint
     from gritdesk.errors import ModelError
 
