@@ -88,8 +88,8 @@ def _pooling(path: Path, hidden: int, *, has_prompts: bool) -> Pooling:
     modes = config.get("pooling_mode") or [
         key.removeprefix("pooling_mode_") for key, value in config.items() if key.startswith("pooling_mode_") and value
     ]
-    modes = [modes] if isinstance(modes, str) else list(modes)
-    mode = " with ".join(modes or ["mean"]).replace("cls_token", "cls").replace("mean_tokens", "mean")
+    modes = modes if isinstance(modes, list) else [modes]
+    mode = " with ".join(map(str, modes or ["mean"])).replace("cls_token", "cls").replace("mean_tokens", "mean")
     if mode not in get_args(Pooling):
         raise ValueError(f"{path}: pooling {mode} cannot be converted; known: {', '.join(get_args(Pooling))}")
     width = config.get("embedding_dimension", config.get("word_embedding_dimension", hidden))

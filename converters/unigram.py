@@ -22,10 +22,9 @@ def read_unigram(path: Path, spec: dict[str, Any]) -> PieceTable:
     model = spec["model"]
     if model.get("byte_fallback"):
         raise ValueError(f"{path}: a unigram tokenizer with byte fallback cannot be converted")
-    unknown = model.get("unk_id")
-    if unknown is None:
-        raise ValueError(f"{path}: it has no unknown token, which llama.cpp needs")
     pieces = {token_id: piece for token_id, (piece, _) in enumerate(model["vocab"])}
+    if (unknown := model.get("unk_id")) not in pieces:
+        raise ValueError(f"{path}: it has no unknown token, which llama.cpp needs")
     return PieceTable(
         "t5",  # llama.cpp's name for all unigram tokenizers
         pieces,

@@ -246,6 +246,18 @@ def test_older_folders_are_read(sentence_folder: Path, tmp_path: Path) -> None:
         assert model.grit.pooling == "cls"
 
 
+def test_unigram_tokenizer_of_another_kind_is_refused(tmp_path: Path) -> None:
+    folder = make_encoder(tmp_path / "model", "xlm-roberta")
+    model = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]
+    for change, message in (({"unk_id": None}, "no unknown token"), ({"byte_fallback": True}, "with byte fallback")):
+        change_json(folder / "tokenizer.json", model=model | change)
+        with pytest.raises(ValueError, match=message):
+            convert(folder, tmp_path / "model.gguf")
+    change_json(folder / "tokenizer.json", model=model, normalizer={"type": "NFKC"})
+    with pytest.raises(ValueError, match="prepares text by NFKC .* which is not how XLM-RoBERTa does"):
+        convert(folder, tmp_path / "model.gguf")
+
+
 METASPACE = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
 STRIP_END = {"type": "Strip", "strip_left": False, "strip_right": True}
 
