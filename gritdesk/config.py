@@ -110,7 +110,7 @@ _LEAST = {
 }
 """The smallest number that makes sense; what a number is too large for, the engine knows."""
 
-_TITLE_TOKENS = 136
+TITLE_TOKENS = 136
 """Room beside a chunk for its title, which has at most so many bytes (grit_format), and the frame."""
 
 _SECTIONS = {"engine": EngineConfig, "index": IndexConfig, "search": SearchConfig, "answer": AnswerConfig}
@@ -144,9 +144,9 @@ def load_config(home: Path | None = None) -> Config:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"cannot read {path}: {error}; mend it or move it away to use the defaults") from error
     config = Config(home, **{name: _read_section(path, name, section) for name, section in values.items()})
-    if config.index.chunk_tokens + _TITLE_TOKENS > config.engine.batch_tokens:
+    if config.index.chunk_tokens + TITLE_TOKENS > config.engine.batch_tokens:
         raise ConfigError(
-            f"{path}: index.chunk_tokens ({config.index.chunk_tokens}) must be at least {_TITLE_TOKENS} less than "
+            f"{path}: index.chunk_tokens ({config.index.chunk_tokens}) must be at least {TITLE_TOKENS} less than "
             f"engine.batch_tokens ({config.engine.batch_tokens}), or the ends of passages are not embedded"
         )
     folders = tuple(str(_full_path(path, folder)) for folder in config.index.folders)

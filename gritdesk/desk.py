@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from gritdesk.config import Config, add_folder
+from gritdesk.config import TITLE_TOKENS, Config, add_folder
 from gritdesk.errors import ConfigError, ModelError, StoreBusy, StoreError
 from gritdesk.records import (
     AnswerEvent,
@@ -53,6 +53,7 @@ class Desk:
         self._lock = threading.Lock()
         self._listeners: list[Listener] = []
         self._closed = False
+        self._has_told_of_cut_ends = False
 
     @classmethod
     def open(cls, config: Config) -> Desk:
@@ -318,7 +319,19 @@ class Desk:
         return self.engine().count_tokens(texts, priority=Priority.INDEXING)
 
     def _embed_passages(self, inputs: Sequence[EmbeddingInput]) -> NDArray[np.float32]:
-        return self.engine().embed(inputs)
+        embeddings = self.engine().embed(inputs)
+        self._tell_of_cut_ends(self.engine().info())
+        return embeddings
+
+    def _tell_of_cut_ends(self, info: EngineInfo) -> None:
+        """Say once that the model reads no whole chunks; what it does read is known only with the engine running."""
+        fits = max(info.max_text_tokens - TITLE_TOKENS, info.max_text_tokens // 2)  # few titles are that long
+        if self.config.index.chunk_tokens > fits and not self._has_told_of_cut_ends:
+            self._has_told_of_cut_ends = True
+            self._notify(
+                f"{info.model_path.name} reads texts of {info.max_text_tokens} tokens, and the ends of longer passages "
+                f"are not embedded; set index.chunk_tokens ({self.config.index.chunk_tokens}) to {fits}"
+            )
 
     def _check_open(self) -> None:
         if self._closed:

@@ -124,7 +124,11 @@ def test_person_searches_by_meaning_and_is_told_why_nothing_is_answered(encoder_
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "light.txt").write_text("The keeper lights the lamp at dusk.")
     with Desk.open(Config(tmp_path / "home", engine=EngineConfig(model=str(encoder_gguf)))) as desk:
+        notices: list[str] = []
+        desk.subscribe(notices.append)
         desk.index([tmp_path / "docs"])
+        (said,) = notices
+        assert "model.gguf reads texts of 128 tokens" in said and said.endswith("set index.chunk_tokens (256) to 64")
         assert [hit.path.name for hit in desk.search("Who lights the lamp?", mode="semantic")] == ["light.txt"]
         with pytest.raises(ModelError, match=r"^model\.gguf: this model only embeds: .*; search with it, or choose"):
             next(iter(desk.ask("Who lights the lamp?")))
