@@ -23,7 +23,7 @@ def quantize(source: Path, target: Path, file_type: int) -> None:
 
     Raises: ValueError with llama.cpp's last word if it fails.
     """
-    _run_child("quantize", str(source), str(target), file_type)
+    run_child(__name__, "quantize", str(source), str(target), file_type)
 
 
 def tokenize(vocab_file: Path, texts: Sequence[str]) -> list[list[int]]:
@@ -31,15 +31,19 @@ def tokenize(vocab_file: Path, texts: Sequence[str]) -> list[list[int]]:
 
     Raises: ValueError if llama.cpp cannot read the vocabulary.
     """
-    ids: list[list[int]] = _run_child("tokenize", str(vocab_file), stdin=list(texts))
+    ids: list[list[int]] = run_child(__name__, "tokenize", str(vocab_file), stdin=list(texts))
     return ids
 
 
-def _run_child(*job: Any, stdin: list[str] | None = None) -> Any:
+def run_child(module: str, *job: Any, stdin: list[str] | None = None) -> Any:
+    """Run a module as a program, with the job as a JSON list. Returns: the JSON of its last line on stdout.
+
+    Raises: ValueError with the last word on its stderr if it fails.
+    """
     root = str(Path(converters.__file__).parents[1])
     path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "converters.native", json.dumps(job)],  # -P: no modules from the cwd
+        [sys.executable, "-P", "-m", module, json.dumps(job)],  # -P: no modules from the cwd
         input=json.dumps(stdin),
         capture_output=True,
         encoding="utf-8",

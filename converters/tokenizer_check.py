@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,16 +39,40 @@ def check_tokenizer(checkpoint: Path, vocab_file: Path, enclosing: tuple[int, in
     if enclosing:
         _check_enclosing(checkpoint, *enclosing)
     texts = [text.strip() if enclosing else text for text in HARD_TEXTS]
-    expected = _reference_ids(checkpoint, texts)
     found = native.tokenize(vocab_file, texts)
-    for text, expected_ids, found_ids in zip(texts, expected or found, found, strict=True):
+    tokenize = reference_tokenizer(checkpoint)
+    if tokenize is None:
+        return
+    for text, found_ids in zip(texts, found, strict=True):
+        expected_ids = tokenize(text)
         if expected_ids != found_ids:
-            pairs = enumerate(zip(expected_ids, found_ids, strict=False))
-            at = next((i for i, (one, other) in pairs if one != other), min(len(expected_ids), len(found_ids)))
+            at = first_difference(expected_ids, found_ids)
             raise ValueError(
                 f"{checkpoint}: its tokenizer and llama.cpp read {text[:60]!r} differently from token {at} on "
                 f"({expected_ids[at : at + 4]} and {found_ids[at : at + 4]}); this tokenizer cannot be converted"
             )
+
+
+def first_difference(one: Sequence[int], other: Sequence[int]) -> int:
+    """Place of the first id that differs in two lists that are not equal."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
+def reference_tokenizer(checkpoint: Path) -> Callable[[str], list[int]] | None:
+    """The checkpoint's own tokenizer, reading plain text: nothing in it is parsed as a special token.
+
+    Returns: None where no library for it is installed.
+    Raises: ValueError if the library cannot read its file.
+    """
+    if tokenizer := _json_tokenizer(checkpoint):
+        return lambda text: list(tokenizer.encode(text, add_special_tokens=False).ids)
+    if (path := checkpoint / "tokenizer.model").exists() and importlib.util.find_spec("sentencepiece"):
+        import sentencepiece
+
+        processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
+        return lambda text: list(processor.encode(text))
+    return None
 
 
 def _check_enclosing(checkpoint: Path, opening: int, closing: int) -> None:
@@ -73,18 +97,7 @@ def _json_tokenizer(checkpoint: Path) -> Any:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises no narrower one
         raise ValueError(f"{path} cannot be read by the installed tokenizers library: {error}") from error
+    tokenizer.encode_special_tokens = True
     tokenizer.no_truncation()  # lengths for which somebody once saved it
     tokenizer.no_padding()
     return tokenizer
-
-
-def _reference_ids(checkpoint: Path, texts: Sequence[str]) -> list[list[int]] | None:
-    """What the checkpoint's own tokenizer says; None where no library for it is installed."""
-    if tokenizer := _json_tokenizer(checkpoint):
-        return [tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
-    if (path := checkpoint / "tokenizer.model").exists() and importlib.util.find_spec("sentencepiece"):
-        import sentencepiece
-
-        processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
-        return [processor.encode(text) for text in texts]
-    return None
