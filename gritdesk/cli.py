@@ -281,16 +281,64 @@ def embed(instruction: str, model: str | None, as_json: bool) -> None:
     callback=_quantization_type,
     help="F32, F16, BF16, Q8_0, Q4_K_M, ...",
 )
-def convert(checkpoint: Path, out: Path, quantization_type: str) -> None:
+@click.option("--verify", "verified", is_flag=True, help="Then compare OUT with CHECKPOINT, as `gritdesk verify` does.")
+def convert(checkpoint: Path, out: Path, quantization_type: str, verified: bool) -> None:
     """Turn a Hugging Face CHECKPOINT folder into the GGUF file OUT; of an encoder, one that only embeds."""
     from converters.hf_to_gguf import convert as convert_checkpoint
+    from converters.verify import check_reference
     from gritdesk.errors import ModelError
 
     try:
+        if verified:  # a conversion can take an hour: what keeps the comparison from running is said before
+            check_reference(checkpoint)
         convert_checkpoint(checkpoint, out, quantization_type, progress=_say)
     except ValueError as error:
         raise ModelError(str(error)) from error
     click.echo(f"{_shown(str(out))}: {out.stat().st_size / 1e6:.1f} MB")
+    if verified:
+        _say(f"comparing it with {_shown(str(checkpoint))}")
+        _verify(out, checkpoint, None, as_json=False)
+
+
+@main.command()
+@click.argument("gguf", type=click.Path(path_type=Path))
+@click.option(
+    "--against",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="The checkpoint folder it was made from, or another GGUF of it, such as one of type F32.",
+)
+@click.option(
+    "--texts", type=click.Path(path_type=Path), help="A file of texts, empty lines between them, to compare on too."
+)
+@_json_option
+def verify(gguf: Path, against: Path, texts: Path | None, as_json: bool) -> None:
+    """Prove that GGUF gives the tokens, embeddings and next words of the model it was made from."""
+    _verify(gguf, against, texts, as_json)
+
+
+def _verify(gguf: Path, against: Path, texts: Path | None, as_json: bool) -> None:
+    from converters.battery import read_texts
+    from converters.verify import verify as verify_gguf
+    from gritdesk.errors import ModelError
+
+    try:
+        report = verify_gguf(gguf, against, read_texts(texts) if texts else ())
+    except ValueError as error:
+        raise ModelError(str(error)) from error
+    if as_json:
+        _print_json(report.to_json())
+    else:
+        click.echo(f"{_shown(report.model)} ({report.quantization_type})")
+        click.echo(f"against {_shown(report.against)} ({report.against_type})")
+        click.echo(f"on {report.num_texts} texts of {report.num_tokens} tokens")
+        for row in report.rows:
+            click.secho("ok     " if row.ok else "wrong  ", fg="green" if row.ok else "red", nl=False)
+            click.echo(f"{row.name:<28}{row.value:>11.6g}  {row.rule} {row.limit:<8g} {row.detail}".rstrip())
+    wrong = [row.name for row in report.rows if not row.ok]
+    if wrong:
+        _say(f"gritdesk: {len(wrong)} of {len(report.rows)} checks failed: {', '.join(wrong)}")
+        sys.exit(1)
 
 
 @main.command()

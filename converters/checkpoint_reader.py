@@ -1,0 +1,71 @@
+"""A checkpoint under comparison, computed by transformers in float32: the plain formula.
+
+Nothing of a conversion is used but what stands in the checkpoint's own files: weights and their layout are those of
+transformers, token ids those of the checkpoint's tokenizer. torch is imported here alone, and this file only in the
+child that compares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import AutoModelForCausalLM
+from transformers.utils import logging
+
+from converters.hf_to_gguf import read_plan
+from converters.tokenizer_check import reference_tokenizer
+from gritdesk.grit_format import BOS, EOS
+
+
+class CheckpointReader:
+    """A converters.comparison.Reader of a checkpoint folder."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises: ValueError if the converter would refuse it, or transformers does."""
+        plan = read_plan(folder)
+        self.name = str(folder)
+        self.quantization_type = plan.source.dtype
+        self.n_vocab = len(plan.vocab.tokens)
+        self.pre = plan.vocab.table.pre
+        tokenize = reference_tokenizer(folder)
+        if tokenize is None:
+            raise ValueError(f'{folder}: no installed library reads its tokenizer; pip install "gritdesk[train]"')
+        self.tokenize = tokenize
+        self._id_of = {token: number for number, token in enumerate(plan.vocab.tokens)}
+        self._id_of |= {BOS: plan.vocab.special_ids["bos"], EOS: plan.vocab.special_ids["eos"]}
+        logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+        self._model: Any = _loaded(folder).eval()
+        self.grit = plan.grit
+        self.max_tokens = int(getattr(self._model.config, "max_position_embeddings", 1 << 30))
+
+    def control_id(self, token: str) -> int:
+        """See grit_format.FrameTokenizer."""
+        return self._id_of[token]
+
+    def hidden_states(self, ids: Sequence[int]) -> NDArray[np.float32]:
+        """See Reader."""
+        with torch.no_grad():
+            states = self._model.base_model(torch.tensor([ids]), is_causal=False, use_cache=False).last_hidden_state
+        found: NDArray[np.float32] = states[0].numpy()
+        return found
+
+    def logits(self, ids: Sequence[int]) -> NDArray[np.float32]:
+        """See Reader."""
+        with torch.no_grad():
+            found: NDArray[np.float32] = self._model(torch.tensor([ids]), use_cache=False).logits[0].numpy()
+        return found
+
+
+def _loaded(folder: Path) -> Any:
+    try:
+        # eager: other kernels read masks their own way in some versions
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(f"transformers cannot load {folder}: {reason}") from error
