@@ -1,8 +1,8 @@
 """A checkpoint under comparison, computed by transformers in float32: the plain formula.
 
-Nothing of a conversion is used but what stands in the checkpoint's own files: weights and their layout are those of
-transformers, token ids those of the checkpoint's tokenizer. torch is imported here alone, and this file only in the
-child that compares.
+Of the conversion only names and layout of single weights are used, and special ids: what the model computes is
+transformers' own reading of the folder, and token ids are those of the checkpoint's tokenizer. torch is imported here
+alone, and this file only in the child that compares.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging
 
-from converters.hf_to_gguf import read_plan
+from converters.hf_to_gguf import load, read_plan
 from converters.tokenizer_check import reference_tokenizer
 from gritdesk.grit_format import BOS, EOS
 
@@ -31,6 +31,7 @@ class CheckpointReader:
         self.name = str(folder)
         self.quantization_type = plan.source.dtype
         self.n_vocab = len(plan.vocab.tokens)
+        self._source, self._specs = plan.source, {spec.target: spec for spec in plan.specs}
         self.pre = plan.vocab.table.pre
         tokenize = reference_tokenizer(folder)
         if tokenize is None:
@@ -60,6 +61,17 @@ class CheckpointReader:
         with torch.no_grad():
             found: NDArray[np.float32] = self._model(torch.tensor([ids]), use_cache=False).logits[0].numpy()
         return found
+
+    def types(self) -> dict[str, str]:
+        """See converters.weights.Weights."""
+        return dict.fromkeys(self._specs, "F32")
+
+    def weight(self, name: str) -> NDArray[np.float32]:
+        """As the converter lays it out: what of that is wrong shows in what the models compute."""
+        spec = self._specs[name]
+        if spec.values is not None:
+            return spec.values
+        return np.concatenate([load(self._source, source, spec) for source in spec.sources])  # experts in their order
 
 
 def _loaded(folder: Path) -> Any:

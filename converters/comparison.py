@@ -21,6 +21,7 @@ from converters.battery import CHAT, QUESTIONS
 from converters.gguf_reader import GgufReader
 from converters.tokenizer_check import first_difference
 from converters.verify import Limits, Report, Row, limits_of
+from converters.weights import Weights, weights_row
 from gritdesk.errors import GritDeskError
 from gritdesk.grit_format import (
     BOS,
@@ -39,7 +40,7 @@ _ROWS = 64
 """Places compared at once: with a vocabulary of 262144 tokens each float64 array of them takes 134 MB."""
 
 
-class Reader(Protocol):
+class Reader(Weights, Protocol):
     """A model as a comparison sees it; also a grit_format.FrameTokenizer."""
 
     name: str
@@ -88,7 +89,11 @@ def compare(found: Reader, expected: Reader, texts: Sequence[str]) -> Report:
         expected.quantization_type,
         len(texts),
         sum(len(ids[:max_tokens]) - 1 for ids in sequences),
-        [Row("texts with other token ids", 0, 0, "at most"), *_rows(cosines, next_tokens, limits)],
+        [
+            Row("texts with other token ids", 0, 0, "at most"),
+            weights_row(found, expected),
+            *_rows(cosines, next_tokens, limits),
+        ],
     )
 
 

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from gguf import LlamaFileType
+from gguf import GGUFReader, LlamaFileType
+from gguf.quants import dequantize
 from numpy.typing import NDArray
 
 from gritdesk.engine.llama import EmbeddingContext, GenerationContext, LlamaModel
@@ -32,6 +33,7 @@ class GgufReader:
         self.pre = str(self.model.metadata.get("tokenizer.ggml.pre", "none"))
         self.tokenize = self.model.tokenize
         self.control_id = self.model.control_id
+        self._tensors = {tensor.name: tensor for tensor in GGUFReader(path).tensors}
         self._embedding = EmbeddingContext(self.model, batch_tokens=MAX_TOKENS, kv_type="f32")
         self._generation = GenerationContext(self.model, n_ctx=MAX_TOKENS, kv_type="f32")
 
@@ -42,6 +44,16 @@ class GgufReader:
     def logits(self, ids: Sequence[int]) -> NDArray[np.float32]:
         """See Reader."""
         return np.concatenate(list(self._generation.every_logits(ids)))
+
+    def types(self) -> dict[str, str]:
+        """See converters.weights.Weights."""
+        return {name: str(tensor.tensor_type.name) for name, tensor in self._tensors.items()}
+
+    def weight(self, name: str) -> NDArray[np.float32]:
+        """See converters.weights.Weights."""
+        tensor = self._tensors[name]
+        values: NDArray[np.float32] = dequantize(tensor.data, tensor.tensor_type)
+        return values
 
 
 def _file_type(number: object) -> str:

@@ -1,8 +1,8 @@
 """A proof after a conversion: the GGUF, through the engine people run, gives what its checkpoint gives.
 
-Token ids must be the same; embeddings, next tokens and the cost of texts must be as near as the quantization type
-allows. The comparison runs in a child process (converters.comparison), for it loads llama.cpp, which can abort, and
-torch, which the app must not; what comes back is a Report.
+Token ids must be the same; weights, embeddings, next tokens and the cost of texts must be as near as the quantization
+type allows. The comparison runs in a child process (converters.comparison), for it loads llama.cpp, which can abort,
+and torch, which the app must not; what comes back is a Report.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ Measured on the battery with a random Llama of two layers, against its F32 check
 
 The limits leave room beside that, for deeper models, and most where the sharp choices of a trained one make more of a
 small difference. Random weights are the worst case all the same: nothing in them is redundant, and hardly a next
-token stands out. A slight damage passes among coarse types, so a new family is proved as F32 or F16 first.
+token stands out. A slight mistake of the conversion passes among coarse types, so a new family is proved as F32 or F16
+first; damaged weights show at any type, see converters.weights.
 """
 
 

@@ -80,7 +80,11 @@ def test_converted_file_is_near_its_checkpoint(
     if quantization_type == "F32":
         found = values(report)
         assert found["embedding cosine, worst"] > 0.999999 and found["same next token"] == 1
-        assert found["KL divergence in nats"] < 1e-6 and found["change of perplexity"] < 1e-5
+        assert (
+            found["error of the worst weights"] == 0
+            and found["KL divergence in nats"] < 1e-6
+            and found["change of perplexity"] < 1e-5
+        )
 
 
 def test_sentencepiece_model_with_markers_as_text_is_compared_too(tmp_path: Path) -> None:
@@ -124,7 +128,9 @@ def test_scaled_tensor_is_found(tiny_gguf: Path, tmp_path: Path, reference: Read
         data *= np.float32(1.2)
 
     report = compare(GgufReader(damaged(tiny_gguf, tmp_path / "out.gguf", name, scale)), reference, FEW)
-    assert not report.ok and "KL divergence in nats" in failed(report)
+    assert failed(report) > {"KL divergence in nats", "error of the worst weights"}
+    worst = report.rows[1]
+    assert worst.detail == name and worst.value == pytest.approx(0.2, rel=1e-4)
     # a larger head makes the same choices, and no embedding goes through it
     assert ("embedding cosine, worst" in failed(report)) == (name != "output.weight")
 
@@ -141,7 +147,8 @@ def test_permuted_rows_are_found(
 
     for name in ("blk.0.attn_k.weight", "blk.1.ffn_up.weight"):
         path = damaged(tmp_path / "whole.gguf", tmp_path / "out.gguf", name, permute)
-        assert not compare(GgufReader(path), reference, FEW).ok, name
+        report = compare(GgufReader(path), reference, FEW)
+        assert not report.ok and report.rows[1].detail == name and "error of the worst weights" in failed(report)
 
 
 def test_numbers_that_are_none_are_never_near_enough(tiny_gguf: Path, tmp_path: Path, reference: Reader) -> None:
@@ -149,7 +156,7 @@ def test_numbers_that_are_none_are_never_near_enough(tiny_gguf: Path, tmp_path: 
     report = compare(GgufReader(path), reference, FEW[:2])
     assert len(failed(report)) == len(report.rows) - 1
     as_json = json.loads(json.dumps(report.to_json()), parse_constant=pytest.fail)
-    assert as_json["rows"][1]["value"] is None and not as_json["ok"]
+    assert as_json["rows"][2]["value"] is None and not as_json["ok"]
 
 
 def test_wrong_pre_tokenizer_is_refused_with_the_first_text_it_cuts_otherwise(
@@ -242,7 +249,7 @@ def test_conversion_is_verified_as_it_is_made(tiny_checkpoint: Path, tmp_path: P
     done = run("convert", tiny_checkpoint, tmp_path / "out.gguf", "--type", "F16", "--verify")
     assert done.exit_code == 0, done.output
     assert f"against {tiny_checkpoint} (F32)" in done.stdout
-    assert done.stdout.count("ok  ") == 6 and "wrong" not in done.stdout
+    assert done.stdout.count("ok  ") == 7 and "wrong" not in done.stdout
 
 
 def test_damaged_file_fails_the_command_which_names_what_is_wrong(tiny_gguf: Path, tmp_path: Path) -> None:
@@ -250,7 +257,11 @@ def test_damaged_file_fails_the_command_which_names_what_is_wrong(tiny_gguf: Pat
     (tmp_path / "texts.txt").write_text("Who keeps the ledger of the mill?", encoding="utf-8")
     done = run("verify", path, "--against", tiny_gguf, "--texts", tmp_path / "texts.txt", "--json")
     assert done.exit_code == 1
-    assert done.stderr.strip().splitlines()[-1].startswith("gritdesk: 3 of 6 checks failed: same next token, KL")
+    assert (
+        done.stderr.strip()
+        .splitlines()[-1]
+        .startswith("gritdesk: 4 of 7 checks failed: error of the worst weights, same")
+    )
     report = json.loads(done.stdout, parse_constant=pytest.fail)
     assert not report["ok"] and report["num_texts"] == len(TEXTS) + 1
     assert {row["name"] for row in report["rows"] if row["ok"]} > {"embedding cosine, worst"}
