@@ -16,7 +16,6 @@ import ctypes
 import math
 import os
 import platform
-import struct
 import sys
 import threading
 from collections import deque
@@ -31,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gritdesk.errors import ContextOverflow, ModelError
+from gritdesk.gguf_file import check_gguf
 from gritdesk.grit_format import BOS, EOS, LONG_WORD, GritMetadata, strip_accents
 from gritdesk.records import Sampling
 
@@ -684,34 +684,6 @@ class _Batch:
         self._output[end - 1] = outputs != "none"
         self._batch.n_tokens = end
         return self._batch
-
-
-def check_gguf(path: Path) -> None:
-    """Look at a file's first bytes before llama.cpp does.
-
-    Raises: ModelError if it is missing, unreadable, empty, no GGUF, or cut off right at its start.
-    """
-    if not path.is_file():
-        found = "a folder" if path.is_dir() else "nothing"
-        raise ModelError(f"no model file at {path}, found {found}; `gritdesk models` lists the models that are here")
-    try:
-        size_bytes = path.stat().st_size
-        with path.open("rb") as file:
-            head = file.read(24)
-    except OSError as error:
-        raise ModelError(f"cannot read the model {path}: {error.strerror}; check its permissions") from error
-    if not head:
-        raise ModelError(f"the model {path} is empty; copy it again, or choose another with `engine.model`")
-    if head[:4] != b"GGUF":
-        raise ModelError(
-            f"{path} is not a GGUF file (it begins with {head[:4]!r}); "
-            "make one with `gritdesk convert CHECKPOINT OUT.gguf`"
-        )
-    version, num_tensors, num_values = struct.unpack("<IQQ", head[4:].ljust(20, b"\0"))
-    if version not in (2, 3):
-        raise ModelError(f"{path} has GGUF version {version}, this program reads 2 and 3; convert it again")
-    if not num_values or 24 * num_tensors + 13 * num_values > size_bytes:  # least bytes of their descriptions
-        raise ModelError(f"{path} is damaged: its {size_bytes} bytes cannot hold what it lists; copy it again")
 
 
 def system_info() -> str:
