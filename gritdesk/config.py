@@ -167,21 +167,41 @@ def add_folder(config: Config, folder: Path) -> Config:
     return dataclasses.replace(config, index=dataclasses.replace(config.index, folders=folders))
 
 
+def set_model(config: Config, model: str) -> Config:
+    """Write `engine.model` into config.toml, keeping everything else that stands there.
+
+    Args:
+        model: as EngineConfig has it; "" for the default, which is written only over another one.
+    Raises: ConfigError if config.toml cannot be read or written.
+    """
+    if load_config(config.home).engine.model != model:
+        try:
+            _write_setting(config, "engine", "model", model)
+        except UnicodeEncodeError as error:
+            raise ConfigError(f"the path {model!r} is not valid Unicode, as config.toml needs it; rename it") from error
+    return dataclasses.replace(config, engine=dataclasses.replace(config.engine, model=model))
+
+
 def _write_folders(config: Config, folders: Sequence[str], folder: Path) -> None:
+    try:
+        _write_setting(config, "index", "folders", list(folders))
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"the name of {folder} is not valid Unicode, as config.toml needs it; rename it") from error
+
+
+def _write_setting(config: Config, section: str, key: str, value: str | list[str]) -> None:
+    """Change one setting of config.toml and nothing else. Raises: ConfigError; UnicodeEncodeError of the value."""
     import tomlkit
     import tomlkit.items
 
     try:
         text = config.path.read_text(encoding="utf-8") if config.path.exists() else ""
         document = tomlkit.parse(text)
-        section = document.setdefault("index", tomlkit.table())
-        section["folders"] = list(folders)
+        document.setdefault(section, tomlkit.table())[key] = value
         config.home.mkdir(parents=True, exist_ok=True)
         beside = config.path.with_suffix(".toml.new")
         beside.write_text(tomlkit.dumps(document), encoding="utf-8")
         beside.replace(config.path)
-    except UnicodeEncodeError as error:
-        raise ConfigError(f"the name of {folder} is not valid Unicode, as config.toml needs it; rename it") from error
     except OSError as error:
         raise ConfigError(f"cannot write {config.path}: {error.strerror}; check that you may write there") from error
 

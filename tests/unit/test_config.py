@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gritdesk.config import add_folder, home_dir, load_config
+from gritdesk.config import add_folder, home_dir, load_config, set_model
 from gritdesk.errors import ConfigError
 
 
@@ -63,6 +63,32 @@ def test_folder_that_another_process_added_is_kept(tmp_path: Path) -> None:
     config = add_folder(opened_before, tmp_path / "ours")
     expected = (str(tmp_path / "theirs"), str(tmp_path / "ours"))
     assert config.index.folders == load_config(tmp_path).index.folders == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# mine\n[engine]\n# before\nmodel = 'old' # why\nn_threads = 3  # quiet\n\n[answer]\nmax_tokens = 9\n",
+        "# mine\nengine.n_threads = 3  # quiet\n# before\nengine.model = 'old'  # why\n[answer]\nmax_tokens = 9\n",
+        "# mine\n# quiet\n# before\n# why\nengine = { n_threads = 3 }\nanswer = { max_tokens = 9 }\n",
+        "# mine\n# quiet\n# before\n# why\n[answer]\nmax_tokens = 9\n",
+    ],
+)
+def test_chosen_model_is_all_that_changes(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.toml").write_text(text)
+    before = load_config(tmp_path)
+    for model in ("/models/ä b.gguf", ""):
+        assert set_model(before, model) == set_model(load_config(tmp_path), model) == load_config(tmp_path)
+        assert load_config(tmp_path).engine.model == model
+        written = (tmp_path / "config.toml").read_text()
+        assert all(comment in written for comment in ("# mine", "# before", "# why", "# quiet"))
+        assert load_config(tmp_path).answer.max_tokens == 9
+        assert load_config(tmp_path).engine.n_threads == before.engine.n_threads
+
+
+def test_default_model_needs_no_configuration(tmp_path: Path) -> None:
+    set_model(load_config(tmp_path), "")
+    assert not (tmp_path / "config.toml").exists()
 
 
 def test_home_that_is_no_unicode_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
