@@ -120,6 +120,31 @@ def _gguf_text(head: bytes, at: int) -> tuple[str, int]:
     return text.decode("utf-8"), at + 8 + length
 
 
+def removable(config: Config, name: str) -> ModelFile:
+    """The file in HOME/models that `name` means, if nothing needs it.
+
+    Raises: ModelError if there is none, or it is in use.
+    """
+    own = [each for each in list_models(config) if not each.is_default]
+    found = next((each for each in own if each.name == name.removesuffix(".gguf")), None)
+    if found is None:
+        if name.removesuffix(".gguf") == DEFAULT_MODEL:
+            raise ModelError(f"{DEFAULT_MODEL} is a part of gritdesk and goes with it; remove models of your own")
+        names = ", ".join(each.name for each in own) or "none"
+        raise ModelError(f"there is no model {name!r} in {config.models_dir}; those there: {names}")
+    if _is_in_use(config, found.path):
+        raise ModelError(f"{found.name} is in use; choose another first, such as by `gritdesk models use default`")
+    return found
+
+
+def remove_model(model: ModelFile) -> None:
+    """Delete a file that `removable` gave. Raises: ModelError if it cannot be deleted."""
+    try:
+        model.path.unlink()
+    except OSError as error:
+        raise ModelError(f"cannot remove {model.path}: {error.strerror}; check that you may write there") from error
+
+
 def model_identity(path: Path, home: Path | None = None) -> str:
     """What tells this model from every other: 16 hex digits of the sha256 of its file.
 
@@ -147,6 +172,13 @@ def file_sha256(path: Path) -> str:
     """The sha256 of a file's bytes, in hex. Raises: OSError if it cannot be read."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _is_in_use(config: Config, path: Path) -> bool:
+    try:
+        return find_model(config).samefile(path)
+    except (ModelError, OSError):  # the one that is set is not there
+        return False
 
 
 def _model_file(path: Path, *, is_default: bool = False) -> ModelFile:

@@ -14,7 +14,15 @@ from gritdesk import models
 from gritdesk.config import Config, EngineConfig
 from gritdesk.errors import ModelError
 from gritdesk.grit_format import GritMetadata
-from gritdesk.models import default_model, find_model, list_models, model_identity, only_embeds
+from gritdesk.models import (
+    default_model,
+    find_model,
+    list_models,
+    model_identity,
+    only_embeds,
+    removable,
+    remove_model,
+)
 
 
 @pytest.fixture
@@ -141,3 +149,39 @@ def test_head_of_a_file_says_whether_it_only_embeds(tmp_path: Path, metadata: Gr
 def test_head_that_cannot_be_read_says_nothing(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "model.gguf").write_bytes(data)
     assert not only_embeds(tmp_path / "model.gguf") and not only_embeds(tmp_path / "missing.gguf")
+
+
+@pytest.mark.parametrize("name", ["mine", "mine.gguf"])
+def test_removed_model_is_gone_and_nothing_else(installation: Path, config: Config, name: str) -> None:
+    default = put(installation / "assets" / "grit-nano.gguf")
+    remove_model(removable(config, name))
+    assert default.exists() and [path.name for path in config.models_dir.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("grit-nano", "a part of gritdesk"),
+        ("other", "no model 'other' in .*mine"),
+        ("../models/mine", "no model"),
+        ("notes.txt", "no model"),
+        ("", "no model"),
+    ],
+)
+def test_what_cannot_be_removed_is_told(installation: Path, config: Config, name: str, said: str) -> None:
+    put(installation / "assets" / "grit-nano.gguf")
+    with pytest.raises(ModelError, match=said):
+        removable(config, name)
+
+
+def test_model_in_use_is_not_removed(config: Config) -> None:
+    for used in ("mine", str(config.models_dir / "mine.gguf")):
+        with pytest.raises(ModelError, match="is in use; choose another first"):
+            removable(asking_for(config, used), "mine")
+    assert removable(asking_for(config, "gone"), "mine").name == "mine"
+
+
+def test_model_that_hides_the_default_can_be_removed(installation: Path, config: Config) -> None:
+    put(installation / "assets" / "grit-nano.gguf")
+    hiding = put(config.models_dir / "grit-nano.gguf")
+    assert removable(config, "grit-nano").path == hiding
