@@ -196,3 +196,34 @@ def copy_without_grit(checkpoint: Path, folder: Path) -> Path:
     del config["grit"]
     (folder / "config.json").write_text(json.dumps(config))
     return folder
+
+
+def copy_gguf_without_grit(source: Path, out: Path, **changed: str) -> Path:
+    """The GGUF as a program makes it that knows nothing of GRIT, written by the gguf package.
+
+    Args:
+        changed: other values of keys in `general`, such as name="GritLM-7B".
+    Returns: `out`.
+    """
+    import gguf
+
+    reader = gguf.GGUFReader(source)
+    writer = gguf.GGUFWriter(out, reader.fields["general.architecture"].contents())
+    for key, field in reader.fields.items():
+        if not key.startswith(("GGUF.", "grit.")) and key not in ("general.architecture", *_general(changed)):
+            kind = field.types[0]
+            item_kind = field.types[-1] if kind == gguf.GGUFValueType.ARRAY else None
+            writer.add_key_value(key, field.contents(), kind, item_kind)
+    for key, value in _general(changed).items():
+        writer.add_string(key, value)
+    for tensor in reader.tensors:
+        writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return out
+
+
+def _general(changed: dict[str, str]) -> dict[str, str]:
+    return {f"general.{key}": value for key, value in changed.items()}
