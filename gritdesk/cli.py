@@ -8,9 +8,7 @@ Imports that cost time stand inside the command that needs them.
 from __future__ import annotations
 
 import json
-import signal
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,11 +16,16 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
+from gritdesk.cli_models import models
+from gritdesk.terminal import json_option as _json_option
+from gritdesk.terminal import print_json as _print_json
+from gritdesk.terminal import say as _say
+from gritdesk.terminal import shown as _shown
+from gritdesk.terminal import stopped_by_signals as _stopped_by_signals
+
 if TYPE_CHECKING:
     from gritdesk.desk import Desk
     from gritdesk.records import Answer, Citation, Hit, IndexProgress, SearchMode
-
-_json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON value and nothing else.")
 
 
 class _WrongUsage(click.UsageError):
@@ -108,27 +111,6 @@ def _run_tui() -> None:
 
     config = load_config()
     run(lambda: Desk.open(config))
-
-
-@contextmanager
-def _stopped_by_signals() -> Iterator[threading.Event]:
-    """An event that Ctrl+C or a polite kill sets, for work to end where nothing is lost; a second one ends it now."""
-    stop = threading.Event()
-
-    def on_signal(number: int, frame: object) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    before = {each: signal.signal(each, on_signal) for each in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
 
 
 @main.command()
@@ -371,32 +353,7 @@ def status(as_json: bool) -> None:
             click.echo(f"  {_shown(f'{each.path}: {each.reason}')}")
 
 
-@main.command()
-@_json_option
-def models(as_json: bool) -> None:
-    """List the model files that are here."""
-    from gritdesk.config import load_config
-    from gritdesk.models import list_models, only_embeds
-
-    found = list_models(load_config())
-    if as_json:
-        _print_json(
-            [
-                {
-                    "name": each.name,
-                    "path": str(each.path),
-                    "size_bytes": each.size_bytes,
-                    "default": each.is_default,
-                    "only_embeds": only_embeds(each.path),
-                }
-                for each in found
-            ]
-        )
-        return
-    for each in found:
-        note = "  (only embeds)" if only_embeds(each.path) else ""
-        line = f"{each.name:<24} {each.size_bytes / 1e6:8.1f} MB  {each.path}{note}"
-        click.echo(f"{'*' if each.is_default else ' '} {_shown(line)}")
+main.add_command(models)
 
 
 @main.command()
@@ -474,22 +431,6 @@ def _answer_json(answer: Answer) -> dict[str, Any]:
         ],
         "timings": {name: round(seconds, 4) for name, seconds in answer.timings.items()},
     }
-
-
-def _shown(text: str, keep: str = "") -> str:
-    """Text for one line of a terminal: what would steer it, end the line or not be encoded becomes an escape."""
-    encoding = sys.stdout.encoding if sys.stdout else "utf-8"
-    plain = "".join(each if each.isprintable() or each in keep else ascii(each)[1:-1] for each in text)
-    return plain.encode(encoding, "backslashreplace").decode(encoding)
-
-
-def _print_json(value: Any) -> None:
-    # names of files may hold bytes that are no UTF-8; escaped they survive any pipe
-    click.echo(json.dumps(value, ensure_ascii=True))
-
-
-def _say(line: str) -> None:
-    click.echo(line, err=True)
 
 
 def _print_progress(progress: IndexProgress) -> None:

@@ -1,0 +1,54 @@
+"""Words to a terminal or a pipe, and signals from them: what every command shares."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON value and nothing else.")
+
+
+def shown(text: str, keep: str = "") -> str:
+    """Text for one line of a terminal: what would steer it, end the line or not be encoded becomes an escape."""
+    encoding = sys.stdout.encoding if sys.stdout else "utf-8"
+    plain = "".join(each if each.isprintable() or each in keep else ascii(each)[1:-1] for each in text)
+    return plain.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def print_json(value: Any) -> None:
+    """Print one value on one line of stdout."""
+    # names of files may hold bytes that are no UTF-8; escaped they survive any pipe
+    click.echo(json.dumps(value, ensure_ascii=True))
+
+
+def say(line: str) -> None:
+    """Print a note on stderr."""
+    click.echo(line, err=True)
+
+
+@contextmanager
+def stopped_by_signals() -> Iterator[threading.Event]:
+    """An event that Ctrl+C or a polite kill sets, for work to end where nothing is lost; a second one ends it now."""
+    stop = threading.Event()
+
+    def on_signal(number: int, frame: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {each: signal.signal(each, on_signal) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
