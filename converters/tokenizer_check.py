@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -95,9 +96,25 @@ def _json_tokenizer(checkpoint: Path) -> Any:
 
     try:
         tokenizer = Tokenizer.from_file(str(path))
+        if type(tokenizer.model).__name__ == "Unigram":
+            tokenizer = Tokenizer.from_str(_without_special_pieces(path.read_text(encoding="utf-8")))
     except Exception as error:  # the library raises no narrower one
         raise ValueError(f"{path} cannot be read by the installed tokenizers library: {error}") from error
     tokenizer.encode_special_tokens = True
     tokenizer.no_truncation()  # lengths for which somebody once saved it
     tokenizer.no_padding()
     return tokenizer
+
+
+def _without_special_pieces(spec: str) -> str:
+    """A unigram tokenizer whose special tokens are spelled as nothing is: it finds them among its pieces in any text.
+
+    SentencePiece does not, and neither does llama.cpp: "</s>" in a text is then what it is to every other tokenizer.
+    """
+    values = json.loads(spec)
+    spelled = {}
+    for token in values["added_tokens"]:
+        if token["special"]:
+            spelled[token["content"]] = token["content"] = f"\U0010fffd{token['id']}"
+    values["model"]["vocab"] = [[spelled.get(piece, piece), score] for piece, score in values["model"]["vocab"]]
+    return json.dumps(values)
