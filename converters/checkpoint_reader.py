@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import AutoModelForCausalLM
+from transformers import AutoModel, AutoModelForCausalLM
 from transformers.utils import logging
 
 from converters.hf_to_gguf import load, read_plan
@@ -41,9 +41,10 @@ class CheckpointReader:
         self._id_of |= {BOS: plan.vocab.special_ids["bos"], EOS: plan.vocab.special_ids["eos"]}
         logging.set_verbosity_error()  # type: ignore[no-untyped-call]
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-        self._model: Any = _loaded(folder).eval()
         self.grit = plan.grit
+        self._model: Any = _loaded(folder, AutoModelForCausalLM if self.grit.generates else AutoModel).eval()
         self.max_tokens = int(getattr(self._model.config, "max_position_embeddings", 1 << 30))
+        self.max_embedded_tokens = self.max_tokens
 
     def control_id(self, token: str) -> int:
         """See grit_format.FrameTokenizer."""
@@ -52,7 +53,8 @@ class CheckpointReader:
     def hidden_states(self, ids: Sequence[int]) -> NDArray[np.float32]:
         """See Reader."""
         with torch.no_grad():
-            states = self._model.base_model(torch.tensor([ids]), is_causal=False, use_cache=False).last_hidden_state
+            attention = {"is_causal": False, "use_cache": False} if self.grit.generates else {}  # an encoder's is full
+            states = self._model.base_model(torch.tensor([ids]), **attention).last_hidden_state
         found: NDArray[np.float32] = states[0].numpy()
         return found
 
@@ -74,10 +76,10 @@ class CheckpointReader:
         return np.concatenate([load(self._source, source, spec) for source in spec.sources])  # experts in their order
 
 
-def _loaded(folder: Path) -> Any:
+def _loaded(folder: Path, kind: Any) -> Any:
     try:
         # eager: other kernels read masks their own way in some versions
-        return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+        return kind.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(f"transformers cannot load {folder}: {reason}") from error

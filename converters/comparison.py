@@ -32,7 +32,6 @@ from gritdesk.grit_format import (
     GritMetadata,
     Segment,
     chat_frame,
-    embedding_frame,
     encode,
 )
 
@@ -50,6 +49,9 @@ class Reader(Weights, Protocol):
     grit: GritMetadata
     n_vocab: int
     max_tokens: int
+    """Of a text in causal attention."""
+    max_embedded_tokens: int
+    """Of an embedded text with its frame; beyond a window embeddings are not defined."""
 
     def tokenize(self, text: str) -> list[int]: ...
 
@@ -60,46 +62,50 @@ class Reader(Weights, Protocol):
         ...
 
     def logits(self, ids: Sequence[int]) -> NDArray[np.float32]:
-        """Logits after each token under causal attention, float32[T, n_vocab]."""
+        """Logits after each token under causal attention, float32[T, n_vocab]; never asked of what only embeds."""
         ...
 
 
 def compare(found: Reader, expected: Reader, texts: Sequence[str]) -> Report:
-    """Measure how near `found` is to `expected`.
+    """Measure how near `found` is to `expected`, in what their model does: one that only embeds has no next tokens.
 
     Raises: ValueError if they are not of one model, or read a text or a frame as other ids.
     """
     _check_kind(found, expected)
+    grit = expected.grit
+    # an encoder's tokenizer may give a token to spaces at the ends, which never come to it
+    texts = texts if grit.generates else [*dict.fromkeys(text.strip() for text in texts)]
     for text in texts:
         _check_ids(found, expected, text)
     limits = limits_of(found.quantization_type, expected.quantization_type)
-    max_tokens = min(found.max_tokens, expected.max_tokens)
-    frames = [encode(frame, expected, expected.grit.markers) for frame in _embedding_frames(texts)]
-    cosines = [_embedding_cosine(found, expected, frame, max_tokens) for frame in frames]
-    begin = expected.control_id(BOS)
-    chat = encode(chat_frame(CHAT), expected, expected.grit.markers).ids
-    sequences = [chat, *([begin, *expected.tokenize(text)] for text in texts)]
-    next_tokens = NextTokens()
-    for ids in sequences:
-        next_tokens.add(found, expected, ids[:max_tokens])
+    frames = [_cut(encode(frame, expected, grit.markers), found, expected) for frame in _embedding_frames(grit, texts)]
+    frames = [frame for frame in frames if any(frame.counts)]  # a window may be shorter than an instruction
+    rows = [Row("texts with other token ids", 0, 0, "at most"), weights_row(found, expected)]
+    rows += _embedding_rows([_embedding_cosine(found, expected, frame) for frame in frames], limits)
+    num_tokens = sum(len(frame.ids) for frame in frames)
+    if grit.generates:
+        next_tokens = NextTokens()
+        for ids in _sequences(found, expected, texts):
+            next_tokens.add(found, expected, ids)
+        rows += _next_token_rows(next_tokens, limits)
+        num_tokens = next_tokens.num_targets
     return Report(
         found.name,
         found.quantization_type,
         expected.name,
         expected.quantization_type,
         len(texts),
-        sum(len(ids[:max_tokens]) - 1 for ids in sequences),
-        [
-            Row("texts with other token ids", 0, 0, "at most"),
-            weights_row(found, expected),
-            *_rows(cosines, next_tokens, limits),
-        ],
+        num_tokens,
+        rows,
     )
 
 
-def _rows(cosines: list[float], next_tokens: NextTokens, limits: Limits) -> Iterator[Row]:
+def _embedding_rows(cosines: list[float], limits: Limits) -> Iterator[Row]:
     yield Row("embedding cosine, worst", float(np.min(cosines)), limits.worst_cosine, "at least")
     yield Row("embedding cosine, median", float(np.median(cosines)), limits.median_cosine, "at least")
+
+
+def _next_token_rows(next_tokens: NextTokens, limits: Limits) -> Iterator[Row]:
     yield Row("same next token", next_tokens.agreement, limits.agreement, "at least")
     yield Row("KL divergence in nats", next_tokens.divergence, limits.divergence, "at most")
     found, expected = next_tokens.perplexities
@@ -112,12 +118,13 @@ def _rows(cosines: list[float], next_tokens: NextTokens, limits: Limits) -> Iter
 
 def _check_kind(found: Reader, expected: Reader) -> None:
     pairs = [("vocabulary", found.n_vocab, expected.n_vocab)]
-    for key, value in found.grit.to_gguf().items():
-        pairs.append((key, value, expected.grit.to_gguf()[key]))  # type: ignore[arg-type]
+    for key, value in expected.grit.to_gguf().items():
+        pairs.append((key, found.grit.to_gguf().get(key), value))  # type: ignore[arg-type]
     for name, one, other in pairs:
         if one != other:
             raise ValueError(f"{found.name} is not of {expected.name}: its {name} is {one}, expected {other}")
-    for token in (BOS, EOS, *(MARKERS if found.grit.markers == "special" else ())):
+    markers = MARKERS if found.grit.generates and found.grit.markers == "special" else ()
+    for token in (BOS, EOS, *markers):
         if (one := found.control_id(token)) != (other := expected.control_id(token)):
             raise ValueError(f"{found.name} is not of {expected.name}: its {token} is token {one}, expected {other}")
 
@@ -134,21 +141,34 @@ def _check_ids(found: Reader, expected: Reader, text: str) -> None:
         )
 
 
-def _embedding_frames(texts: Sequence[str]) -> Iterator[list[Segment]]:
+def _embedding_frames(grit: GritMetadata, texts: Sequence[str]) -> Iterator[list[Segment]]:
     for text in texts:
         if text.strip():
-            yield embedding_frame("", text)
+            yield grit.frame("", text)
     for question in QUESTIONS:
-        yield embedding_frame(QUERY_INSTRUCTION, question)
+        yield grit.frame(QUERY_INSTRUCTION, question)
+
+
+def _cut(frame: EncodedFrame, found: Reader, expected: Reader) -> EncodedFrame:
+    room = min(found.max_embedded_tokens, expected.max_embedded_tokens)
+    return EncodedFrame(frame.ids[:room], frame.counts[:room])
+
+
+def _sequences(found: Reader, expected: Reader, texts: Sequence[str]) -> Iterator[list[int]]:
+    """A chat and the texts, for next tokens."""
+    room = min(found.max_tokens, expected.max_tokens)
+    yield encode(chat_frame(CHAT), expected, expected.grit.markers).ids[:room]
+    for text in texts:
+        yield [expected.control_id(BOS), *expected.tokenize(text)][:room]
 
 
 # ---------------------------------------------------------------- the same numbers
 
 
-def _embedding_cosine(found: Reader, expected: Reader, frame: EncodedFrame, max_tokens: int) -> float:
-    ids, counts = frame.ids[:max_tokens], np.asarray(frame.counts[:max_tokens], dtype=bool)
+def _embedding_cosine(found: Reader, expected: Reader, frame: EncodedFrame) -> float:
+    counts = np.asarray(frame.counts, dtype=bool)
     one, other = (
-        reader.hidden_states(ids)[counts, : reader.grit.dimension].mean(axis=0, dtype=np.float64)
+        reader.hidden_states(frame.ids)[counts, : reader.grit.dimension].mean(axis=0, dtype=np.float64)
         for reader in (found, expected)
     )
     return float(one @ other / (np.linalg.norm(one) * np.linalg.norm(other)))

@@ -35,7 +35,10 @@ class GgufReader:
         self.control_id = self.model.control_id
         self._tensors = {tensor.name: tensor for tensor in GGUFReader(path).tensors}
         self._embedding = EmbeddingContext(self.model, batch_tokens=MAX_TOKENS, kv_type="f32")
-        self._generation = GenerationContext(self.model, n_ctx=MAX_TOKENS, kv_type="f32")
+        self.max_embedded_tokens = self._embedding.max_tokens
+        self._generation: GenerationContext | None = None
+        if self.grit.generates:
+            self._generation = GenerationContext(self.model, n_ctx=MAX_TOKENS, kv_type="f32")
 
     def hidden_states(self, ids: Sequence[int]) -> NDArray[np.float32]:
         """See Reader."""
@@ -43,6 +46,7 @@ class GgufReader:
 
     def logits(self, ids: Sequence[int]) -> NDArray[np.float32]:
         """See Reader."""
+        assert self._generation is not None, f"{self.name} only embeds"
         return np.concatenate(list(self._generation.every_logits(ids)))
 
     def types(self) -> dict[str, str]:

@@ -113,7 +113,7 @@ class Report:
     against_type: str
     num_texts: int
     num_tokens: int
-    """Of all texts together; each was read in both attention modes."""
+    """Of all texts together; a model that generates read each in both attention modes."""
     rows: list[Row]
 
     @property
@@ -136,15 +136,7 @@ def verify(model: Path, against: Path, texts: Sequence[str] = ()) -> Report:
     Raises: ValueError in one line if one of the two cannot be used, torch is missing for a folder, they are not
         the same model's, or a text has other token ids: nothing else is measured then.
     """
-    if against.is_dir():
-        missing = [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]
-        if missing:
-            raise ValueError(
-                f'comparing with a checkpoint needs {" and ".join(missing)}: pip install "gritdesk[train]"; '
-                "or compare with a GGUF of type F32 made of it"
-            )
-    elif not against.is_file():
-        raise ValueError(f"nothing to compare with at {against}; give a checkpoint folder or another GGUF")
+    check_reference(against)
     found = native.run_child(
         "converters.comparison", "compare", str(model), str(against), stdin=[*dict.fromkeys((*TEXTS, *texts))]
     )
@@ -159,10 +151,10 @@ def check_reference(against: Path) -> None:
     Raises: ValueError if nothing is there, or it is a folder without a checkpoint, or torch or transformers are not
         installed to read one.
     """
-    if not against.exists():
-        raise ValueError(f"nothing to compare with at {against}; give a checkpoint folder or another GGUF")
-    if not against.is_dir():
+    if against.is_file():
         return
+    if not against.is_dir():
+        raise ValueError(f"nothing to compare with at {against}; give a checkpoint folder or another GGUF")
     read_config(against)
     missing = [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]
     if missing:

@@ -16,7 +16,7 @@ import gguf
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from tiny import copy_without_grit, make_checkpoint
+from tiny import copy_without_grit, make_checkpoint, make_encoder, make_sentence_folder
 
 from converters.battery import TEXTS, read_texts
 from converters.comparison import Reader, compare
@@ -95,6 +95,65 @@ def test_sentencepiece_model_with_markers_as_text_is_compared_too(tmp_path: Path
     report = compare(GgufReader(tmp_path / "out.gguf"), CheckpointReader(folder), TEXTS)
     assert report.ok and report.against_type == "BF16"
     assert values(report)["same next token"] > 0.99, "what a checkpoint has in 16 bits loses nothing in as many"
+
+
+LONG_WINDOW = {"tokenizer": "sentencepiece", "pre": "gemma", "sliding_window": 24}
+"""Shorter than most texts, for embeddings end with the window and next tokens do not."""
+FAMILY_CASES: dict[str, dict[str, Any]] = {
+    "mixtral": {"num_local_experts": 5, "num_experts_per_tok": 3},
+    "gemma2": LONG_WINDOW,
+    "gemma3": LONG_WINDOW | {"num_hidden_layers": 7},
+    "phi3": {"tokenizer": "sentencepiece", "dtype": "bfloat16"},
+    "llama": {"pre": "smollm", "tie_word_embeddings": True},
+}
+
+
+@pytest.mark.parametrize("family", FAMILY_CASES)
+def test_every_family_is_near_its_checkpoint_and_a_damaged_layer_is_not(tmp_path: Path, family: Any) -> None:
+    from converters.checkpoint_reader import CheckpointReader
+
+    folder = make_checkpoint(tmp_path / "checkpoint", family, **FAMILY_CASES[family])
+    convert(folder, tmp_path / "out.gguf", "F32")
+    reference = CheckpointReader(folder)
+    report = compare(GgufReader(tmp_path / "out.gguf"), reference, FEW)
+    assert report.ok, report
+    assert values(report)["error of the worst weights"] < 1e-6
+    name = "blk.1.attn_output.weight"
+    path = damaged(tmp_path / "out.gguf", tmp_path / "damaged.gguf", name, lambda data: np.negative(data, out=data))
+    assert {"embedding cosine, worst", "KL divergence in nats"} <= failed(compare(GgufReader(path), reference, FEW))
+
+
+ENCODER_ROWS = ["texts with other token ids", "error of the worst weights", "embedding cosine, worst"]
+
+
+@pytest.mark.parametrize("family", ["bert", "xlm-roberta"])
+def test_model_that_only_embeds_is_compared_in_what_it_does(tmp_path: Path, family: Any) -> None:
+    from converters.checkpoint_reader import CheckpointReader
+
+    encoder = make_encoder(tmp_path / "encoder", family)
+    prompts = {"query": "query: ", "document": "passage: "}
+    folder = make_sentence_folder(encoder, tmp_path / "model", pooling="cls", prompts=prompts)
+    reference = CheckpointReader(folder)
+    for quantization_type, texts in (("F32", TEXTS), ("Q8_0", FEW), ("Q4_K_M", FEW)):
+        convert(folder, tmp_path / f"{quantization_type}.gguf", quantization_type)
+        report = compare(GgufReader(tmp_path / f"{quantization_type}.gguf"), reference, texts)
+        assert report.ok, report
+        assert [row.name for row in report.rows] == [*ENCODER_ROWS, "embedding cosine, median"]
+        assert 0 < report.num_tokens < 129 * (len(texts) + 3)
+    as_mean = make_sentence_folder(encoder, tmp_path / "mean", pooling="mean", prompts=prompts)
+    with pytest.raises(ValueError, match=r"its grit\.embedding\.pooling is cls, expected mean"):
+        compare(GgufReader(tmp_path / "F32.gguf"), CheckpointReader(as_mean), FEW)
+    path = damaged(
+        tmp_path / "F32.gguf", tmp_path / "out.gguf", "position_embd.weight", lambda data: data.__setitem__(3, 0)
+    )
+    assert "embedding cosine, worst" in failed(compare(GgufReader(path), reference, FEW))
+
+
+def test_model_that_generates_is_not_one_that_only_embeds(tiny_gguf: Path, tmp_path: Path) -> None:
+    convert(make_encoder(tmp_path / "encoder"), tmp_path / "out.gguf", "F32")
+    for found, expected in ((tiny_gguf, tmp_path / "out.gguf"), (tmp_path / "out.gguf", tiny_gguf)):
+        with pytest.raises(ValueError, match=r"is not of .*: its grit\.jobs is embedding.*, expected embedding"):
+            compare(GgufReader(found), GgufReader(expected), FEW)
 
 
 def test_all_texts_are_read_and_none_too_long(tiny_gguf: Path) -> None:
