@@ -105,6 +105,19 @@ def read_header(path: Path) -> GgufHeader:
     return header
 
 
+def read_opening(path: Path) -> Mapping[str, Value]:
+    """The values that stand before the first array, such as a vocabulary: some kilobytes, whatever the file's size.
+
+    Raises: ModelError if it is no GGUF, or damaged there.
+    """
+    check_gguf(path)
+    try:
+        with path.open("rb") as file:
+            return _Reader(path, file).read_opening()
+    except OSError as error:
+        raise ModelError(f"cannot read the model {path}: {error.strerror}; check its permissions") from error
+
+
 def write_with(
     header: GgufHeader, values: Mapping[str, str | int | bool], out: Path, is_stopped: Callable[[], bool]
 ) -> bool:
@@ -146,7 +159,7 @@ class _Reader:
 
     def read(self) -> tuple[GgufHeader, int]:
         """The header, and where the last tensor ends."""
-        _, _, num_tensors, num_values = struct.unpack("<4sIQQ", self._take(_HEAD_BYTES))
+        num_tensors, num_values = self._counts()
         for _ in range(num_values):
             self._read_value()
         values_end = self._file.tell()
@@ -166,15 +179,28 @@ class _Reader:
             tensors_end,
             data_start,
         )
-        return header, max((data_start + offset + info.size_bytes for info, offset in tensors), default=data_start)
+        return header, max((data_start + offset + info.size_bytes for info, offset in tensors), default=tensors_end)
+
+    def read_opening(self) -> dict[str, Value]:
+        """The values before the first array."""
+        _, num_values = self._counts()
+        for _ in range(num_values):
+            key, kind = self._string(), self._number("I")
+            if kind == _ARRAY:
+                break
+            self._values[key] = self._value(kind)
+        return self._values
+
+    def _counts(self) -> tuple[int, int]:
+        _, _, num_tensors, num_values = struct.unpack("<4sIQQ", self._take(_HEAD_BYTES))
+        return num_tensors, num_values
 
     def _read_value(self) -> None:
-        key = self._string()
-        kind = self._number("I")
+        key, kind = self._string(), self._number("I")
         if kind == _ARRAY:
             self._lengths[key] = self._pass_array()
         else:
-            self._values[key] = self._string() if kind == _STRING else self._scalar(kind)
+            self._values[key] = self._value(kind)
 
     def _pass_array(self) -> int:
         kind, length = self._number("I"), self._number("Q")
@@ -211,7 +237,9 @@ class _Reader:
             raise self._damaged(f"a name in it is {length} bytes long")
         return self._take(length).decode("utf-8", "replace")
 
-    def _scalar(self, kind: int) -> Value:
+    def _value(self, kind: int) -> Value:
+        if kind == _STRING:
+            return self._string()
         letter = self._format(kind)
         value: Value = struct.unpack(f"<{letter}", self._take(struct.calcsize(letter)))[0]
         return value

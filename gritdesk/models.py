@@ -10,20 +10,15 @@ import contextlib
 import hashlib
 import json
 import os
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 
 from gritdesk.config import Config, home_dir
 from gritdesk.errors import ModelError
+from gritdesk.gguf_file import read_opening
 from gritdesk.grit_format import EMBEDS_ONLY
 
 DEFAULT_MODEL = "grit-nano"
-
-_HEAD_BYTES = 1 << 16
-_GGUF_TEXT = 8
-_GGUF_SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
-"""Bytes of a value of each kind of number."""
 
 
 @dataclass(frozen=True)
@@ -89,35 +84,9 @@ def only_embeds(path: Path) -> bool:
     Such a file says so ahead of its vocabulary: no more is read than what stands before the first list.
     """
     try:
-        with path.open("rb") as file:
-            head = file.read(_HEAD_BYTES)
-        return _head_values(head).get("grit.jobs") == EMBEDS_ONLY
-    except (OSError, struct.error, UnicodeDecodeError):
+        return read_opening(path).get("grit.jobs") == EMBEDS_ONLY
+    except ModelError:
         return False
-
-
-def _head_values(head: bytes) -> dict[str, str]:
-    """The texts among a GGUF's metadata, up to the first list. Source: ggml docs/gguf.md."""
-    found: dict[str, str] = {}
-    at = 24  # magic, version, two counts
-    num_values = struct.unpack_from("<Q", head, 16)[0] if head[:4] == b"GGUF" else 0
-    for _ in range(num_values):
-        key, at = _gguf_text(head, at)
-        (kind,) = struct.unpack_from("<I", head, at)
-        at += 4
-        if kind == _GGUF_TEXT:
-            found[key], at = _gguf_text(head, at)
-        elif kind in _GGUF_SIZES:
-            at += _GGUF_SIZES[kind]
-        else:
-            break
-    return found
-
-
-def _gguf_text(head: bytes, at: int) -> tuple[str, int]:
-    (length,) = struct.unpack_from("<Q", head, at)
-    (text,) = struct.unpack_from(f"{min(length, _HEAD_BYTES)}s", head, at + 8)
-    return text.decode("utf-8"), at + 8 + length
 
 
 def removable(config: Config, name: str) -> ModelFile:

@@ -10,7 +10,7 @@ import gguf
 import pytest
 
 from gritdesk.errors import ModelError
-from gritdesk.gguf_file import read_header, write_with
+from gritdesk.gguf_file import read_header, read_opening, write_with
 
 
 def contents(path: Path) -> dict[str, Any]:
@@ -42,6 +42,20 @@ def test_written_with_more_values_nothing_else_changes(tiny_gguf_q8: Path, tmp_p
 def test_written_with_nothing_more_it_is_the_same_file(tiny_gguf: Path, tmp_path: Path) -> None:
     write_with(read_header(tiny_gguf), {}, tmp_path / "same.gguf", lambda: False)
     assert (tmp_path / "same.gguf").read_bytes() == tiny_gguf.read_bytes()
+
+
+def test_opening_ends_before_the_first_list(tiny_gguf_q8: Path) -> None:
+    values, keys = dict(read_opening(tiny_gguf_q8)), list(contents(tiny_gguf_q8))
+    first_list = next(key for key, value in contents(tiny_gguf_q8).items() if isinstance(value, list))
+    assert list(values) == keys[: keys.index(first_list)] and values["grit.jobs"] == "embedding, generation"
+
+
+def test_file_without_tensors_is_whole(tmp_path: Path) -> None:
+    writer = gguf.GGUFWriter(tmp_path / "vocab.gguf", "llama")
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    assert read_header(tmp_path / "vocab.gguf").tensors == ()
 
 
 def test_stopped_writing_says_so(tiny_gguf: Path, tmp_path: Path) -> None:
