@@ -1,4 +1,4 @@
-"""Choosing a model: bring one here, prove that it embeds and generates, measure it, and set it in config.toml."""
+"""Choosing a model: bring one here, prove that it does what it says, measure it, and set it in config.toml."""
 
 from __future__ import annotations
 
@@ -39,6 +39,8 @@ class Choice:
     path: Path
     embeds_anew: bool
     """Whether the index holds embeddings of another one."""
+    generates: bool
+    """False for an encoder, which only embeds."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Speed:
 
     embedding_tokens_per_s: float
     generation_tokens_per_s: float | None
-    """None if it ended every answer before there was anything to measure."""
+    """None if it only embeds, or ended every answer before there was anything to measure."""
     load_s: float
 
 
@@ -65,8 +67,8 @@ def use_model(config: Config, wanted: str) -> Choice:
     """
     chosen = asking_for(config, wanted)
     path = find_model(chosen)
-    prove(config, path)
-    choice = Choice(path, _embeds_anew(chosen))
+    generates = prove(config, path)
+    choice = Choice(path, _embeds_anew(chosen), generates)
     set_model(config, _setting(config, path))
     return choice
 
@@ -122,22 +124,27 @@ def pull_model(
     return target
 
 
-def prove(config: Config, path: Path) -> None:
-    """Load a model in the engine, which tests its attention, embed a text and generate a token.
+def prove(config: Config, path: Path) -> bool:
+    """Load a model in the engine, which tests its attention, embed a text and, unless it only embeds, generate a token.
 
+    Returns: whether it generates.
     Raises: ModelError with the reason if one of them fails.
     """
     with _engine(config, path) as engine:
         engine.embed([query_input(_QUESTIONS[0]), ("", _SENTENCE)])
+        if not engine.info().generates:
+            return False
         for _ in engine.stream([Turn("user", _QUESTIONS[0])], Sampling(max_tokens=1)):
             pass
+        return True
 
 
 def measure(config: Config, path: Path) -> Speed:
     """Measure a model for some seconds. Raises: ModelError if it does not work."""
     with _engine(config, path) as engine:
         info = engine.info()
-        return Speed(_embedding_speed(engine), _generation_speed(engine), info.self_test["load_s"])
+        generation_speed = _generation_speed(engine) if info.generates else None
+        return Speed(_embedding_speed(engine), generation_speed, info.self_test["load_s"])
 
 
 def _embedding_speed(engine: EngineHost) -> float:

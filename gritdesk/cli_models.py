@@ -86,6 +86,8 @@ def use(model: str) -> None:
     config = load_config()
     choice = use_model(config, model)
     click.echo(f"gritdesk uses {shown(str(choice.path))} from now on, as {shown(str(config.path))} says")
+    if not choice.generates:
+        click.echo("it only embeds: `gritdesk search` works with it, `gritdesk ask` needs another")
     if choice.embeds_anew:
         click.echo("the index was made by another model: `gritdesk index` embeds it anew; until then search by words")
 
@@ -125,7 +127,7 @@ def _importing(command: Callable[..., None]) -> Callable[..., None]:
 @click.argument("path", type=click.Path(path_type=Path))
 @_importing
 def import_(path: Path, name: str | None, frames: str | None, replace: bool) -> None:
-    """Copy a GGUF into gritdesk's own folder, once it has proved that it embeds and generates."""
+    """Copy a GGUF into gritdesk's own folder, once it has proved that it does what it says."""
     from gritdesk.choosing import import_model
     from gritdesk.config import load_config
 
@@ -170,15 +172,26 @@ def _use_lines(facts: ModelFacts) -> Iterator[tuple[str, str]]:
     if facts.grit is None:
         yield "can", f"nothing here: {facts.problem}"
         return
-    yield "can", "embed and generate"
+    yield "can", " and ".join(_abilities(facts))
     yield from _grit_lines(facts.grit)
+
+
+def _abilities(facts: ModelFacts) -> list[str]:
+    if facts.grit is None:
+        return []
+    return ["embed", "generate"] if facts.grit.generates else ["embed"]
 
 
 def _grit_lines(grit: GritMetadata) -> Iterator[tuple[str, str]]:
     said = grit.to_gguf()
     length = ", scaled to length 1" if grit.normalize else ""
-    pooled = f"{grit.pooling} over the {said['grit.embedding.pooled_tokens']}'s tokens"
+    tokens = {"text": "the text's tokens", "all": "all tokens", "first": "the first token"}
+    pooled = f"{grit.pooling} over {tokens[str(said['grit.embedding.pooled_tokens'])]}"
     yield "embeds", f"{grit.embedding_attention} attention, {pooled}, {grit.dimension} dimensions{length}"
+    yield "query", _one_line(said["grit.embedding.frame"])
+    yield "passage", _one_line(said["grit.embedding.frame_without_instruction"])
+    if not grit.generates:
+        return
     yield "generates", f"{grit.generation_attention} attention"
     passages = {
         "plain": "as plain text",
@@ -187,17 +200,14 @@ def _grit_lines(grit: GritMetadata) -> Iterator[tuple[str, str]]:
     }
     yield "passages", passages[grit.passages]
     yield "markers", {"special": "tokens of their own", "text": "ordinary text"}[grit.markers]
-    yield "query", _one_line(said["grit.embedding.frame"])
-    yield "passage", _one_line(said["grit.embedding.frame_without_instruction"])
     yield "chat", _one_line(said["grit.generation.frame"])
 
 
 def _cost_lines(needed: MemoryNeeded, speed: Speed | None, model: str) -> Iterator[tuple[str, str]]:
-    parts = (
-        f"{needed.weights_bytes / 1e6:.1f} MB weights",
-        f"{needed.kv_cache_bytes / 1e6:.1f} MB cache of a context of {needed.n_ctx} tokens",
-        f"{needed.embedding_bytes / 1e6:.1f} MB for embedding {needed.batch_tokens} tokens at a time",
-    )
+    parts = [f"{needed.weights_bytes / 1e6:.1f} MB weights"]
+    if needed.n_ctx:
+        parts.append(f"{needed.kv_cache_bytes / 1e6:.1f} MB cache of a context of {needed.n_ctx} tokens")
+    parts.append(f"{needed.embedding_bytes / 1e6:.1f} MB for embedding {needed.batch_tokens} tokens at a time")
     total = needed.weights_bytes + needed.kv_cache_bytes + needed.embedding_bytes
     yield "memory", f"about {total / 1e6:.1f} MB: {' + '.join(parts)}"
     if needed.bytes_per_passage:
@@ -205,11 +215,10 @@ def _cost_lines(needed: MemoryNeeded, speed: Speed | None, model: str) -> Iterat
     if speed is None:
         yield "speed", f"not measured; `gritdesk models info {model} --measure` takes some seconds for it"
         return
-    writes = "not to be measured, for its answers end at once"
+    writes = "; writes not to be measured, for its answers end at once" if needed.n_ctx else ""
     if speed.generation_tokens_per_s is not None:
-        writes = f"{speed.generation_tokens_per_s:.1f} tokens/s"
-    embeds = f"{speed.embedding_tokens_per_s:.0f} tokens/s"
-    yield "speed", f"embeds {embeds}; writes {writes}; loads in {speed.load_s:.1f} s"
+        writes = f"; writes {speed.generation_tokens_per_s:.1f} tokens/s"
+    yield "speed", f"embeds {speed.embedding_tokens_per_s:.0f} tokens/s{writes}; loads in {speed.load_s:.1f} s"
 
 
 def _info_json(
@@ -230,7 +239,7 @@ def _info_json(
         "vocabulary": facts.vocab_size,
         "context": facts.n_ctx_train,
         "file_type": facts.file_type,
-        "can": ["embed", "generate"] if facts.grit else [],
+        "can": _abilities(facts),
         "problem": facts.problem,
         "grit": facts.grit.to_gguf() if facts.grit else None,
         "memory": {

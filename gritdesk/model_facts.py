@@ -33,9 +33,9 @@ class ModelFacts:
     """The quantization type of most of its weights, such as Q8_0."""
     weights_bytes: int
     kv_bytes_per_token: int
-    """Of a cache in half floats."""
+    """Of a cache in half floats; an encoder has none."""
     grit: GritMetadata | None
-    """How it embeds and generates; None if gritdesk cannot use it."""
+    """How it embeds and, unless it only embeds, generates; None if gritdesk cannot use it."""
     problem: str = ""
     """Why it cannot."""
 
@@ -48,7 +48,7 @@ class MemoryNeeded:
     kv_cache_bytes: int
     """Of answers, at the context that the configuration and the model allow."""
     n_ctx: int
-    """That context, in tokens."""
+    """That context, in tokens; 0 for a model that only embeds."""
     embedding_bytes: int
     """Working memory of embedding: the cache, states and scores of one batch."""
     batch_tokens: int
@@ -82,7 +82,7 @@ def describe(header: GgufHeader) -> ModelFacts:
         n_ctx_train=number("context_length"),
         file_type=_file_type(header),
         weights_bytes=sum(tensor.size_bytes for tensor in header.tensors),
-        kv_bytes_per_token=number("block_count") * num_kv_heads * row * 2,
+        kv_bytes_per_token=0 if grit and not grit.generates else number("block_count") * num_kv_heads * row * 2,
         grit=grit,
         problem=problem,
     )
@@ -95,6 +95,8 @@ def memory_needed(facts: ModelFacts, config: EngineConfig) -> MemoryNeeded:
     of the batch and of the vocabulary. A sequence of blocks adds nothing that would be seen beside these.
     """
     n_ctx = min(config.n_ctx, facts.n_ctx_train or config.n_ctx)
+    if facts.grit and not facts.grit.generates:
+        n_ctx = 0
     states = config.batch_tokens * (facts.hidden_size + 2 * facts.vocab_size) * 4
     return MemoryNeeded(
         weights_bytes=facts.weights_bytes,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from person import MAIN, ORDINARY_PERSON, Person, linux
-from tiny import copy_gguf_without_grit, make_checkpoint
+from tiny import copy_gguf_without_grit, make_checkpoint, make_encoder
 
 from converters.hf_to_gguf import convert
 from gritdesk.cli import main
@@ -38,6 +38,14 @@ def person(tmp_path: Path, tiny_gguf: Path) -> Person:
 @pytest.fixture(scope="module")
 def foreign(tiny_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy_gguf_without_grit(tiny_gguf, tmp_path_factory.mktemp("foreign") / "foreign.gguf")
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that only embeds."""
+    folder = tmp_path_factory.mktemp("encoder")
+    convert(make_encoder(folder / "checkpoint"), folder / "encoder.gguf", "Q8_0")
+    return folder / "encoder.gguf"
 
 
 def model_in(person: Person) -> str:
@@ -92,6 +100,21 @@ def test_info_of_a_file_of_others_says_what_keeps_it_from_use(person: Person, fo
     assert (told["can"], told["grit"], told["layers"]) == ([], None, 2) and "grit" in told["problem"]
     assert "nothing here: " in person.run("models", "info", foreign).output
     assert str(foreign) in person.run("models", "info", foreign, "--measure").failure()
+
+
+def test_encoder_is_shown_measured_and_chosen_as_what_only_embeds(person: Person, encoder: Path) -> None:
+    told = person.json("models", "info", encoder, "--measure")
+    assert told["can"] == ["embed"] and told["grit"]["grit.jobs"] == "embedding"
+    assert (told["memory"]["kv_cache_bytes"], told["memory"]["n_ctx"]) == (0, 0)
+    assert told["speed"]["embedding_tokens_per_s"] > 0 and told["speed"]["generation_tokens_per_s"] is None
+    lines = person.run("models", "info", encoder).output
+    assert "mean over all tokens" in lines and "<s>{text}</s>" in lines
+    assert not {"generates", "chat", "cache"} & set(lines.split())
+    assert person.run("models", "import", encoder, "--name", "small").code == 0
+    assert {each["name"]: each["only_embeds"] for each in person.json("models")}["small"] is True
+    assert "only embeds" in person.run("models").output
+    assert "it only embeds: `gritdesk search` works" in person.run("models", "use", "small").output
+    assert model_in(person) == "small"
 
 
 # ---------------------------------------------------------------- use
