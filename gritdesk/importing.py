@@ -48,7 +48,8 @@ KNOWN_MODELS = (
     KnownModel(re.compile(r"grit-?lm", re.IGNORECASE), "llama", 32, 4096, 8, 0, "gritlm"),  # GritLM-7B
     KnownModel(re.compile(r"grit-?lm", re.IGNORECASE), "llama", 32, 4096, 8, 8, "gritlm"),  # GritLM-8x7B
 )
-"""Source: the published checkpoints' config.json, as llama.cpp's converter writes it."""
+"""They were trained from Mistral 7B v0.1 and Mixtral 8x7B v0.1, and have their shapes: those that transformers'
+MistralConfig and MixtralConfig have without arguments. Source: GRIT paper (arXiv 2402.09906) for the base models."""
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from gritdesk.config import Config
 from gritdesk.errors import ConfigError, GritDeskError, ModelError
 from gritdesk.gguf_file import read_header
 from gritdesk.grit_format import GritMetadata
-from gritdesk.importing import KNOWN_MODELS, placing, target_for
+from gritdesk.importing import KNOWN_MODELS, KnownModel, placing, target_for
 from gritdesk.model_facts import describe
 
 
@@ -79,6 +79,16 @@ def test_known_models_are_known_by_name_and_shape(
     shape = {"llama.block_count": 32, "llama.embedding_length": 4096, "llama.attention.head_count_kv": 8}
     facts = describe(dataclasses.replace(header, values={**header.values, **shape, "general.name": title, **changed}))
     assert any(known.is_it(facts) for known in KNOWN_MODELS) == is_known
+
+
+@pytest.mark.parametrize(("known", "family"), zip(KNOWN_MODELS, ["Mistral", "Mixtral"], strict=True))
+def test_known_models_have_the_shapes_of_those_they_were_trained_from(known: KnownModel, family: str) -> None:
+    import transformers
+
+    base = getattr(transformers, f"{family}Config")()  # without arguments the first published model of the family
+    assert (known.num_layers, known.hidden_size) == (base.num_hidden_layers, base.hidden_size)
+    assert known.num_kv_heads == base.num_key_value_heads
+    assert known.num_experts == getattr(base, "num_local_experts", 0)
 
 
 def test_known_model_needs_no_word_of_how_it_is_read(
