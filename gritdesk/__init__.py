@@ -2,18 +2,20 @@
 
 The floors, bottom to top; imports only ever point down (`make test` checks it with import contracts):
 
-    roof          cli.py, tui/                          front ends, no logic of their own
-    third floor   desk.py                               one index, one engine, the threads between them
+    roof          cli.py, cli_models.py, tui/           front ends, no logic of their own
+    third floor   desk.py  doctor.py  choosing.py       one index, one engine, the threads between them
     second floor  indexer.py  retriever.py  answerer.py one data flow each, read top to bottom
     first floor   extract/  chunking.py  prompting.py  watcher.py  store.py  migrations.py  models.py  engine/
+                  importing.py  hub.py  model_facts.py  gguf_file.py (models of others; heads of their files)
                   walking.py                            (which files are documents; indexer and watcher share it)
                                                         one door to one outside thing each
-    ground floor  records.py  errors.py  grit_format.py  config.py
+    ground floor  records.py  errors.py  grit_format.py  config.py  terminal.py
                                                         what everyone speaks
 
 Beside the house stand `converters/` (checkpoint -> GGUF) and `training/` (jsonl -> checkpoint). They share
-nothing with the app but `grit_format` and what it needs from the ground floor. Two doors lead in, because what people
-run is what is measured: training/gguf.py runs the engine, training/search.py the index and its search.
+nothing with the app but `grit_format` and what it needs from the ground floor. Three doors lead in, because what people
+run is what is measured: training/gguf.py and converters/gguf_reader.py run the engine, training/search.py the index
+and its search.
 
 This module imports nothing, so that `gritdesk --help` starts at once.
 """
