@@ -115,7 +115,7 @@ def pull_model(
     if name is not None:
         importing.target_for(config, name, replace=replace)  # before gigabytes are fetched in vain
     downloads = config.models_dir / ".downloads"
-    whole = hub.fetch(address, downloads, lambda num_bytes: importing.check_room(config.models_dir, num_bytes))
+    whole = hub.fetch_gguf(address, downloads, lambda num_bytes: importing.check_room(config.models_dir, num_bytes))
     target = import_model(config, whole, name, frames=frames, replace=replace, is_stopped=is_stopped, by_link=True)
     whole.unlink()
     for folder in (whole.parent, downloads):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gritdesk.terminal import json_option, print_json, say, shown, stopped_by_signals
+from gritdesk.terminal import interrupted_by_signals, json_option, print_json, say, shown, stopped_by_signals
 
 if TYPE_CHECKING:
     from gritdesk.choosing import Speed
@@ -144,7 +144,8 @@ def pull(address: str, name: str | None, frames: str | None, replace: bool) -> N
     from gritdesk.choosing import pull_model
     from gritdesk.config import load_config
 
-    target = pull_model(load_config(), address, name, frames=frames, replace=replace)
+    with interrupted_by_signals():
+        target = pull_model(load_config(), address, name, frames=frames, replace=replace)
     _echo_brought(target)
 
 
