@@ -54,6 +54,16 @@ class Checkpoint:
         return Checkpoint(folder, read_config(folder), _read_headers(folder))
 
     @property
+    def tokenizer_folder(self) -> Path:
+        """Where the tokenizer's files and those of sentence-transformers lie."""
+        return self.folder
+
+    @property
+    def name(self) -> str:
+        """What the model is called."""
+        return self.folder.resolve().name
+
+    @property
     def dtype(self) -> str:
         """Dtype of the largest tensor: F32, F16 or BF16 (F64 counts as F32)."""
         largest = max(self.tensors.values(), key=lambda tensor: tensor.end - tensor.start)
@@ -109,13 +119,13 @@ def read_json(path: Path) -> dict[str, Any]:
 def _read_headers(folder: Path) -> dict[str, StoredTensor]:
     index = folder / "model.safetensors.index.json"
     if not index.exists():
-        return _read_header(_existing(folder / "model.safetensors"))
+        return read_header(_existing(folder / "model.safetensors"))
     shard_of = read_json(index).get("weight_map")
     if not isinstance(shard_of, dict) or not shard_of or not all(isinstance(name, str) for name in shard_of.values()):
         raise ValueError(f"{index} has no weight_map")
     tensors: dict[str, StoredTensor] = {}
     for shard in sorted(set(shard_of.values())):
-        tensors |= _read_header(_existing(folder / Path(shard).name))
+        tensors |= read_header(_existing(folder / Path(shard).name))
     if missing := sorted(set(shard_of) - set(tensors)):
         raise ValueError(f"{index} promises tensor {missing[0]} in {shard_of[missing[0]]}, which does not hold it")
     return tensors
@@ -129,7 +139,11 @@ def _existing(file: Path) -> Path:
     raise ValueError(f"{file.parent} has no {file.name}; copy the checkpoint again, every shard of it")
 
 
-def _read_header(file: Path) -> dict[str, StoredTensor]:
+def read_header(file: Path) -> dict[str, StoredTensor]:
+    """The tensors of one safetensors file.
+
+    Raises: ValueError if it is missing, damaged, or holds what no weights are made of.
+    """
     try:
         size = file.stat().st_size
         with file.open("rb") as stream:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from transformers import AutoModel, AutoModelForCausalLM
 from transformers.utils import logging
 
+from converters.adapter import MergedCheckpoint
 from converters.hf_to_gguf import load, read_plan
 from converters.tokenizer_check import reference_tokenizer
 from gritdesk.grit_format import BOS, EOS
@@ -25,15 +26,15 @@ from gritdesk.grit_format import BOS, EOS
 class CheckpointReader:
     """A converters.comparison.Reader of a checkpoint folder."""
 
-    def __init__(self, folder: Path) -> None:
-        """Raises: ValueError if the converter would refuse it, or transformers does."""
-        plan = read_plan(folder)
+    def __init__(self, folder: Path, base: Path | None = None) -> None:
+        """Arguments as of hf_to_gguf.convert. Raises: ValueError if the converter would refuse it, or transformers."""
+        plan = read_plan(folder, base)
         self.name = str(folder)
         self.quantization_type = plan.source.dtype
         self.n_vocab = len(plan.vocab.tokens)
         self._source, self._specs = plan.source, {spec.target: spec for spec in plan.specs}
         self.pre = plan.vocab.table.pre
-        tokenize = reference_tokenizer(folder)
+        tokenize = reference_tokenizer(plan.source.tokenizer_folder)
         if tokenize is None:
             raise ValueError(f'{folder}: no installed library reads its tokenizer; pip install "gritdesk[train]"')
         self.tokenize = tokenize
@@ -42,7 +43,10 @@ class CheckpointReader:
         logging.set_verbosity_error()  # type: ignore[no-untyped-call]
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         self.grit = plan.grit
-        self._model: Any = _loaded(folder, AutoModelForCausalLM if self.grit.generates else AutoModel).eval()
+        kind = AutoModelForCausalLM if self.grit.generates else AutoModel
+        self._model: Any = _loaded(plan.source.folder, kind).eval()
+        if isinstance(plan.source, MergedCheckpoint):
+            self._model = _adapted(self._model, plan.source)
         self.max_tokens = int(getattr(self._model.config, "max_position_embeddings", 1 << 30))
         self.max_embedded_tokens = self.max_tokens
 
@@ -83,3 +87,16 @@ def _loaded(folder: Path, kind: Any) -> Any:
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(f"transformers cannot load {folder}: {reason}") from error
+
+
+def _adapted(model: Any, source: MergedCheckpoint) -> Any:
+    """The base with the adapter in it, as peft reads and merges it."""
+    from peft import PeftModel
+
+    if (rows := source.config.get("vocab_size")) not in (None, model.config.vocab_size):
+        model.resize_token_embeddings(rows)
+    try:
+        merged = PeftModel.from_pretrained(model, str(source.adapter.folder)).merge_and_unload()
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ValueError(f"peft cannot load {source.adapter.folder}: {str(error).strip().splitlines()[0]}") from error
+    return merged.eval()

@@ -226,18 +226,19 @@ def _log_softmax(logits_TV: NDArray[np.float32]) -> NDArray[np.float64]:
 # ---------------------------------------------------------------- in the child
 
 
-def _reader(path: Path) -> Reader:
+def _reader(path: Path, base: Path | None = None) -> Reader:
     if not path.is_dir():
         return GgufReader(path)
     from converters.checkpoint_reader import CheckpointReader  # imports torch
 
-    return CheckpointReader(path)
+    return CheckpointReader(path, base)
 
 
 if __name__ == "__main__":
-    _, model, against = json.loads(sys.argv[1])
+    _, *paths = json.loads(sys.argv[1])
+    model, *reference = map(Path, paths)
     try:
-        outcome = asdict(compare(_reader(Path(model)), _reader(Path(against)), json.load(sys.stdin)))
+        outcome = asdict(compare(_reader(model), _reader(*reference), json.load(sys.stdin)))
     except (ValueError, GritDeskError) as error:
         outcome = {"refused": str(error)}
     print(json.dumps(outcome), flush=True)

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converters import architectures, quantize
+from converters.adapter import MergedCheckpoint, is_adapter, open_checkpoint
 from converters.architectures.base import Architecture, Fields, FieldValue, TensorSpec, permute
 from converters.checkpoint import Array, Checkpoint, read_config
 from converters.sentence_folder import SentenceSettings, read_sentence_settings
@@ -42,17 +43,27 @@ class Plan:
     specs: list[TensorSpec]
 
 
-def convert(checkpoint: Path, out: Path, quantization_type: str = "Q8_0", *, progress: Progress | None = None) -> None:
+def convert(
+    checkpoint: Path,
+    out: Path,
+    quantization_type: str = "Q8_0",
+    *,
+    base: Path | None = None,
+    progress: Progress | None = None,
+) -> None:
     """Write `out`, a GGUF of the checkpoint in the given quantization type.
 
     Args:
-        checkpoint: folder with config.json, safetensors and a tokenizer.
+        checkpoint: folder with config.json, safetensors and a tokenizer, or of a PEFT adapter.
+        base: folder of the adapter's base, if it is not where the adapter says.
         progress: called with one line per step.
     Raises: ValueError for everything that stands in the way; `out` is then as it was before.
     """
     say = progress or (lambda line: None)
     quantization_type = quantize.parse_quantization_type(quantization_type)
-    plan = read_plan(checkpoint)
+    plan = read_plan(checkpoint, base)
+    if isinstance(plan.source, MergedCheckpoint):
+        say(f"an adapter of {len(plan.source.modules)} weights, merged into its base {plan.source.folder}")
     if not plan.architecture.generates:
         query, passage = (render(plan.grit.frame(each, "{text}")) for each in ("{instruction}", ""))
         say(f"an encoder: the file will embed ({plan.grit.pooling} pooling) and cannot generate")
@@ -62,7 +73,7 @@ def convert(checkpoint: Path, out: Path, quantization_type: str = "Q8_0", *, pro
         write_gguf(folder / "vocab.gguf", replace(plan, specs=[]), "F32", say)
         special_ids = plan.vocab.special_ids
         enclosing = None if plan.architecture.generates else (special_ids["bos"], special_ids["eos"])
-        check_tokenizer(checkpoint, folder / "vocab.gguf", enclosing)
+        check_tokenizer(plan.source.tokenizer_folder, folder / "vocab.gguf", enclosing)
         if quantization_type in quantize.NUMPY_TYPES:
             write_gguf(whole, plan, quantization_type, say)
         else:
@@ -72,22 +83,24 @@ def convert(checkpoint: Path, out: Path, quantization_type: str = "Q8_0", *, pro
     say(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB)")
 
 
-def read_plan(checkpoint: Path) -> Plan:
-    """Read everything but the weights, and check that it fits together.
+def read_plan(checkpoint: Path, base: Path | None = None) -> Plan:
+    """Read everything but the weights, and check that it fits together; see `convert` for the arguments.
 
     Raises: ValueError naming the file, key or tensor that does not.
     """
-    architecture = architectures.find(read_config(checkpoint))
-    source = Checkpoint.open(checkpoint)
+    if not is_adapter(checkpoint):
+        architectures.find(read_config(checkpoint))  # what cannot be converted is told before its weights are asked for
+    source = open_checkpoint(checkpoint, base)
+    architecture = architectures.find(source.config)
     hp = architecture.hyperparameters(source.config)
-    vocab = read_vocab(checkpoint, source.config, hp.vocab_size, generates=architecture.generates)
+    vocab = read_vocab(source.tokenizer_folder, source.config, hp.vocab_size, generates=architecture.generates)
     if architecture.generates:
         grit = grit_metadata(source.config, vocab, hp.hidden)
     else:
-        settings = read_sentence_settings(checkpoint, hp.hidden)
-        grit = encoder_metadata(checkpoint, source.config, vocab, settings, hp.hidden)
+        settings = read_sentence_settings(source.folder, hp.hidden)
+        grit = encoder_metadata(source.folder, source.config, vocab, settings, hp.hidden)
         hp = replace(hp, n_ctx=min(hp.n_ctx, settings.max_tokens or hp.n_ctx))
-    fields: Fields = {"general.type": "model", "general.name": checkpoint.resolve().name}
+    fields: Fields = {"general.type": "model", "general.name": source.name}
     fields |= grit.to_gguf() | architecture.fields(hp) | vocab.fields()  # first what `gritdesk models` looks for
     if not grit.generates:  # what other programs pool by; a decoder's file must leave it open
         fields[f"{architecture.gguf_name}.pooling_type"] = int(gguf.PoolingType[grit.pooling.upper()])
@@ -225,18 +238,23 @@ def load(source: Checkpoint, name: str, spec: TensorSpec) -> Array:
     return weight + np.float32(spec.added) if spec.added else weight
 
 
-@contextmanager
-def replacing(out: Path) -> Iterator[tuple[Path, Path]]:
-    """A scratch folder beside `out`, and the file in it that takes the place of `out` if all goes well.
-
-    Raises: ValueError if the folder cannot be written to, or the disk fills up.
-    """
+def check_target(out: Path) -> None:
+    """Raises: ValueError if no file can have this name."""
     if out.is_dir():
         raise ValueError(f"{out} is a folder; name a file to write")
     if out.exists() and not out.is_file():  # replacing /dev/null, as root may, harms the whole machine
         raise ValueError(f"{out} is a device or a pipe; name a file to write")
     if not out.parent.is_dir():
         raise ValueError(f"the folder {out.parent} does not exist; make it first")
+
+
+@contextmanager
+def replacing(out: Path) -> Iterator[tuple[Path, Path]]:
+    """A scratch folder beside `out`, and the file in it that takes the place of `out` if all goes well.
+
+    Raises: ValueError if the folder cannot be written to, or the disk fills up.
+    """
+    check_target(out)
     try:
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
             whole = Path(folder) / "whole.gguf"

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from converters import native
+from converters.adapter import is_adapter, open_checkpoint
 from converters.battery import TEXTS
-from converters.checkpoint import read_config
 
 
 @dataclass(frozen=True)
@@ -128,34 +128,40 @@ class Report:
         return asdict(self) | {"rows": rows, "ok": self.ok}
 
 
-def verify(model: Path, against: Path, texts: Sequence[str] = ()) -> Report:
+def verify(model: Path, against: Path, texts: Sequence[str] = (), *, base: Path | None = None) -> Report:
     """Compare a GGUF with the checkpoint folder, or the other GGUF, that it should be the same as.
 
     Args:
         texts: compared on these beside the battery.
+        base: of an adapter, as hf_to_gguf.convert has it.
     Raises: ValueError in one line if one of the two cannot be used, torch is missing for a folder, they are not
         the same model's, or a text has other token ids: nothing else is measured then.
     """
-    check_reference(against)
-    found = native.run_child(
-        "converters.comparison", "compare", str(model), str(against), stdin=[*dict.fromkeys((*TEXTS, *texts))]
-    )
+    check_reference(against, base)
+    paths = [str(each) for each in (model, against, *([base] if base else []))]
+    found = native.run_child("converters.comparison", "compare", *paths, stdin=[*dict.fromkeys((*TEXTS, *texts))])
     if "refused" in found:
         raise ValueError(found["refused"])
     return report_from_json(found)
 
 
-def check_reference(against: Path) -> None:
+def check_reference(against: Path, base: Path | None = None) -> None:
     """Look at what is to be compared with before time is spent.
 
-    Raises: ValueError if nothing is there, or it is a folder without a checkpoint, or torch or transformers are not
-        installed to read one.
+    Raises: ValueError if nothing is there, or it is a folder without a checkpoint, or what reads one is not installed.
     """
     if against.is_file():
         return
     if not against.is_dir():
         raise ValueError(f"nothing to compare with at {against}; give a checkpoint folder or another GGUF")
-    read_config(against)
+    open_checkpoint(against, base)
+    check_installed()
+    if is_adapter(against) and importlib.util.find_spec("peft") is None:
+        raise ValueError('comparing with an adapter needs peft: pip install "gritdesk[lora]"')
+
+
+def check_installed() -> None:
+    """Raises: ValueError if torch or transformers, which read a checkpoint, are not installed."""
     missing = [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]
     if missing:
         raise ValueError(

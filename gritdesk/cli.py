@@ -252,6 +252,13 @@ def embed(instruction: str, model: str | None, as_json: bool) -> None:
             click.echo(json.dumps([round(float(value), 7) for value in embedding]))
 
 
+_base_option = click.option(
+    "--base",
+    type=click.Path(path_type=Path),
+    help="Of a PEFT adapter: the checkpoint it was trained beside, if it is not where the adapter says.",
+)
+
+
 @main.command()
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
@@ -263,23 +270,29 @@ def embed(instruction: str, model: str | None, as_json: bool) -> None:
     callback=_quantization_type,
     help="F32, F16, BF16, Q8_0, Q4_K_M, ...",
 )
+@_base_option
 @click.option("--verify", "verified", is_flag=True, help="Then compare OUT with CHECKPOINT, as `gritdesk verify` does.")
-def convert(checkpoint: Path, out: Path, quantization_type: str, verified: bool) -> None:
-    """Turn a Hugging Face CHECKPOINT folder into the GGUF file OUT; of an encoder, one that only embeds."""
+def convert(checkpoint: Path, out: Path, quantization_type: str, base: Path | None, verified: bool) -> None:
+    """Turn a Hugging Face CHECKPOINT into the GGUF file OUT; of an encoder, one that only embeds.
+
+    CHECKPOINT is the folder of a model or of a PEFT adapter.
+    """
+    from converters.hf_to_gguf import check_target
     from converters.hf_to_gguf import convert as convert_checkpoint
     from converters.verify import check_reference
     from gritdesk.errors import ModelError
 
-    try:
-        if verified:  # a conversion can take an hour: what keeps the comparison from running is said before
-            check_reference(checkpoint)
-        convert_checkpoint(checkpoint, out, quantization_type, progress=_say)
+    try:  # a conversion can take an hour: what keeps the next step from running is said before
+        check_target(out)
+        if verified:
+            check_reference(checkpoint, base)
+        convert_checkpoint(checkpoint, out, quantization_type, base=base, progress=_say)
     except ValueError as error:
         raise ModelError(str(error)) from error
     click.echo(f"{_shown(str(out))}: {out.stat().st_size / 1e6:.1f} MB")
     if verified:
         _say(f"comparing it with {_shown(str(checkpoint))}")
-        _verify(out, checkpoint, None, as_json=False)
+        _verify(out, checkpoint, base, None, as_json=False)
 
 
 @main.command()
@@ -290,22 +303,23 @@ def convert(checkpoint: Path, out: Path, quantization_type: str, verified: bool)
     type=click.Path(path_type=Path),
     help="The checkpoint folder it was made from, or another GGUF of it, such as one of type F32.",
 )
+@_base_option
 @click.option(
     "--texts", type=click.Path(path_type=Path), help="A file of texts, empty lines between them, to compare on too."
 )
 @_json_option
-def verify(gguf: Path, against: Path, texts: Path | None, as_json: bool) -> None:
+def verify(gguf: Path, against: Path, base: Path | None, texts: Path | None, as_json: bool) -> None:
     """Prove that GGUF gives the tokens, embeddings and next words of the model it was made from."""
-    _verify(gguf, against, texts, as_json)
+    _verify(gguf, against, base, texts, as_json)
 
 
-def _verify(gguf: Path, against: Path, texts: Path | None, as_json: bool) -> None:
+def _verify(gguf: Path, against: Path, base: Path | None, texts: Path | None, as_json: bool) -> None:
     from converters.battery import read_texts
     from converters.verify import verify as verify_gguf
     from gritdesk.errors import ModelError
 
     try:
-        report = verify_gguf(gguf, against, read_texts(texts) if texts else ())
+        report = verify_gguf(gguf, against, read_texts(texts) if texts else (), base=base)
     except ValueError as error:
         raise ModelError(str(error)) from error
     if as_json:
