@@ -124,6 +124,18 @@ def pull_model(
     return target
 
 
+def fetch_checkpoint(config: Config, repo: str, say: Callable[[str], None]) -> Path:
+    """Download OWNER/REPO from the hub for a conversion, or the rest of it; it is kept in HOME/checkpoints.
+
+    Returns: its folder.
+    Raises: ModelError if it cannot be downloaded.
+    """
+    from gritdesk import hub
+
+    folder = config.home / "checkpoints"
+    return hub.fetch_checkpoint(repo, folder, lambda num_bytes: importing.check_room(config.home, num_bytes), say)
+
+
 def prove(config: Config, path: Path) -> bool:
     """Load a model in the engine, which tests its attention, embed a text and, unless it only embeds, generate a token.
 

@@ -17,6 +17,7 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from gritdesk.cli_models import models
+from gritdesk.terminal import interrupted_by_signals as _interrupted_by_signals
 from gritdesk.terminal import json_option as _json_option
 from gritdesk.terminal import print_json as _print_json
 from gritdesk.terminal import say as _say
@@ -275,15 +276,18 @@ _base_option = click.option(
 def convert(checkpoint: Path, out: Path, quantization_type: str, base: Path | None, verified: bool) -> None:
     """Turn a Hugging Face CHECKPOINT into the GGUF file OUT; of an encoder, one that only embeds.
 
-    CHECKPOINT is the folder of a model or of a PEFT adapter.
+    CHECKPOINT is a folder, of a model or a PEFT adapter, or OWNER/REPO on the hub, which is downloaded.
     """
     from converters.hf_to_gguf import check_target
     from converters.hf_to_gguf import convert as convert_checkpoint
-    from converters.verify import check_reference
+    from converters.verify import check_installed, check_reference
     from gritdesk.errors import ModelError
 
-    try:  # a conversion can take an hour: what keeps the next step from running is said before
+    try:  # a download or a conversion can take an hour: what keeps the next step from running is said before
         check_target(out)
+        if verified:
+            check_installed()
+        checkpoint, base = _on_disk(checkpoint), base and _on_disk(base)
         if verified:
             check_reference(checkpoint, base)
         convert_checkpoint(checkpoint, out, quantization_type, base=base, progress=_say)
@@ -293,6 +297,22 @@ def convert(checkpoint: Path, out: Path, quantization_type: str, base: Path | No
     if verified:
         _say(f"comparing it with {_shown(str(checkpoint))}")
         _verify(out, checkpoint, base, None, as_json=False)
+
+
+def _on_disk(checkpoint: Path) -> Path:
+    """The folder of a checkpoint; what is spelled as a name on the hub, and is no path here, is fetched."""
+    from gritdesk.hub import is_name
+
+    if checkpoint.exists() or not is_name(checkpoint.as_posix()):
+        return checkpoint
+    from gritdesk.choosing import fetch_checkpoint
+    from gritdesk.config import load_config
+
+    _say(f"{checkpoint} is no folder here; asking the hub for it")
+    with _interrupted_by_signals():
+        folder = fetch_checkpoint(load_config(), checkpoint.as_posix(), _say)
+    _say(f"it is kept in {_shown(str(folder))}; delete it when you need it no more")
+    return folder
 
 
 @main.command()

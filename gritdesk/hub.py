@@ -23,8 +23,19 @@ if TYPE_CHECKING:
 CheckRoom = Callable[[int], None]
 """Called with the bytes that are still to come; raises if there is no room for them."""
 
+_NAME = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
+_CHECKPOINT_FILES = re.compile(
+    r"[^/]+\.(json|txt|jinja)|tokenizer\.model|\d+_\w+/config\.json"  # a folder of sentence-transformers has modules
+    r"|(model(-\d+-of-\d+)?|adapter_model)\.safetensors"  # not consolidated.safetensors: the same weights once more
+)
 _MAX_NAMES = 12
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+
+
+def is_name(text: str) -> bool:
+    """Whether it is spelled OWNER/REPO, as names on the hub are, and no path that begins here is meant."""
+    owner = text.partition("/")[0]
+    return _NAME.fullmatch(text) is not None and owner not in (".", "..") and not Path(owner).exists()
 
 
 def fetch_gguf(address: str, folder: Path, check_room: CheckRoom) -> Path:
@@ -39,13 +50,40 @@ def fetch_gguf(address: str, folder: Path, check_room: CheckRoom) -> Path:
     """
     repo, _, name = address.partition(":")
     if name and not name.endswith(".gguf"):
-        raise ModelError(f"{name} is no GGUF; give OWNER/REPO:FILE.gguf, or `gritdesk convert` a checkpoint's folder")
+        raise ModelError(f"{name} is no GGUF; give OWNER/REPO:FILE.gguf, or `gritdesk convert {repo} OUT.gguf`")
     instead = "`gritdesk models import` a file that is here"
     hub = _Hub(repo, instead)
     commit, names = hub.listing()
     name = name or _only_gguf(repo, names)
     found = hub.describe(name, commit)
     return hub.fetch(found, folder / re.sub(r"\W", "", found.etag)[:32] / Path(name).name, check_room)
+
+
+def fetch_checkpoint(repo: str, folder: Path, check_room: CheckRoom, say: Callable[[str], None]) -> Path:
+    """Download what a conversion reads of a checkpoint or an adapter, or the rest of it.
+
+    Args:
+        repo: OWNER/REPO.
+        folder: made if it is not there; the checkpoint lies in a folder of its own inside.
+        say: called with a line for each file that is fetched.
+    Returns: a folder with files of one version.
+    Raises: as fetch_gguf.
+    """
+    hub = _Hub(repo, "give a checkpoint folder that is here")
+    commit, names = hub.listing()
+    wanted = sorted(name for name in names if _CHECKPOINT_FILES.fullmatch(name))
+    if not any(name.endswith(".safetensors") for name in wanted):
+        has_gguf = any(name.endswith(".gguf") for name in names)
+        advice = f"; it has GGUF files: `gritdesk models pull {repo}`" if has_gguf else ""
+        raise ModelError(f"{repo} has no weights as safetensors, which `gritdesk convert` reads{advice}")
+    target = folder / repo.replace("/", "--") / commit / repo.rpartition("/")[2]  # a model is called as its folder is
+    # by size, so that what is wrong with a small file shows before gigabytes have come
+    files = sorted((hub.describe(name, commit) for name in wanted), key=lambda file: file.size_bytes)
+    missing = [file for file in files if not (target / file.name).is_file()]
+    for number, file in enumerate(missing, start=1):
+        say(f"fetching {repo} {number}/{len(missing)} {file.name} ({file.size_bytes / 1e6:.1f} MB)")
+        hub.fetch(file, target / file.name, check_room)
+    return target
 
 
 @dataclass(frozen=True)
@@ -155,7 +193,7 @@ def _only_gguf(repo: str, names: list[str]) -> str:
     if len(found) == 1:
         return found[0]
     if not found:
-        raise ModelError(f"{repo} has no GGUF; if it is a checkpoint, download it and `gritdesk convert` it")
+        raise ModelError(f"{repo} has no GGUF; if it is a checkpoint, `gritdesk convert {repo} OUT.gguf` makes one")
     listed = ", ".join(found[:_MAX_NAMES]) + (", ..." if len(found) > _MAX_NAMES else "")
     raise ModelError(f"{repo} has {len(found)} GGUF files; name one, as in {repo}:{found[0]} (there are: {listed})")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import subprocess
@@ -10,9 +11,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import gguf
+import numpy as np
 import pytest
-from hub_server import Hub, serving
+from hub_server import COMMIT, Hub, serving
 from person import Person
+from safetensors.numpy import save_file
 from tiny import make_checkpoint
 
 from converters.hf_to_gguf import convert
@@ -147,7 +151,7 @@ def test_what_the_hub_does_not_have_is_said_in_one_line(
     hub.gated.add("mill/gated")
     for address, said in (
         ("mill/nothing", "the hub has no mill/nothing"),
-        ("mill/none", "mill/none has no GGUF; if it is a checkpoint, download it"),
+        ("mill/none", "mill/none has no GGUF; if it is a checkpoint, `gritdesk convert mill/none OUT.gguf`"),
         ("mill/two", f"has 2 GGUF files; name one, as in mill/two:{tiny_gguf.name}"),
         ("mill/two:other.gguf", "mill/two has no file other.gguf"),
         ("mill/two:model.safetensors", "model.safetensors is no GGUF"),
@@ -169,3 +173,91 @@ def test_without_network_or_library_a_person_is_told_what_to_do(person: Person, 
     line = person.run("models", "pull", "mill/small", code=NO_LIBRARY).failure()
     assert 'pip install "gritdesk[pull]"; or `gritdesk models import`' in line
     assert models(person) == set()
+
+
+# ---------------------------------------------------------------- convert
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of several files, and among them what a conversion does not read."""
+    folder = make_checkpoint(tmp_path_factory.mktemp("hub") / "checkpoint", shard_size="2MB")
+    (folder / "consolidated.safetensors").write_bytes(bytes(1000))
+    (folder / "onnx").mkdir()
+    (folder / "onnx" / "model.onnx").write_bytes(bytes(1000))
+    return folder
+
+
+def test_named_checkpoint_is_fetched_and_converted_as_a_folder_is(
+    person: Person, hub: Hub, checkpoint: Path, tmp_path: Path
+) -> None:
+    hub.repositories["mill/stone"] = checkpoint
+    done = person.run("convert", "mill/stone", tmp_path / "out.gguf", "--type", "F32", **hub.environment)
+    assert done.code == 0, done.errors
+    convert(checkpoint, tmp_path / "expected.gguf", "F32")
+    found, expected = (gguf.GGUFReader(tmp_path / name) for name in ("out.gguf", "expected.gguf"))
+    assert found.fields["general.name"].contents() == "stone"
+    for one, other in zip(found.tensors, expected.tensors, strict=True):
+        assert one.name == other.name and one.data.tobytes() == other.data.tobytes()
+    kept = person.home / "checkpoints" / "mill--stone" / COMMIT / "stone"
+    assert f"it is kept in {kept}; delete it when you need it no more" in done.errors
+    assert {path.name for path in kept.rglob("*")} & {"consolidated.safetensors", "onnx", "README.md"} == set()
+    hub.heal()
+    assert person.run("convert", "mill/stone", tmp_path / "again.gguf", **hub.environment).code == 0
+    assert hub.sent_bytes == 0, "what is here is not fetched again"
+
+
+def test_named_checkpoint_that_was_broken_off_goes_on(
+    person: Person, hub: Hub, checkpoint: Path, tmp_path: Path
+) -> None:
+    hub.repositories["mill/stone"] = checkpoint
+    hub.breaks_after_bytes = 3 << 20
+    done = person.run("convert", "mill/stone", tmp_path / "out.gguf", **hub.environment)
+    assert done.code == 1 and not (tmp_path / "out.gguf").exists()
+    assert "cannot reach mill/stone" in done.errors.splitlines()[-1] and "online, or give a " in done.errors
+    whole = {path.name for path in (person.home / "checkpoints").rglob("*.*") if path.suffix != ".part"}
+    assert "config.json" in whole
+    hub.heal()
+    assert person.run("convert", "mill/stone", tmp_path / "out.gguf", **hub.environment).code == 0
+    assert whole & {path.rpartition("/")[2] for method, path, _ in hub.requests if method == "GET"} == set()
+
+
+def test_adapter_on_the_hub_is_merged_with_a_base_here(
+    person: Person, hub: Hub, checkpoint: Path, tmp_path: Path
+) -> None:
+    name = "base_model.model.model.layers.0.self_attn.q_proj.lora_{}.weight"
+    weights = {name.format("A"): np.ones((1, 256), np.float32), name.format("B"): np.ones((256, 1), np.float32)}
+    (tmp_path / "adapter").mkdir()
+    save_file(weights, tmp_path / "adapter" / "adapter_model.safetensors")
+    settings = {"peft_type": "LORA", "r": 1, "lora_alpha": 1, "init_lora_weights": True}
+    (tmp_path / "adapter" / "adapter_config.json").write_text(
+        json.dumps(settings | {"base_model_name_or_path": "mill/stone"})
+    )
+    hub.repositories |= {"mill/adapter": tmp_path / "adapter", "mill/stone": checkpoint}
+    done = person.run("convert", "mill/adapter", tmp_path / "out.gguf", **hub.environment)
+    assert "whose base 'mill/stone' is no folder here; give the base with --base" in done.errors.splitlines()[-1]
+    for base in ("mill/stone", checkpoint):
+        done = person.run("convert", "mill/adapter", tmp_path / "out.gguf", "--base", base, **hub.environment)
+        assert done.code == 0 and "an adapter of 1 weights" in done.errors, done.errors
+
+
+def test_what_cannot_be_fetched_for_a_conversion_is_said_before_anything_else(
+    person: Person, hub: Hub, tiny_gguf: Path, tmp_path: Path
+) -> None:
+    add(hub, tmp_path, "mill/quantized", tiny_gguf)
+
+    def last_line(*arguments: str | Path, **environment: str) -> str:
+        done = person.run("convert", *arguments, **environment)
+        assert done.code == 1 and done.output == "" and "Traceback" not in done.errors
+        return done.errors.splitlines()[-1]
+
+    out = tmp_path / "out.gguf"
+    assert "`gritdesk models pull mill/quantized`" in last_line("mill/quantized", out, **hub.environment)
+    assert "the hub has no mill/nothing" in last_line("mill/nothing", out, **hub.environment)
+    line = last_line("mill/stone", out, **hub.environment, HF_HUB_OFFLINE="1")
+    assert line.endswith("HF_HUB_OFFLINE forbids the network; unset it, or give a checkpoint folder that is here")
+    hub.requests.clear()
+    assert "make it first" in last_line("mill/stone", tmp_path / "gone" / "out.gguf", **hub.environment)
+    (tmp_path / "here").mkdir()
+    assert "here/stone is not a folder" in last_line("here/stone", out, **hub.environment)
+    assert hub.requests == [], "nothing is asked for a folder that is misspelled, or a target that cannot be written"
