@@ -90,6 +90,8 @@ class MergedCheckpoint(Checkpoint):
         merged: Array = weight + (added.T if module.is_embedding else added)
         if magnitude := module.parts.get("magnitude"):
             lengths = np.linalg.norm(merged, axis=1)
+            if not lengths.all():
+                raise ValueError(f"{self.adapter.folder}: a row of {name} is all zeros, which DoRA gives no direction")
             merged = merged * (self.adapter.read(magnitude).reshape(-1) / lengths)[:, None]
         return merged
 
@@ -189,7 +191,9 @@ def _joined(base: Checkpoint, adapter: Checkpoint) -> MergedCheckpoint:
 
 def _name_in(base: Checkpoint, adapter: Checkpoint, name: str) -> str:
     """What the base calls a weight; a model with a head has one more name before those of its body."""
-    found = [each for each in base.tensors if each == name or each.endswith(f".{name}") or name.endswith(f".{each}")]
+    if name in base.tensors:
+        return name
+    found = [each for each in base.tensors if each.endswith(f".{name}") or name.endswith(f".{each}")]
     if len(found) != 1:
         raise ValueError(
             f"{adapter.folder} changes {name}, which the base {base.folder} does not have; is it the adapter's base?"
@@ -216,7 +220,10 @@ def _scale(adapter: Checkpoint, module: str, parts: Mapping[str, str]) -> float:
 
 def _for_module(pattern: dict[str, Any], module: str, default: Any) -> Any:
     """The value of the first pattern that fits the end of a module's path, as peft matches them."""
-    return next((value for key, value in pattern.items() if re.fullmatch(rf"(.*\.)?({key})", module)), default)
+    try:
+        return next((value for key, value in pattern.items() if re.fullmatch(rf"(.*\.)?({key})", module)), default)
+    except (AttributeError, re.error) as error:
+        raise ValueError(f"{CONFIG_FILE}: a pattern of ranks or scales cannot be read: {error}") from error
 
 
 def _check_shapes(shape: tuple[int, ...], adapter: Checkpoint, name: str, module: _Module) -> None:
@@ -229,9 +236,11 @@ def _check_shapes(shape: tuple[int, ...], adapter: Checkpoint, name: str, module
         raise ValueError(f"{adapter.folder}: DoRA of the embedding {name} is not computed here; {_MERGE_WITH_PEFT}")
     if lacking:
         raise ValueError(f"{adapter.folder}: {name} lacks its {min(lacking)}; copy the adapter again")
-    (rank, columns), (rows, inner) = (adapter.tensors[each].shape for each in module.pair)
-    made = (columns, rows) if module.is_embedding else (rows, columns)
-    if made != shape or rank != inner:
+    a_shape, b_shape = (adapter.tensors[each].shape for each in module.pair)
+    made = (*b_shape[:-1], *a_shape[1:])
+    made = made[::-1] if module.is_embedding else made
+    magnitude = adapter.tensors[module.parts["magnitude"]].shape if "magnitude" in module.parts else shape[:1]
+    if made != shape or a_shape[:1] != b_shape[-1:] or math.prod(magnitude) != shape[0]:
         raise ValueError(
             f"{adapter.folder}: {name} of the base has shape {list(shape)}, the adapter's is {list(made)}; "
             "is it the adapter's base?"

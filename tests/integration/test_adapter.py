@@ -191,6 +191,13 @@ REFUSALS: dict[str, tuple[Callable[[Path], object], str]] = {
         ),
         r"q_proj of the base has shape \[256, 256\], the adapter's is \[128, 256\]; is it the adapter's base",
     ),
+    "a pattern that is none": (lambda folder: change_settings(folder, rank_pattern={"(": 2}), "a pattern of ranks"),
+    "a tensor of three dimensions": (
+        lambda folder: change_weights(
+            folder, lambda weights: weights.update({f"{Q_PROJ}.lora_B.weight": np.ones((4, 64, 4), np.float32)})
+        ),
+        r"the adapter's is \[4, 64, 256\]",
+    ),
     "a layer that is not there": (
         lambda folder: change_weights(
             folder, lambda weights: weights.update({Q_PROJ.replace("layers.0", "layers.9") + ".bias": np.ones(3)})
