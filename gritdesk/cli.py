@@ -17,12 +17,7 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from gritdesk.cli_models import models
-from gritdesk.terminal import interrupted_by_signals as _interrupted_by_signals
-from gritdesk.terminal import json_option as _json_option
-from gritdesk.terminal import print_json as _print_json
-from gritdesk.terminal import say as _say
-from gritdesk.terminal import shown as _shown
-from gritdesk.terminal import stopped_by_signals as _stopped_by_signals
+from gritdesk.terminal import interrupted_by_signals, json_option, print_json, say, shown, stopped_by_signals
 
 if TYPE_CHECKING:
     from gritdesk.desk import Desk
@@ -34,7 +29,7 @@ class _WrongUsage(click.UsageError):
 
     def show(self, file: IO[Any] | None = None) -> None:
         command = self.ctx.command_path if self.ctx else "gritdesk"
-        _say(f"{command}: {_shown(self.message).rstrip('.')}; see `{command} --help`")
+        say(f"{command}: {shown(self.message).rstrip('.')}; see `{command} --help`")
 
 
 @contextmanager
@@ -59,13 +54,13 @@ class _Commands(click.Group):
             with _usage_in_one_line():
                 return super().invoke(context)
         except GritDeskError as error:
-            _say(f"gritdesk: {_shown(' '.join(str(error).split()))}")
+            say(f"gritdesk: {shown(' '.join(str(error).split()))}")
             context.exit(1)
         except BrokenPipeError:
             sys.stderr.close()  # the reader of a pipe has gone: nothing is left to say, and nobody to say it to
             context.exit(1)
         except OSError as error:  # standard output on a full disk
-            _say(f"gritdesk: {_shown(str(error))}")
+            say(f"gritdesk: {shown(str(error))}")
             context.exit(1)
 
 
@@ -116,22 +111,22 @@ def _run_tui() -> None:
 
 @main.command()
 @click.argument("folders", nargs=-1, callback=_paths)
-@_json_option
+@json_option
 def index(folders: tuple[Path, ...], as_json: bool) -> None:
     """Add FOLDERS to the index and bring it up to date; alone: the folders it has."""
     from gritdesk.errors import ConfigError
 
-    with _stopped_by_signals() as stop, _open_desk() as desk:
+    with stopped_by_signals() as stop, _open_desk() as desk:
         if not folders and not desk.folders:
             raise ConfigError("no folder is indexed yet; add one with `gritdesk index FOLDER`")
-        desk.subscribe(_say)
+        desk.subscribe(say)
         report = desk.index(folders, _print_progress, stop.is_set)
     _end_progress()
     if stop.is_set():
-        _say("gritdesk: stopped; what was indexed is kept, `gritdesk index` does the rest")
+        say("gritdesk: stopped; what was indexed is kept, `gritdesk index` does the rest")
         sys.exit(1)
     if as_json:
-        _print_json(
+        print_json(
             {
                 "files_seen": report.files_seen,
                 "files_indexed": report.files_indexed,
@@ -156,10 +151,10 @@ def index(folders: tuple[Path, ...], as_json: bool) -> None:
 @main.command()
 def watch() -> None:
     """Keep the index up with its folders until interrupted."""
-    with _stopped_by_signals() as stop, _open_desk() as desk:
-        desk.subscribe(_say)
+    with stopped_by_signals() as stop, _open_desk() as desk:
+        desk.subscribe(say)
         if desk.folders:
-            _say(f"watching {_shown(', '.join(map(str, desk.folders)))}; Ctrl+C ends it")
+            say(f"watching {shown(', '.join(map(str, desk.folders)))}; Ctrl+C ends it")
         desk.watch(_print_progress, stop)
 
 
@@ -173,26 +168,26 @@ def watch() -> None:
     show_default=True,
     help="Words and meaning, meaning alone, words alone.",
 )
-@_json_option
+@json_option
 def search(query: str, num_hits: int, mode: SearchMode, as_json: bool) -> None:
     """Find the passages that fit QUERY; "quoted words" must stand in that order."""
     with _open_desk() as desk:
         hits = desk.search(query, num_hits, mode)
     if as_json:
-        _print_json({"query": query, "mode": mode, "hits": [_hit_json(n, hit) for n, hit in enumerate(hits, start=1)]})
+        print_json({"query": query, "mode": mode, "hits": [_hit_json(n, hit) for n, hit in enumerate(hits, start=1)]})
         return
     for n, hit in enumerate(hits, start=1):
-        heading = f"  {_shown(hit.chunk.heading)}" if hit.chunk.heading else ""
+        heading = f"  {shown(hit.chunk.heading)}" if hit.chunk.heading else ""
         click.secho(f"{n:>2}  {_place(hit)}", bold=True, nl=False)
         click.secho(heading, dim=True)
-        click.echo(f"    {_shown(_snippet(hit))}")
+        click.echo(f"    {shown(_snippet(hit))}")
     if not hits:
         click.echo("nothing found")
 
 
 @main.command()
 @click.argument("question", callback=_text)
-@_json_option
+@json_option
 def ask(question: str, as_json: bool) -> None:
     """Answer QUESTION from the indexed files, with citations."""
     from gritdesk.errors import ModelError
@@ -204,15 +199,15 @@ def ask(question: str, as_json: bool) -> None:
             if isinstance(event, AnswerFinished):
                 answer = event.answer
             elif isinstance(event, AnswerRestarted):
-                _say(f"the engine was restarted ({event.reason}); the answer begins anew")
+                say(f"the engine was restarted ({event.reason}); the answer begins anew")
                 if not as_json:
                     click.echo()
             elif isinstance(event, PieceGenerated) and not as_json:
-                click.echo(_shown(event.text, keep="\n\t"), nl=False)
+                click.echo(shown(event.text, keep="\n\t"), nl=False)
     if answer is None:
         raise ModelError("the engine ended without an answer; see `gritdesk doctor`")
     if as_json:
-        _print_json(_answer_json(answer))
+        print_json(_answer_json(answer))
         return
     click.echo()
     for citation in answer.citations:
@@ -228,7 +223,7 @@ def ask(question: str, as_json: bool) -> None:
     "--instruction", default="", callback=_text, help="The task, as GRIT puts it before a query; none for passages."
 )
 @click.option("--model", "model", type=click.Path(), default=None, help="A GGUF, or a name of `gritdesk models`.")
-@_json_option
+@json_option
 def embed(instruction: str, model: str | None, as_json: bool) -> None:
     """Embed standard input, one text a line; one JSON array of floats a line comes out."""
     import dataclasses
@@ -290,12 +285,12 @@ def convert(checkpoint: Path, out: Path, quantization_type: str, base: Path | No
         checkpoint, base = _on_disk(checkpoint), base and _on_disk(base)
         if verified:
             check_reference(checkpoint, base)
-        convert_checkpoint(checkpoint, out, quantization_type, base=base, progress=_say)
+        convert_checkpoint(checkpoint, out, quantization_type, base=base, progress=say)
     except ValueError as error:
         raise ModelError(str(error)) from error
-    click.echo(f"{_shown(str(out))}: {out.stat().st_size / 1e6:.1f} MB")
+    click.echo(f"{shown(str(out))}: {out.stat().st_size / 1e6:.1f} MB")
     if verified:
-        _say(f"comparing it with {_shown(str(checkpoint))}")
+        say(f"comparing it with {shown(str(checkpoint))}")
         _verify(out, checkpoint, base, None, as_json=False)
 
 
@@ -308,10 +303,10 @@ def _on_disk(checkpoint: Path) -> Path:
     from gritdesk.choosing import fetch_checkpoint
     from gritdesk.config import load_config
 
-    _say(f"{checkpoint} is no folder here; asking the hub for it")
-    with _interrupted_by_signals():
-        folder = fetch_checkpoint(load_config(), checkpoint.as_posix(), _say)
-    _say(f"it is kept in {_shown(str(folder))}; delete it when you need it no more")
+    say(f"{checkpoint} is no folder here; asking the hub for it")
+    with interrupted_by_signals():
+        folder = fetch_checkpoint(load_config(), checkpoint.as_posix(), say)
+    say(f"it is kept in {shown(str(folder))}; delete it when you need it no more")
     return folder
 
 
@@ -327,7 +322,7 @@ def _on_disk(checkpoint: Path) -> Path:
 @click.option(
     "--texts", type=click.Path(path_type=Path), help="A file of texts, empty lines between them, to compare on too."
 )
-@_json_option
+@json_option
 def verify(gguf: Path, against: Path, base: Path | None, texts: Path | None, as_json: bool) -> None:
     """Prove that GGUF gives the tokens, embeddings and next words of the model it was made from."""
     _verify(gguf, against, base, texts, as_json)
@@ -343,28 +338,28 @@ def _verify(gguf: Path, against: Path, base: Path | None, texts: Path | None, as
     except ValueError as error:
         raise ModelError(str(error)) from error
     if as_json:
-        _print_json(report.to_json())
+        print_json(report.to_json())
     else:
-        click.echo(f"{_shown(report.model)} ({report.quantization_type})")
-        click.echo(f"against {_shown(report.against)} ({report.against_type})")
+        click.echo(f"{shown(report.model)} ({report.quantization_type})")
+        click.echo(f"against {shown(report.against)} ({report.against_type})")
         click.echo(f"on {report.num_texts} texts of {report.num_tokens} tokens")
         for row in report.rows:
             click.secho("ok     " if row.ok else "wrong  ", fg="green" if row.ok else "red", nl=False)
             click.echo(f"{row.name:<28}{row.value:>11.6g}  {row.rule} {row.limit:<8g} {row.detail}".rstrip())
     wrong = [row.name for row in report.rows if not row.ok]
     if wrong:
-        _say(f"gritdesk: {len(wrong)} of {len(report.rows)} checks failed: {', '.join(wrong)}")
+        say(f"gritdesk: {len(wrong)} of {len(report.rows)} checks failed: {', '.join(wrong)}")
         sys.exit(1)
 
 
 @main.command()
-@_json_option
+@json_option
 def status(as_json: bool) -> None:
     """Show what the index holds, what it waits for, and which files could not be read."""
     with _open_desk() as desk:
         found = desk.status()
     if as_json:
-        _print_json(
+        print_json(
             {
                 "files": found.files,
                 "chunks": found.chunks,
@@ -377,35 +372,35 @@ def status(as_json: bool) -> None:
             }
         )
         return
-    click.echo(f"index    {_shown(str(found.index_path))} ({found.index_bytes / 1e6:.1f} MB)")
-    click.echo(f"folders  {_shown(', '.join(map(str, found.folders))) or 'none; add one with `gritdesk index FOLDER`'}")
+    click.echo(f"index    {shown(str(found.index_path))} ({found.index_bytes / 1e6:.1f} MB)")
+    click.echo(f"folders  {shown(', '.join(map(str, found.folders))) or 'none; add one with `gritdesk index FOLDER`'}")
     click.echo(f"holds    {found.files} files, {found.chunks} passages; {found.pending} files wait to be read")
-    click.echo(f"model    {_shown(found.model)}")
+    click.echo(f"model    {shown(found.model)}")
     if found.failed:
         click.echo(f"not read {len(found.failed)} files:")
         for each in found.failed:
-            click.echo(f"  {_shown(f'{each.path}: {each.reason}')}")
+            click.echo(f"  {shown(f'{each.path}: {each.reason}')}")
 
 
 main.add_command(models)
 
 
 @main.command()
-@_json_option
+@json_option
 def doctor(as_json: bool) -> None:
     """Check the installation, the model and the index, and say what to do about what is wrong."""
     from gritdesk.doctor import examine
 
     checks = examine()
     if as_json:
-        _print_json([{"name": each.name, "ok": each.ok, "found": each.found} for each in checks])
+        print_json([{"name": each.name, "ok": each.ok, "found": each.found} for each in checks])
     else:
         for each in checks:
             click.secho("ok     " if each.ok else "wrong  ", fg="green" if each.ok else "red", nl=False)
-            click.echo(f"{each.name:<12} {_shown(each.found)}")
+            click.echo(f"{each.name:<12} {shown(each.found)}")
     wrong = [each.name for each in checks if not each.ok]
     if wrong:
-        _say(f"gritdesk: {len(wrong)} of {len(checks)} checks failed: {', '.join(wrong)}")
+        say(f"gritdesk: {len(wrong)} of {len(checks)} checks failed: {', '.join(wrong)}")
         sys.exit(1)
 
 
@@ -420,7 +415,7 @@ def _open_desk() -> Desk:
 
 
 def _place(hit: Hit) -> str:
-    return f"{_shown(str(hit.path))}:{hit.chunk.line_start}" + (f" (page {hit.chunk.page})" if hit.chunk.page else "")
+    return f"{shown(str(hit.path))}:{hit.chunk.line_start}" + (f" (page {hit.chunk.page})" if hit.chunk.page else "")
 
 
 def _snippet(hit: Hit, width: int = 200) -> str:
@@ -430,8 +425,8 @@ def _snippet(hit: Hit, width: int = 200) -> str:
 
 def _echo_citation(citation: Citation) -> None:
     page = f" (page {citation.page})" if citation.page else ""
-    click.secho(_shown(f"[{citation.n}] {citation.path}:{citation.line_start}{page}"), bold=True)
-    click.echo(f"    {_shown(' '.join(citation.quote.split()))}")
+    click.secho(shown(f"[{citation.n}] {citation.path}:{citation.line_start}{page}"), bold=True)
+    click.echo(f"    {shown(' '.join(citation.quote.split()))}")
 
 
 def _hit_json(rank: int, hit: Hit) -> dict[str, Any]:
@@ -470,9 +465,9 @@ def _answer_json(answer: Answer) -> dict[str, Any]:
 def _print_progress(progress: IndexProgress) -> None:
     """Rewrite one line on a terminal's stderr; into a pipe say only what a person must know."""
     if progress.note:
-        _say(progress.note)
+        say(progress.note)
     if sys.stderr.isatty():
-        name = _shown(progress.current.name) if progress.current else ""
+        name = shown(progress.current.name) if progress.current else ""
         line = f"{progress.files_done} of {progress.files_total} files  {name}"
         click.echo(f"\r\x1b[K{line[:78]}", nl=False, err=True)
 
