@@ -538,13 +538,15 @@ def _widening(phrases: Sequence[str], words: Sequence[str], all_first: bool) -> 
     the whole word its beginning would count it twice.
     """
     bound, started = _all_of(phrases), f"{_quoted(words[-1])}*" if words else ""
+    are_several = len(phrases) + len(words) > 1
     if all_first:
         yield _all_of([*phrases, *words]), True
-        if len(phrases) + len(words) > 1 and words:
-            yield " AND ".join([*map(_quoted, [*phrases, *words[:-1]]), started]), True
+    if all_first and are_several and words:
+        yield " AND ".join([*map(_quoted, [*phrases, *words[:-1]]), started]), True
     longest = sorted(words[:-1], key=len, reverse=True)[:_MAX_ANY_WORDS]  # long words are the rare ones
     some = " OR ".join(map(_quoted, [*phrases[:1], *longest, *words[-1:]]))
-    yield f"{bound} AND ({some})" if phrases else some, True
+    if are_several or not all_first:  # of one term all is any
+        yield f"{bound} AND ({some})" if phrases else some, True
     if words:
         yield f"{bound} AND {started}" if phrases else started, False
 
