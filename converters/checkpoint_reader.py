@@ -18,8 +18,9 @@ from transformers import AutoModel, AutoModelForCausalLM
 from transformers.utils import logging
 
 from converters.adapter import MergedCheckpoint
-from converters.hf_to_gguf import load, read_plan
+from converters.plan import read_plan
 from converters.tokenizer_check import reference_tokenizer
+from converters.writing import load
 from gritdesk.grit_format import BOS, EOS
 
 

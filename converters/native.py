@@ -18,14 +18,6 @@ from typing import Any
 import converters
 
 
-def quantize(source: Path, target: Path, file_type: int) -> None:
-    """Write `source` again as a file of another type.
-
-    Raises: ValueError with llama.cpp's last word if it fails.
-    """
-    run_child(__name__, "quantize", str(source), str(target), file_type)
-
-
 def tokenize(vocab_file: Path, texts: Sequence[str]) -> list[list[int]]:
     """Token ids of plain texts by llama.cpp: no BOS, nothing parsed as special.
 
@@ -63,18 +55,6 @@ def run_child(module: str, *job: Any, stdin: list[str] | None = None) -> Any:
 # ---------------------------------------------------------------- in the child
 
 
-def _quantize(source: str, target: str, file_type: int) -> None:
-    import ctypes
-
-    import llama_cpp
-
-    params = llama_cpp.llama_model_quantize_default_params()
-    params.ftype = file_type
-    params.nthread = os.cpu_count() or 1
-    if llama_cpp.llama_model_quantize(source.encode(), target.encode(), ctypes.byref(params)):
-        sys.exit(1)
-
-
 def _tokenize(vocab_file: str) -> list[list[int]]:
     import ctypes
 
@@ -108,6 +88,6 @@ def _tokenize_one(llama_cpp: Any, vocab: Any, text: bytes) -> list[int]:
 
 if __name__ == "__main__":
     name, *arguments = json.loads(sys.argv[1])
-    jobs: dict[str, Callable[..., Any]] = {"quantize": _quantize, "tokenize": _tokenize}
+    jobs: dict[str, Callable[..., Any]] = {"tokenize": _tokenize}
     outcome = jobs[name](*arguments)
     print(json.dumps(outcome), flush=True)

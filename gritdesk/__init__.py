@@ -2,7 +2,7 @@
 
 The floors, bottom to top; imports only ever point down (`make test` checks it with import contracts):
 
-    roof          cli.py, cli_models.py, tui/           front ends, no logic of their own
+    roof          cli.py, cli_*.py, tui/                front ends, no logic of their own
     third floor   desk.py  doctor.py  choosing.py       one index, one engine, the threads between them
     second floor  indexer.py  retriever.py  answerer.py one data flow each, read top to bottom
     first floor   extract/  chunking.py  prompting.py  watcher.py  store.py  migrations.py  models.py  engine/

@@ -16,8 +16,9 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
+from gritdesk.cli_convert import convert, verify
 from gritdesk.cli_models import models
-from gritdesk.terminal import interrupted_by_signals, json_option, print_json, say, shown, stopped_by_signals
+from gritdesk.terminal import json_option, print_json, rewrite_line, say, shown, stopped_by_signals
 
 if TYPE_CHECKING:
     from gritdesk.desk import Desk
@@ -78,15 +79,6 @@ def _text(context: click.Context, parameter: click.Parameter, value: str) -> str
     return value.encode(errors="surrogateescape").decode(errors="replace")
 
 
-def _quantization_type(context: click.Context, parameter: click.Parameter, value: str) -> str:
-    from converters.quantize import parse_quantization_type
-
-    try:
-        return parse_quantization_type(value)
-    except ValueError as error:
-        raise click.BadParameter(str(error), context, parameter) from error
-
-
 @click.group(cls=_Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(None, package_name="gritdesk")
 @click.pass_context
@@ -121,7 +113,7 @@ def index(folders: tuple[Path, ...], as_json: bool) -> None:
             raise ConfigError("no folder is indexed yet; add one with `gritdesk index FOLDER`")
         desk.subscribe(say)
         report = desk.index(folders, _print_progress, stop.is_set)
-    _end_progress()
+    rewrite_line()
     if stop.is_set():
         say("gritdesk: stopped; what was indexed is kept, `gritdesk index` does the rest")
         sys.exit(1)
@@ -248,110 +240,6 @@ def embed(instruction: str, model: str | None, as_json: bool) -> None:
             click.echo(json.dumps([round(float(value), 7) for value in embedding]))
 
 
-_base_option = click.option(
-    "--base",
-    type=click.Path(path_type=Path),
-    help="Of a PEFT adapter: the checkpoint it was trained beside, if it is not where the adapter says.",
-)
-
-
-@main.command()
-@click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.argument("out", type=click.Path(path_type=Path))
-@click.option(
-    "--type",
-    "quantization_type",
-    default="Q8_0",
-    show_default=True,
-    callback=_quantization_type,
-    help="F32, F16, BF16, Q8_0, Q4_K_M, ...",
-)
-@_base_option
-@click.option("--verify", "verified", is_flag=True, help="Then compare OUT with CHECKPOINT, as `gritdesk verify` does.")
-def convert(checkpoint: Path, out: Path, quantization_type: str, base: Path | None, verified: bool) -> None:
-    """Turn a Hugging Face CHECKPOINT into the GGUF file OUT; of an encoder, one that only embeds.
-
-    CHECKPOINT is a folder, of a model or a PEFT adapter, or OWNER/REPO on the hub, which is downloaded.
-    """
-    from converters.hf_to_gguf import check_target
-    from converters.hf_to_gguf import convert as convert_checkpoint
-    from converters.verify import check_installed, check_reference
-    from gritdesk.errors import ModelError
-
-    try:  # a download or a conversion can take an hour: what keeps the next step from running is said before
-        check_target(out)
-        if verified:
-            check_installed()
-        checkpoint, base = _on_disk(checkpoint), base and _on_disk(base)
-        if verified:
-            check_reference(checkpoint, base)
-        convert_checkpoint(checkpoint, out, quantization_type, base=base, progress=say)
-    except ValueError as error:
-        raise ModelError(str(error)) from error
-    click.echo(f"{shown(str(out))}: {out.stat().st_size / 1e6:.1f} MB")
-    if verified:
-        say(f"comparing it with {shown(str(checkpoint))}")
-        _verify(out, checkpoint, base, None, as_json=False)
-
-
-def _on_disk(checkpoint: Path) -> Path:
-    """The folder of a checkpoint; what is spelled as a name on the hub, and is no path here, is fetched."""
-    from gritdesk.hub import is_name
-
-    if checkpoint.exists() or not is_name(checkpoint.as_posix()):
-        return checkpoint
-    from gritdesk.choosing import fetch_checkpoint
-    from gritdesk.config import load_config
-
-    say(f"{checkpoint} is no folder here; asking the hub for it")
-    with interrupted_by_signals():
-        folder = fetch_checkpoint(load_config(), checkpoint.as_posix(), say)
-    say(f"it is kept in {shown(str(folder))}; delete it when you need it no more")
-    return folder
-
-
-@main.command()
-@click.argument("gguf", type=click.Path(path_type=Path))
-@click.option(
-    "--against",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="The checkpoint folder it was made from, or another GGUF of it, such as one of type F32.",
-)
-@_base_option
-@click.option(
-    "--texts", type=click.Path(path_type=Path), help="A file of texts, empty lines between them, to compare on too."
-)
-@json_option
-def verify(gguf: Path, against: Path, base: Path | None, texts: Path | None, as_json: bool) -> None:
-    """Prove that GGUF gives the tokens, embeddings and next words of the model it was made from."""
-    _verify(gguf, against, base, texts, as_json)
-
-
-def _verify(gguf: Path, against: Path, base: Path | None, texts: Path | None, as_json: bool) -> None:
-    from converters.battery import read_texts
-    from converters.verify import verify as verify_gguf
-    from gritdesk.errors import ModelError
-
-    try:
-        report = verify_gguf(gguf, against, read_texts(texts) if texts else (), base=base)
-    except ValueError as error:
-        raise ModelError(str(error)) from error
-    if as_json:
-        print_json(report.to_json())
-    else:
-        click.echo(f"{shown(report.model)} ({report.quantization_type})")
-        click.echo(f"against {shown(report.against)} ({report.against_type})")
-        click.echo(f"on {report.num_texts} texts of {report.num_tokens} tokens")
-        for row in report.rows:
-            click.secho("ok     " if row.ok else "wrong  ", fg="green" if row.ok else "red", nl=False)
-            click.echo(f"{row.name:<28}{row.value:>11.6g}  {row.rule} {row.limit:<8g} {row.detail}".rstrip())
-    wrong = [row.name for row in report.rows if not row.ok]
-    if wrong:
-        say(f"gritdesk: {len(wrong)} of {len(report.rows)} checks failed: {', '.join(wrong)}")
-        sys.exit(1)
-
-
 @main.command()
 @json_option
 def status(as_json: bool) -> None:
@@ -382,6 +270,8 @@ def status(as_json: bool) -> None:
             click.echo(f"  {shown(f'{each.path}: {each.reason}')}")
 
 
+main.add_command(convert)
+main.add_command(verify)
 main.add_command(models)
 
 
@@ -466,15 +356,8 @@ def _print_progress(progress: IndexProgress) -> None:
     """Rewrite one line on a terminal's stderr; into a pipe say only what a person must know."""
     if progress.note:
         say(progress.note)
-    if sys.stderr.isatty():
-        name = shown(progress.current.name) if progress.current else ""
-        line = f"{progress.files_done} of {progress.files_total} files  {name}"
-        click.echo(f"\r\x1b[K{line[:78]}", nl=False, err=True)
-
-
-def _end_progress() -> None:
-    if sys.stderr.isatty():
-        click.echo("\r\x1b[K", nl=False, err=True)
+    name = shown(progress.current.name) if progress.current else ""
+    rewrite_line(f"{progress.files_done} of {progress.files_total} files  {name}")
 
 
 if __name__ == "__main__":

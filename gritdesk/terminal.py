@@ -33,6 +33,12 @@ def say(line: str) -> None:
     click.echo(line, err=True)
 
 
+def rewrite_line(line: str = "") -> None:
+    """Put a note in place of the one before on a terminal's stderr; into a pipe nothing."""
+    if sys.stderr is not None and sys.stderr.isatty():
+        click.echo(f"\r\x1b[K{line[:78]}", nl=False, err=True)
+
+
 @contextmanager
 def stopped_by_signals() -> Iterator[threading.Event]:
     """An event that Ctrl+C or a polite kill sets, for work to end where nothing is lost; a second one ends it now."""

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import gguf
 import pytest
 from click.testing import CliRunner
 from filelock import FileLock
@@ -310,6 +311,21 @@ def test_conversion_that_is_refused_leaves_nothing(tmp_path: Path, newcomer: Per
     os.mkfifo(tmp_path / "pipe")
     assert "name a file" in newcomer.run("convert", tiny_checkpoint, tmp_path / "pipe").failure()
     assert {path.name for path in tmp_path.iterdir()} == {"home", "pipe"}
+
+
+def test_checkpoint_becomes_several_files_in_one_reading(
+    newcomer: Person, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    types = ("--type", "q8_0", "--type", "Q4_K_M")
+    outcome = newcomer.run("convert", tiny_checkpoint, tmp_path / "out.gguf", *types)
+    assert "several types need {type} in the name of OUT, such as out-{type}.gguf" in outcome.failure(code=2)
+    out = tmp_path / "out-{type}.gguf"
+    assert newcomer.run("convert", tiny_checkpoint, out, *types, "--tensor-type", "ffn_down=F16").code == 0
+    assert sorted(path.name for path in tmp_path.glob("*.gguf")) == ["out-Q4_K_M.gguf", "out-Q8_0.gguf"]
+    kinds = {each.name: each.tensor_type.name for each in gguf.GGUFReader(tmp_path / "out-Q4_K_M.gguf").tensors}
+    assert (kinds["blk.0.ffn_down.weight"], kinds["blk.0.ffn_up.weight"]) == ("F16", "Q4_K")
+    wrong = newcomer.run("convert", tiny_checkpoint, out, "--tensor-type", "ffn_down")
+    assert "'ffn_down' is no PATTERN=TYPE" in wrong.failure(code=2)
 
 
 def test_empty_line_to_embed_is_named(newcomer: Person) -> None:

@@ -21,8 +21,11 @@ from frame_tokenizers import JsonTokenizer, SentencePieceTokenizer
 from safetensors.numpy import load_file, save_file
 from tiny import TOKENIZERS, make_checkpoint
 
-from converters import native, quantize
-from converters.hf_to_gguf import convert, quantized, read_plan
+from converters import native
+from converters.hf_to_gguf import convert, convert_all
+from converters.plan import read_plan
+from converters.quantize import FILE_TYPES, Quantization, file_type
+from converters.writing import Remaining, quantized, replacing
 from gritdesk.engine.llama import LlamaModel
 from gritdesk.grit_format import GritMetadata, chat_frame, embedding_frame, encode
 from gritdesk.records import Turn
@@ -122,15 +125,6 @@ def test_files_of_the_working_folder_are_not_run_by_the_child(
     assert native.tokenize(tiny_gguf, [""]) == [[]]
 
 
-def test_numpy_quantization_gives_llama_cpps_bytes(tiny_gguf: Path, tiny_gguf_q8: Path, tmp_path: Path) -> None:
-    native.quantize(tiny_gguf, tmp_path / "native.gguf", quantize.file_type("Q8_0"))
-    ours, theirs = (_tensors(path) for path in (tiny_gguf_q8, tmp_path / "native.gguf"))
-    assert ours.keys() == theirs.keys()
-    for name, tensor in ours.items():
-        assert tensor.tensor_type == theirs[name].tensor_type
-        assert tensor.data.tobytes() == theirs[name].data.tobytes(), name
-
-
 def _tensors(path: Path) -> dict[str, Any]:
     return {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
 
@@ -140,20 +134,13 @@ def mixtral_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_checkpoint(tmp_path_factory.mktemp("mixtral") / "checkpoint", "mixtral", num_local_experts=6)
 
 
-def test_experts_are_quantized_to_llama_cpps_bytes_and_routers_stay_exact(
-    mixtral_checkpoint: Path, tmp_path: Path
-) -> None:
-    for quantization_type in ("F32", "Q8_0", "Q4_K_M"):
-        convert(mixtral_checkpoint, tmp_path / f"{quantization_type}.gguf", quantization_type)
-        with LlamaModel(tmp_path / f"{quantization_type}.gguf") as model:
-            assert model.metadata["llama.expert_count"] == 6
-    native.quantize(tmp_path / "F32.gguf", tmp_path / "native.gguf", quantize.file_type("Q8_0"))
-    ours, theirs = (_tensors(tmp_path / name) for name in ("Q8_0.gguf", "native.gguf"))
-    assert {name: tensor.data.tobytes() for name, tensor in ours.items()} == {
-        name: tensor.data.tobytes() for name, tensor in theirs.items()
-    }
-    assert ours["blk.0.ffn_up_exps.weight"].tensor_type.name == "Q8_0"
-    assert ours["blk.0.ffn_gate_inp.weight"].tensor_type.name == "F32"
+def test_experts_are_known_to_the_file_and_routers_stay_exact(mixtral_checkpoint: Path, tmp_path: Path) -> None:
+    convert(mixtral_checkpoint, tmp_path / "out.gguf", "Q8_0")
+    with LlamaModel(tmp_path / "out.gguf") as model:
+        assert model.metadata["llama.expert_count"] == 6
+    tensors = _tensors(tmp_path / "out.gguf")
+    assert tensors["blk.0.ffn_up_exps.weight"].tensor_type.name == "Q8_0"
+    assert tensors["blk.0.ffn_gate_inp.weight"].tensor_type.name == "F32"
 
 
 def test_no_layers_experts_are_held_twice(mixtral_checkpoint: Path) -> None:
@@ -161,7 +148,7 @@ def test_no_layers_experts_are_held_twice(mixtral_checkpoint: Path) -> None:
     spec = next(spec for spec in plan.specs if spec.num_experts)
     tracemalloc.start()
     try:
-        stacked = quantized(plan.source, spec, gguf.GGMLQuantizationType.F32)
+        (stacked,) = quantized(plan.source, spec, [gguf.GGMLQuantizationType.F32])
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -178,12 +165,12 @@ def test_missing_expert_is_refused_by_name(mixtral_checkpoint: Path, tmp_path: P
 
 def test_every_quantization_type_gives_a_file_that_loads(tiny_checkpoint: Path, tmp_path: Path) -> None:
     sizes = {}
-    for quantization_type in (*quantize.NUMPY_TYPES, *quantize.NATIVE_TYPES):
+    convert_all(tiny_checkpoint, {tmp_path / f"{name}.gguf": Quantization(name) for name in FILE_TYPES})
+    for quantization_type in FILE_TYPES:
         out = tmp_path / f"{quantization_type}.gguf"
-        convert(tiny_checkpoint, out, quantization_type.lower())
         with LlamaModel(out) as model:
             assert model.grit.dimension == 256
-            assert model.metadata["general.file_type"] == quantize.file_type(quantization_type)
+            assert model.metadata["general.file_type"] == file_type(quantization_type)
         sizes[quantization_type] = out.stat().st_size
     assert sizes["F32"] > sizes["F16"] > sizes["Q8_0"] > sizes["Q6_K"] > sizes["Q4_K_M"] > sizes["Q2_K"]
 
@@ -199,12 +186,31 @@ def test_rows_that_fill_no_block_are_kept_in_f16(tmp_path: Path) -> None:
 
 
 def test_progress_names_each_step(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    lines: list[str] = []
-    convert(tiny_checkpoint, tmp_path / "out.gguf", "Q4_K_M", progress=lines.append)
-    assert lines[0] == "comparing tokenizers (gpt2, gpt-2)"
-    assert lines[1] == "writing tensor 1/21 token_embd.weight (F32)"
-    assert lines[-2] == "quantizing to Q4_K_M"
-    assert lines[-1].startswith(f"wrote {tmp_path / 'out.gguf'} (0.")
+    said: list[str] = []
+    tensors: list[str] = []
+    convert(tiny_checkpoint, tmp_path / "out.gguf", "Q4_K_M", say=said.append, progress=tensors.append)
+    assert said[0] == "comparing tokenizers (gpt2, gpt-2)"
+    assert said[-1].startswith(f"wrote {tmp_path / 'out.gguf'} (0.")
+    assert tensors[0] == "writing tensor 1/21 token_embd.weight (Q4_K)" and len(tensors) == 21
+
+
+def test_progress_tells_how_long_the_rest_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    remaining = Remaining(1000)
+    assert str(remaining) == ""
+    now, _ = 160.0, remaining.count(100)
+    assert str(remaining) == ", 9 min left"
+    now, _ = 170.0, remaining.count(800)
+    assert str(remaining) == ", 8 s left"
+
+
+def test_several_types_are_what_each_is_alone(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    names = ("F32", "F16", "Q8_0", "Q4_K_M")
+    convert_all(tiny_checkpoint, {tmp_path / f"{name}.gguf": Quantization(name) for name in names})
+    for name in names:
+        convert(tiny_checkpoint, tmp_path / "alone.gguf", name)
+        assert (tmp_path / "alone.gguf").read_bytes() == (tmp_path / f"{name}.gguf").read_bytes(), name
 
 
 def test_converting_needs_none_of_the_training_libraries(tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -358,19 +364,39 @@ def files_limited_to(size_bytes: int) -> Iterator[None]:
 def test_full_disk_is_said_in_one_line_and_leaves_nothing(
     tiny_checkpoint: Path, tmp_path: Path, quantization_type: str
 ) -> None:
-    with unchanged(tmp_path), files_limited_to(1_000_000), pytest.raises(ValueError, match="out.gguf: ") as refusal:
+    with unchanged(tmp_path), files_limited_to(500_000), pytest.raises(ValueError, match="out.gguf: ") as refusal:
         convert(tiny_checkpoint, tmp_path / "out.gguf", quantization_type)
     assert "\n" not in str(refusal.value)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_failure_inside_llama_cpp_is_said_and_leaves_nothing(
+def test_disk_that_is_too_small_is_told_before_any_weight_is_read(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(quantize, "file_type", lambda name: 0 if name in quantize.NUMPY_TYPES else 12345)
-    with pytest.raises(ValueError, match=r"llama\.cpp could not quantize the file: "):
-        convert(tiny_checkpoint, tmp_path / "out.gguf", "Q4_K_M")
-    assert list(tmp_path.iterdir()) == []
+    usage = shutil.disk_usage(tmp_path)._replace(free=1_000_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    outs = {tmp_path / f"{name}.gguf": Quantization(name) for name in ("Q8_0", "Q4_0")}
+    message = r"has 1 MB free and 2 MB are needed; make room"
+    read: list[str] = []
+    with pytest.raises(ValueError, match=message):
+        convert_all(tiny_checkpoint, outs, progress=read.append)
+    assert read == [] and list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_conversion_left_is_cleared_and_a_running_ones_is_not(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    left = tmp_path / ".out.gguf.partial"
+    left.mkdir()
+    (left / "whole.gguf").write_bytes(b"half of a file")
+    (left / "lock").touch()
+    convert(tiny_checkpoint, tmp_path / "out.gguf")
+    assert [path.name for path in tmp_path.iterdir()] == ["out.gguf"]
+    with replacing(tmp_path / "out.gguf") as whole:
+        whole.write_bytes(b"the new file")
+        with pytest.raises(ValueError, match=r"another conversion is writing .*out\.gguf; wait for it"):
+            convert(tiny_checkpoint, tmp_path / "out.gguf")
+    assert (tmp_path / "out.gguf").read_bytes() == b"the new file"
 
 
 def test_stopping_in_the_middle_leaves_the_old_file(tiny_checkpoint: Path, tmp_path: Path) -> None:

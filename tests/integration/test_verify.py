@@ -21,8 +21,11 @@ from tiny import copy_without_grit, make_checkpoint, make_encoder, make_sentence
 from converters.battery import TEXTS, read_texts
 from converters.comparison import Reader, compare
 from converters.gguf_reader import GgufReader
-from converters.hf_to_gguf import convert, read_plan, write_gguf
+from converters.hf_to_gguf import convert
+from converters.plan import read_plan
+from converters.quantize import Quantization
 from converters.verify import LIMITS, Report, Row, limits_of, report_from_json, verify
+from converters.writing import write_ggufs
 from gritdesk.cli import main
 
 FEW = (*TEXTS[:2], *TEXTS[6:8], *TEXTS[14:16])
@@ -53,7 +56,7 @@ def failed(report: Report) -> set[str]:
 def rewritten(checkpoint: Path, out: Path, fields: dict[str, Any] | None = None) -> Path:
     """A GGUF with other metadata, written without any check."""
     plan = read_plan(checkpoint)
-    write_gguf(out, replace(plan, fields=plan.fields | (fields or {})), "F32", lambda line: None)
+    write_ggufs({out: Quantization("F32")}, replace(plan, fields=plan.fields | (fields or {})), lambda line: None)
     return out
 
 

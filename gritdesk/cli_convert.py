@@ -1,0 +1,173 @@
+"""`gritdesk convert` and `gritdesk verify`: from a checkpoint to a GGUF, and the proof that it is the same model."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from gritdesk.terminal import interrupted_by_signals, json_option, print_json, rewrite_line, say, shown
+
+if TYPE_CHECKING:
+    pass
+
+
+def _quantization_types(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    from converters.quantize import parse_quantization_type
+
+    try:
+        return tuple(dict.fromkeys(parse_quantization_type(value) for value in values))
+    except ValueError as error:
+        raise click.BadParameter(str(error), context, parameter) from error
+
+
+def _overrides(
+    context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> tuple[tuple[str, str], ...]:
+    from converters.quantize import parse_override
+
+    try:
+        return tuple(parse_override(value) for value in values)
+    except ValueError as error:
+        raise click.BadParameter(str(error), context, parameter) from error
+
+
+_base_option = click.option(
+    "--base",
+    type=click.Path(path_type=Path),
+    help="Of a PEFT adapter: the checkpoint it was trained beside, if it is not where the adapter says.",
+)
+
+
+@click.command()
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option(
+    "--type",
+    "quantization_types",
+    multiple=True,
+    default=["Q8_0"],
+    show_default=True,
+    callback=_quantization_types,
+    help="F32, F16, BF16, Q8_0, Q4_K_M, ...; several make several files, and {type} in OUT tells them apart.",
+)
+@click.option(
+    "--tensor-type",
+    "overrides",
+    multiple=True,
+    metavar="PATTERN=TYPE",
+    callback=_overrides,
+    help="A type of its own for tensors whose name has PATTERN, such as ffn_down=Q6_K.",
+)
+@_base_option
+@click.option("--verify", "verified", is_flag=True, help="Then compare OUT with CHECKPOINT, as `gritdesk verify` does.")
+def convert(
+    checkpoint: Path,
+    out: Path,
+    quantization_types: tuple[str, ...],
+    overrides: tuple[tuple[str, str], ...],
+    base: Path | None,
+    verified: bool,
+) -> None:
+    """Turn a Hugging Face CHECKPOINT into the GGUF file OUT; of an encoder, one that only embeds.
+
+    CHECKPOINT is a folder, of a model or a PEFT adapter, or OWNER/REPO on the hub, which is downloaded.
+    """
+    from converters.hf_to_gguf import convert_all
+    from converters.quantize import Quantization
+    from converters.verify import check_installed, check_reference
+    from converters.writing import check_target
+    from gritdesk.errors import ModelError
+
+    outs = {_named(out, each, quantization_types): Quantization(each, overrides) for each in quantization_types}
+    try:  # a download or a conversion can take an hour: what keeps the next step from running is said before
+        for each in outs:
+            check_target(each)
+        if verified:
+            check_installed()
+        checkpoint, base = _on_disk(checkpoint), base and _on_disk(base)
+        if verified:
+            check_reference(checkpoint, base)
+        with interrupted_by_signals():
+            convert_all(checkpoint, outs, base=base, say=_say_alone, progress=rewrite_line)
+    except ValueError as error:
+        rewrite_line()
+        raise ModelError(str(error)) from error
+    for each in outs:
+        click.echo(f"{shown(str(each))}: {each.stat().st_size / 1e6:.1f} MB")
+    if verified:
+        for each in outs:
+            say(f"comparing {shown(str(each))} with {shown(str(checkpoint))}")
+            _verify(each, checkpoint, base, None, as_json=False)
+
+
+def _named(out: Path, quantization_type: str, all_types: tuple[str, ...]) -> Path:
+    if len(all_types) > 1 and "{type}" not in out.name:
+        raise click.UsageError(f"several types need {{type}} in the name of OUT, such as {out.stem}-{{type}}.gguf")
+    return out.with_name(out.name.replace("{type}", quantization_type))
+
+
+def _say_alone(line: str) -> None:
+    """A note of its own line, in place of a line that is rewritten."""
+    rewrite_line()
+    say(line)
+
+
+def _on_disk(checkpoint: Path) -> Path:
+    """The folder of a checkpoint; what is spelled as a name on the hub, and is no path here, is fetched."""
+    from gritdesk.hub import is_name
+
+    if checkpoint.exists() or not is_name(checkpoint.as_posix()):
+        return checkpoint
+    from gritdesk.choosing import fetch_checkpoint
+    from gritdesk.config import load_config
+
+    say(f"{checkpoint} is no folder here; asking the hub for it")
+    with interrupted_by_signals():
+        folder = fetch_checkpoint(load_config(), checkpoint.as_posix(), say)
+    say(f"it is kept in {shown(str(folder))}; delete it when you need it no more")
+    return folder
+
+
+@click.command()
+@click.argument("gguf", type=click.Path(path_type=Path))
+@click.option(
+    "--against",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="The checkpoint folder it was made from, or another GGUF of it, such as one of type F32.",
+)
+@_base_option
+@click.option(
+    "--texts", type=click.Path(path_type=Path), help="A file of texts, empty lines between them, to compare on too."
+)
+@json_option
+def verify(gguf: Path, against: Path, base: Path | None, texts: Path | None, as_json: bool) -> None:
+    """Prove that GGUF gives the tokens, embeddings and next words of the model it was made from."""
+    _verify(gguf, against, base, texts, as_json)
+
+
+def _verify(gguf: Path, against: Path, base: Path | None, texts: Path | None, as_json: bool) -> None:
+    from converters.battery import read_texts
+    from converters.verify import verify as verify_gguf
+    from gritdesk.errors import ModelError
+
+    try:
+        report = verify_gguf(gguf, against, read_texts(texts) if texts else (), base=base)
+    except ValueError as error:
+        raise ModelError(str(error)) from error
+    if as_json:
+        print_json(report.to_json())
+    else:
+        click.echo(f"{shown(report.model)} ({report.quantization_type})")
+        click.echo(f"against {shown(report.against)} ({report.against_type})")
+        click.echo(f"on {report.num_texts} texts of {report.num_tokens} tokens")
+        for row in report.rows:
+            click.secho("ok     " if row.ok else "wrong  ", fg="green" if row.ok else "red", nl=False)
+            click.echo(f"{row.name:<28}{row.value:>11.6g}  {row.rule} {row.limit:<8g} {row.detail}".rstrip())
+    wrong = [row.name for row in report.rows if not row.ok]
+    if wrong:
+        say(f"gritdesk: {len(wrong)} of {len(report.rows)} checks failed: {', '.join(wrong)}")
+        sys.exit(1)
