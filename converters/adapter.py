@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from converters.checkpoint import Array, Checkpoint, StoredTensor, read_header, read_json
+from converters.checkpoint import Array, Checkpoint, read_header, read_json
+from converters.stored import StoredTensor
 
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."

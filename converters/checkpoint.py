@@ -1,7 +1,7 @@
 """A checkpoint folder: config.json as a dict, weights as arrays read one by one.
 
-Safetensors files are mapped, not loaded, and read here without torch: the format is a JSON header that names
-dtype, shape and byte range of each tensor. Every weight leaves this file as float32.
+Files are mapped, not loaded, and read without torch: safetensors here, whose header names dtype, shape and byte range
+of each tensor, and what torch pickled in pickled.py. Every weight leaves this file as float32.
 """
 
 from __future__ import annotations
@@ -14,29 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from converters.pickled import read_pickled
+from converters.stored import BUFFERS, DTYPES, StoredTensor
+
 Array = NDArray[np.float32]
-
-DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16}
-"""Safetensors dtypes that weights come in; BF16 is the upper half of a float32, which numpy does not know."""
-BUFFERS = {"I64": np.int64}
-"""Dtypes of what old encoders hold beside their weights: the numbers of their positions."""
-
-
-@dataclass(frozen=True)
-class StoredTensor:
-    """Where one tensor's bytes lie."""
-
-    file: Path
-    dtype: str
-    shape: tuple[int, ...]
-    start: int
-    """Byte offset in the file."""
-    end: int
-
-    def check_weight(self, name: str) -> None:
-        """Raises: ValueError if its numbers are of no dtype that weights have."""
-        if self.dtype not in DTYPES:
-            raise ValueError(f"{self.file}: tensor {name} is {self.dtype}; weights must be one of {', '.join(DTYPES)}")
 
 
 @dataclass(frozen=True)
@@ -117,25 +98,30 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _read_headers(folder: Path) -> dict[str, StoredTensor]:
-    index = folder / "model.safetensors.index.json"
-    if not index.exists():
-        return read_header(_existing(folder / "model.safetensors"))
+    safe, pickled = folder / "model.safetensors", folder / "pytorch_model.bin"
+    whole, read = safe, read_header
+    if not (safe.exists() or _index_of(safe).exists()) and (pickled.exists() or _index_of(pickled).exists()):
+        whole, read = pickled, read_pickled
+    if not (index := _index_of(whole)).exists():
+        return read(_existing(whole))
     shard_of = read_json(index).get("weight_map")
     if not isinstance(shard_of, dict) or not shard_of or not all(isinstance(name, str) for name in shard_of.values()):
         raise ValueError(f"{index} has no weight_map")
     tensors: dict[str, StoredTensor] = {}
     for shard in sorted(set(shard_of.values())):
-        tensors |= read_header(_existing(folder / Path(shard).name))
+        tensors |= read(_existing(folder / Path(shard).name))
     if missing := sorted(set(shard_of) - set(tensors)):
         raise ValueError(f"{index} promises tensor {missing[0]} in {shard_of[missing[0]]}, which does not hold it")
     return tensors
 
 
+def _index_of(whole: Path) -> Path:
+    return whole.with_name(f"{whole.name}.index.json")
+
+
 def _existing(file: Path) -> Path:
     if file.exists():
         return file
-    if any(file.parent.glob("pytorch_model*.bin")):
-        raise ValueError(f"{file.parent} holds pytorch_model.bin only; save it again as safetensors")
     raise ValueError(f"{file.parent} has no {file.name}; copy the checkpoint again, every shard of it")
 
 

@@ -119,12 +119,6 @@ def test_damaged_index_is_refused(folder: Path, index: str) -> None:
         Checkpoint.open(folder)
 
 
-def test_pickled_weights_only_are_refused_with_advice(folder: Path) -> None:
-    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    with pytest.raises(ValueError, match="save it again as safetensors"):
-        Checkpoint.open(folder)
-
-
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_weight_that_is_no_number_is_refused_by_name(folder: Path, bad: float) -> None:
     save_file({"model.norm.weight": np.array([1.0, bad], dtype=np.float32)}, folder / "model.safetensors")
