@@ -60,7 +60,9 @@ class Checkpoint:
         mapped = np.memmap(stored.file, dtype=np.uint8, mode="r", offset=stored.start, shape=stored.end - stored.start)
         values = np.asarray(mapped).view(DTYPES[stored.dtype]).reshape(stored.shape)
         if stored.dtype == "BF16":
-            array: Array = (values.astype(np.uint32) << 16).view(np.float32)
+            bits = values.astype(np.uint32)
+            bits <<= 16  # in place: a large vocabulary's matrix takes gigabytes
+            array: Array = bits.view(np.float32)
         else:
             array = values.astype(np.float32)
         if not np.isfinite(array).all():
