@@ -103,7 +103,7 @@ def test_file_of_an_adapter_is_that_of_the_merged_checkpoint_and_passes_verifica
 
     expected = save_adapter(base, tmp_path / "adapter", r=4, lora_alpha=12, use_dora=True)
     lines: list[str] = []
-    convert(tmp_path / "adapter", tmp_path / "out.gguf", "F32", progress=lines.append)
+    convert(tmp_path / "adapter", tmp_path / "out.gguf", "F32", say=lines.append)
     assert lines[0] == f"an adapter of 14 weights, merged into its base {base}"
     merged = shutil.copytree(base, tmp_path / "merged", ignore=shutil.ignore_patterns("*.safetensors*"))
     save_file(expected, merged / "model.safetensors")

@@ -98,7 +98,7 @@ def test_embeddings_equal_those_of_sentence_transformers(encoder: Path, tmp_path
 
 def test_file_says_that_it_only_embeds(encoder: Path, tmp_path: Path) -> None:
     lines: list[str] = []
-    convert(encoder, tmp_path / "model.gguf", "Q8_0", progress=lines.append)
+    convert(encoder, tmp_path / "model.gguf", "Q8_0", say=lines.append)
     assert lines[0] == "an encoder: the file will embed (mean pooling) and cannot generate"
     with LlamaModel(tmp_path / "model.gguf") as model:
         assert model.grit == GritMetadata(256, generation_attention="none")
@@ -152,7 +152,7 @@ def test_config_may_name_pooling_and_prompts_where_a_folder_does_not(encoder: Pa
     stated = {"pooling": "cls", "query_prompt": "query: ", "passage_prompt": "passage: "}
     change_json(folder / "config.json", grit=stated)
     lines: list[str] = []
-    convert(folder, tmp_path / "model.gguf", "Q8_0", progress=lines.append)
+    convert(folder, tmp_path / "model.gguf", "Q8_0", say=lines.append)
     assert lines[1] == "it will read queries as '<s>query: {text}</s>' and passages as '<s>passage: {text}</s>'"
     with LlamaModel(tmp_path / "model.gguf") as model:
         assert model.grit == GritMetadata(256, generation_attention="none", **stated)
