@@ -90,7 +90,8 @@ class TrainConfig:
     """Optimizer updates in all; a resumed run may raise it."""
 
     base_model: str = ""
-    """Folder, or name on the Hugging Face hub, of the model that is trained further; empty: [model], from nothing."""
+    """Folder, or name on the Hugging Face hub, of the model that is trained further, or a GGUF of one that was trained
+    here; empty: [model], from nothing."""
     model: ModelShape = field(default_factory=ModelShape)
 
     lora_rank: CountOrNone = 0
@@ -310,6 +311,8 @@ class TrainConfig:
             )
         if self.lora_rank and not self.base_model:
             raise ValueError("lora_rank needs a base_model, which the adapters are trained beside")
+        if self.lora_rank and self.base_model.endswith(".gguf"):
+            raise ValueError("lora_rank needs a checkpoint as base_model, found a GGUF")
         if self.lora_rank and self.optimizer != "adamw":
             raise ValueError(f'lora_rank needs optimizer = "adamw", found {self.optimizer!r}')
         if self.lora_rank and self.quantization_aware_steps:

@@ -27,6 +27,7 @@ from training.data import Batches, tokenizer_sample
 from training.distributed import Ranks, shard
 from training.embedders import load_embedder
 from training.examples import Sources, read_sources
+from training.gguf_base import read_gguf
 from training.model import (
     PROJECTION_FILE,
     GritModel,
@@ -170,7 +171,9 @@ def prepare(folder: Path, sources: Sources, config: TrainConfig) -> None:
         raise ValueError(f"{folder} holds something else than a checkpoint: name another output")
     start = checkpoint.start_folder(folder)
     try:
-        if config.base_model:
+        if config.base_model.endswith(".gguf"):
+            model = read_gguf(Path(config.base_model), start)
+        elif config.base_model:
             model = take_base_model(config.base_model, start, **loading(config))
             if config.lora_rank:
                 add_adapters(model, config)
