@@ -52,6 +52,7 @@ def read_plan(checkpoint: Path, base: Path | None = None) -> Plan:
         settings = read_sentence_settings(source.folder, hp.hidden)
         grit = encoder_metadata(source.folder, source.config, vocab, settings, hp.hidden)
         hp = replace(hp, n_ctx=min(hp.n_ctx, settings.max_tokens or hp.n_ctx))
+    grit = replace(grit, embedding_architecture=architecture.embedding_twin(hp))
     fields: Fields = {"general.type": "model", "general.name": source.name}
     fields |= grit.to_gguf() | architecture.fields(hp) | vocab.fields()  # first what `gritdesk models` looks for
     if not grit.generates:  # what other programs pool by; a decoder's file must leave it open

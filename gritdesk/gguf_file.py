@@ -118,13 +118,11 @@ def read_opening(path: Path) -> Mapping[str, Value]:
         raise ModelError(f"cannot read the model {path}: {error.strerror}; check its permissions") from error
 
 
-def write_with(
-    header: GgufHeader, values: Mapping[str, str | int | bool], out: Path, is_stopped: Callable[[], bool]
-) -> bool:
+def write_with(header: GgufHeader, values: Mapping[str, Value], out: Path, is_stopped: Callable[[], bool]) -> bool:
     """Write the file again as `out` with more values, some megabytes at a time.
 
     Args:
-        values: keys the file does not have; numbers are written as uint32.
+        values: keys the file does not have; numbers are written as uint32 or float32.
         is_stopped: asked between copies.
     Returns: whether all was written, False if it was stopped.
     Raises: OSError if the one cannot be read or the other not be written.
@@ -270,9 +268,11 @@ class _Reader:
         return ModelError(f"{self._path} is damaged: {reason}; copy it again")
 
 
-def _packed(key: str, value: str | int | bool) -> bytes:
+def _packed(key: str, value: Value) -> bytes:
     if isinstance(value, bool):
         return _packed_string(key) + struct.pack("<I?", 7, value)
+    if isinstance(value, float):
+        return _packed_string(key) + struct.pack("<If", 6, value)
     if isinstance(value, int):
         return _packed_string(key) + struct.pack("<II", 4, value)
     return _packed_string(key) + struct.pack("<I", _STRING) + _packed_string(value)

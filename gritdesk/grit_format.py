@@ -286,6 +286,9 @@ CHAT_TEMPLATE = (
 """The chat frame as the Jinja template other programs read from a checkpoint or a GGUF."""
 
 
+LLAMA_TWIN = "llama-embed"
+"""llama.cpp's name of a llama without output head and KV cache, which it builds from the same keys and tensors."""
+
 BOTH_JOBS, EMBEDS_ONLY = "embedding, generation", "embedding"
 """Values of grit.jobs; files from before there was this key do both."""
 
@@ -308,6 +311,9 @@ class GritMetadata:
     """What a model that only embeds reads before a text that comes with an instruction, in its place."""
     passage_prompt: str = ""
     """What it reads before other texts."""
+    embedding_architecture: str = ""
+    """Name of the embedding twin: loaded under it in place of general.architecture, the file embeds from the same
+    weights without an output head or a KV cache. Empty where llama.cpp has no twin, or the file lacks its keys."""
 
     @property
     def generates(self) -> bool:
@@ -333,6 +339,8 @@ class GritMetadata:
             "grit.embedding.dimension": self.dimension,
             "grit.generation.attention": self.generation_attention,
         }
+        if self.embedding_architecture:
+            values["grit.embedding.architecture"] = self.embedding_architecture
         if not self.generates:
             return values | {"grit.embedding.pooled_tokens": "all" if self.pooling == "mean" else "first"}
         return values | {
@@ -358,6 +366,7 @@ class GritMetadata:
             dimension=int(values["grit.embedding.dimension"]),
             markers=values.get("grit.markers", "special"),
             passages=values.get("grit.generation.passages", "plain"),
+            embedding_architecture=values.get("grit.embedding.architecture", ""),
         )
         if values.get("grit.jobs") == EMBEDS_ONLY:
             found = _encoder_metadata(found.dimension, values)

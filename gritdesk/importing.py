@@ -17,8 +17,8 @@ from pathlib import Path
 
 from gritdesk.config import Config
 from gritdesk.errors import ConfigError, ModelError
-from gritdesk.gguf_file import GgufHeader, read_header, write_with
-from gritdesk.grit_format import GritMetadata, Markers
+from gritdesk.gguf_file import GgufHeader, Value, read_header, write_with
+from gritdesk.grit_format import LLAMA_TWIN, GritMetadata, Markers
 from gritdesk.model_facts import ModelFacts, describe
 
 FRAMES: dict[str, Markers] = {"gritlm": "text"}
@@ -114,7 +114,7 @@ def check_room(folder: Path, needed_bytes: int) -> None:
         )
 
 
-def _added_values(header: GgufHeader, frames: str | None) -> dict[str, str | int | bool]:
+def _added_values(header: GgufHeader, frames: str | None) -> dict[str, Value]:
     """The keys the file lacks; none if it has them. Raises: ModelError if it is not known how it is read."""
     facts = describe(header)
     if int(header.values.get("split.count", 1)) > 1:
@@ -133,7 +133,19 @@ def _added_values(header: GgufHeader, frames: str | None) -> dict[str, str | int
         )
     if not facts.hidden_size:
         raise ModelError(f"{header.path} does not say how wide its embeddings are; `gritdesk convert` its checkpoint")
-    return GritMetadata(dimension=facts.hidden_size, markers=FRAMES[frames]).to_gguf()
+    twin = _twin_values(header) if facts.family == "llama" else {}
+    grit = GritMetadata(facts.hidden_size, markers=FRAMES[frames], embedding_architecture=LLAMA_TWIN if twin else "")
+    return {**grit.to_gguf(), **twin}
+
+
+def _twin_values(header: GgufHeader) -> dict[str, Value]:
+    """The keys of a llama once more, for its embedding twin; none if some cannot be said twice."""
+    of_layers = [key for key in header.lengths if key.startswith("llama.")]
+    keys = {key.removeprefix("llama."): value for key, value in header.values.items() if key.startswith("llama.")}
+    too_large = [key for key, value in keys.items() if isinstance(value, int) and not 0 <= value < 1 << 32]
+    if of_layers or too_large or any(key.startswith(f"{LLAMA_TWIN}.") for key in header.values):
+        return {}
+    return {f"{LLAMA_TWIN}.{key}": value for key, value in {**keys, "attention.causal": False}.items()}
 
 
 def _link(source: Path, whole: Path) -> bool:

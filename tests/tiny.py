@@ -210,7 +210,10 @@ def copy_gguf_without_grit(source: Path, out: Path, **changed: str) -> Path:
     reader = gguf.GGUFReader(source)
     writer = gguf.GGUFWriter(out, reader.fields["general.architecture"].contents())
     for key, field in reader.fields.items():
-        if not key.startswith(("GGUF.", "grit.")) and key not in ("general.architecture", *_general(changed)):
+        if not key.startswith(("GGUF.", "grit.", "llama-embed.")) and key not in (
+            "general.architecture",
+            *_general(changed),
+        ):
             kind = field.types[0]
             item_kind = field.types[-1] if kind == gguf.GGUFValueType.ARRAY else None
             writer.add_key_value(key, field.contents(), kind, item_kind)

@@ -153,7 +153,21 @@ class Architecture:
         if rope_type == "yarn":
             values |= yarn_fields(hp)
         values |= hp.family_fields
-        return {f"{self.gguf_name}.{key}": value for key, value in values.items()}
+        fields: Fields = {f"{self.gguf_name}.{key}": value for key, value in values.items()}
+        if twin := self.embedding_twin(hp):
+            fields |= {f"{twin}.{key}": value for key, value in (values | self.twin_values(hp)).items()}
+        return fields
+
+    def embedding_twin(self, hp: Hyperparameters) -> str:
+        """llama.cpp's name of the same network without output head and KV cache; "" where it has none.
+
+        A program that loads the file under this name finds the twin's keys, and embeds from the same weights.
+        """
+        return ""
+
+    def twin_values(self, hp: Hyperparameters) -> Fields:
+        """Keys in which the twin differs, without its name in front."""
+        return {"attention.causal": False}
 
     def tensors(self, hp: Hyperparameters) -> Iterator[TensorSpec]:
         """Every tensor of the GGUF, in the order in which they are written."""

@@ -37,6 +37,17 @@ class Gemma3(Gemma2):
         key = "final_logit_softcapping"
         return {key: positive(config, key, 0.0)} if config.get(key) else {}
 
+    def embedding_twin(self, hp: Hyperparameters) -> str:
+        """None for the largest model, whose queries it would scale otherwise, nor where all layers are of one kind, for
+        which llama.cpp ends the process."""
+        windowed = hp.family_fields.get("attention.sliding_window_pattern")
+        has_both = len(set(windowed)) == 2 if isinstance(windowed, list) else hp.num_layers >= self.pattern
+        return "gemma-embedding" if has_both and hp.num_layers != self.num_layers_27b else ""
+
+    def twin_values(self, hp: Hyperparameters) -> Fields:
+        """Its window looks half as far to each side, and none was there when the model learned to embed."""
+        return super().twin_values(hp) | {"attention.sliding_window": 2 * hp.n_ctx}
+
     def layer_tensors(self, hp: Hyperparameters) -> Iterator[TensorSpec]:
         yield from super().layer_tensors(hp)
         yield TensorSpec("attn_q_norm.weight", "self_attn.q_norm.weight", (hp.head_dim,))

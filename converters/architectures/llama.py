@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from converters.architectures.base import Architecture, Hyperparameters, TensorSpec
+from gritdesk.grit_format import LLAMA_TWIN
 
 
 class Llama(Architecture):
@@ -12,6 +13,9 @@ class Llama(Architecture):
     gguf_name = "llama"
     permutes_qk = True
     rope_scalings: tuple[str, ...] = ("linear", "yarn", "llama3")
+
+    def embedding_twin(self, hp: Hyperparameters) -> str:
+        return LLAMA_TWIN
 
     def layer_tensors(self, hp: Hyperparameters) -> Iterator[TensorSpec]:
         yield from super().layer_tensors(hp)

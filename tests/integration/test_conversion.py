@@ -60,7 +60,7 @@ def change_weights(folder: Path, change: Callable[[dict[str, Any]], Any]) -> Non
 
 def test_file_says_how_it_embeds_and_generates(tiny_gguf: Path, tiny_checkpoint: Path) -> None:
     with LlamaModel(tiny_gguf) as model:
-        assert model.grit == GritMetadata(dimension=256, markers="special")
+        assert model.grit == GritMetadata(dimension=256, markers="special", embedding_architecture="llama-embed")
         assert model.metadata["general.name"] == tiny_checkpoint.name
         assert model.metadata["general.file_type"] == 0
         assert "<|assistant|>" in str(model.metadata["tokenizer.chat_template"])
@@ -77,7 +77,7 @@ def test_plain_text_markers_are_declared_for_a_vocabulary_without_them(
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     convert(folder, tmp_path / "out.gguf", "Q8_0")
     with LlamaModel(tmp_path / "out.gguf") as model:
-        assert model.grit == GritMetadata(dimension=256, markers="text")
+        assert model.grit == GritMetadata(dimension=256, markers="text", embedding_architecture="llama-embed")
 
 
 @pytest.mark.parametrize("only", ["tokenizer.model", "tokenizer.json"])

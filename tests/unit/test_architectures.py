@@ -45,7 +45,7 @@ def tensor_names(**changes: Any) -> set[str]:
 
 
 def test_keys_are_those_llama_cpp_reads() -> None:
-    assert fields() == {
+    assert {key: value for key, value in fields().items() if key.startswith("llama.")} == {
         "llama.block_count": 3,
         "llama.context_length": 2048,
         "llama.embedding_length": 64,
@@ -59,6 +59,24 @@ def test_keys_are_those_llama_cpp_reads() -> None:
         "llama.rope.freq_base": 500000.0,
         "llama.vocab_size": 100,
     }
+
+
+def test_embedding_twin_has_the_same_keys_and_attends_both_ways() -> None:
+    for changes in ({}, {"rope_scaling": YARN}, {"architectures": ["MixtralForCausalLM"]}):
+        found = fields(**changes)
+        twin = {key.removeprefix("llama-embed."): found[key] for key in found if key.startswith("llama-embed.")}
+        own = {key.removeprefix("llama."): found[key] for key in found if key.startswith("llama.")}
+        assert twin == own | {"attention.causal": False}
+    assert not any("-embed" in key for key in fields(architectures=["Qwen2ForCausalLM"]))
+
+
+def test_embedding_twin_of_gemma_sees_the_whole_text_in_windowed_layers() -> None:
+    found = fields(**GEMMA3, sliding_window=512, num_hidden_layers=6)
+    assert found["gemma3.attention.sliding_window"] == 512
+    assert found["gemma-embedding.attention.sliding_window"] == 2 * 2048  # half of it to each side
+    # llama.cpp scales the largest model otherwise, and has no twin without layers of both kinds
+    for changes in ({"num_hidden_layers": 62}, {"num_hidden_layers": 5}, {"layer_types": ["full_attention"] * 3}):
+        assert not any(key.startswith("gemma-embedding.") for key in fields(**{**GEMMA3, **changes}))
 
 
 def test_rope_theta_is_found_where_transformers_4_and_5_keep_it() -> None:

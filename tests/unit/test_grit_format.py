@@ -162,8 +162,9 @@ def test_chat_template_renders_the_chat_frame() -> None:
 
 @pytest.mark.parametrize("markers", ["special", "text"])
 def test_metadata_read_back_is_what_was_written(markers: Markers) -> None:
-    metadata = GritMetadata(dimension=384, markers=markers)
-    assert GritMetadata.from_gguf(metadata.to_gguf()) == metadata
+    for twin in ("", "llama-embed"):
+        metadata = GritMetadata(dimension=384, markers=markers, embedding_architecture=twin)
+        assert GritMetadata.from_gguf(metadata.to_gguf()) == metadata
 
 
 @pytest.mark.parametrize(

@@ -49,12 +49,14 @@ def test_model_of_ours_is_copied_as_it_is(config: Config, tiny_gguf: Path) -> No
     assert [path.name for path in config.models_dir.iterdir()] == ["mine.gguf"]
 
 
-def test_frames_are_added_and_nothing_else_is_changed(config: Config, foreign: Path) -> None:
+def test_frames_and_twin_are_added_and_nothing_else_is_changed(config: Config, foreign: Path, tiny_gguf: Path) -> None:
     target = place(config, foreign, frames="gritlm")
     ours, theirs = read_header(target), read_header(foreign)
-    metadata = GritMetadata(256, markers="text")
+    metadata = GritMetadata(256, markers="text", embedding_architecture="llama-embed")
     assert describe(ours).grit == metadata
-    assert ours.values == {**theirs.values, **metadata.to_gguf()} and ours.lengths == theirs.lengths
+    converted = read_header(tiny_gguf).values
+    twin = {key: value for key, value in converted.items() if key.startswith("llama-embed.")}
+    assert twin and ours.values == {**theirs.values, **metadata.to_gguf(), **twin} and ours.lengths == theirs.lengths
     for our_tensor, their_tensor in zip(gguf.GGUFReader(target).tensors, gguf.GGUFReader(foreign).tensors, strict=True):
         assert our_tensor.data.tobytes() == their_tensor.data.tobytes()
 
@@ -91,13 +93,25 @@ def test_known_models_have_the_shapes_of_those_they_were_trained_from(known: Kno
     assert known.num_experts == getattr(base, "num_local_experts", 0)
 
 
+def test_twin_is_left_out_where_its_keys_cannot_be_added(config: Config, foreign: Path) -> None:
+    header = read_header(foreign)
+    several = dataclasses.replace(header, lengths={**header.lengths, "llama.attention.head_count": 2})
+    beyond = dataclasses.replace(header, values={**header.values, "llama.context_length": 1 << 40})
+    twice = dataclasses.replace(header, values={**header.values, "llama-embed.block_count": 2})
+    other = dataclasses.replace(header, values={**header.values, "general.architecture": "qwen2"})
+    for each in (several, beyond, twice, other):
+        each = dataclasses.replace(each, values={**each.values, "qwen2.embedding_length": 256})
+        assert importing._added_values(each, "gritlm") == GritMetadata(256, markers="text").to_gguf()
+
+
 def test_known_model_needs_no_word_of_how_it_is_read(
     config: Config, tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny = dataclasses.replace(KNOWN_MODELS[0], num_layers=2, hidden_size=256, num_kv_heads=2)
     monkeypatch.setattr(importing, "KNOWN_MODELS", (tiny,))
     target = place(config, copy_gguf_without_grit(tiny_gguf, tmp_path / "a.gguf", name="GritLM-7B"))
-    assert describe(read_header(target)).grit == GritMetadata(256, markers="text")
+    expected = GritMetadata(256, markers="text", embedding_architecture="llama-embed")
+    assert describe(read_header(target)).grit == expected
 
 
 def test_what_nobody_knows_how_to_read_is_refused(config: Config, foreign: Path, tiny_gguf: Path) -> None:
