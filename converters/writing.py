@@ -98,6 +98,8 @@ def check_target(out: Path) -> None:
         raise ValueError(f"{out} is a folder; name a file to write")
     if out.exists() and not out.is_file():  # replacing /dev/null, as root may, harms the whole machine
         raise ValueError(f"{out} is a device or a pipe; name a file to write")
+    if out.exists() and not os.access(out, os.W_OK):
+        raise ValueError(f"{out} may not be written to; allow it, or name another file")
     if not out.parent.is_dir():
         raise ValueError(f"the folder {out.parent} does not exist; make it first")
 
