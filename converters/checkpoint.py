@@ -123,14 +123,13 @@ def _usually_named(tensors: dict[str, StoredTensor]) -> dict[str, StoredTensor]:
 
     A body saved alone has no `model.` in front, and one that was saved inside of its trainer has two.
     """
-    embeddings, head = "embed_tokens.weight", "lm_head.weight"
+    usual, embeddings, head = "model.", "embed_tokens.weight", "lm_head.weight"
     prefixes = [name.removesuffix(embeddings) for name in tensors if name.endswith(embeddings)]
-    if len(prefixes) != 1:  # an encoder
+    if len(prefixes) != 1 or prefixes == [usual]:  # none is an encoder's
         return tensors
-    return {
-        head if name.endswith(head) else f"model.{name.removeprefix(prefixes[0])}": stored
-        for name, stored in tensors.items()
-    }
+    (prefix,) = prefixes
+    named = {f"{usual}{name.removeprefix(prefix)}" if name.startswith(prefix) else name: name for name in tensors}
+    return {head if name.endswith(head) else name: tensors[found] for name, found in named.items()}
 
 
 def _index_of(whole: Path) -> Path:
