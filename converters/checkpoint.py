@@ -41,8 +41,8 @@ class Checkpoint:
 
     @property
     def name(self) -> str:
-        """What the model is called."""
-        return self.folder.resolve().name
+        """What the model is called: as its folder, but for bytes in that name that are no text."""
+        return self.folder.resolve().name.encode("utf-8", "replace").decode("utf-8")
 
     @property
     def dtype(self) -> str:

@@ -113,7 +113,7 @@ def check_space(sizes: Mapping[Path, int]) -> None:
         total, free = sum(size_bytes for _, size_bytes in files), shutil.disk_usage(files[0][0].parent).free
         if total > free:
             raise ValueError(
-                f"{files[0][0].parent} has {free / 1e6:,.0f} MB free and {total / 1e6:,.0f} MB are needed; "
+                f"{files[0][0].parent} has {free / 1e6:,.1f} MB free and {total / 1e6:,.1f} MB are needed; "
                 "make room or write elsewhere"
             )
 

@@ -412,7 +412,7 @@ def test_disk_that_is_too_small_is_told_before_any_weight_is_read(
     usage = shutil.disk_usage(tmp_path)._replace(free=1_000_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     outs = {tmp_path / f"{name}.gguf": Quantization(name) for name in ("Q8_0", "Q4_0")}
-    message = r"has 1 MB free and 2 MB are needed; make room"
+    message = r"has 1\.0 MB free and \d\.\d MB are needed; make room"
     read: list[str] = []
     with pytest.raises(ValueError, match=message):
         convert_all(tiny_checkpoint, outs, progress=read.append)
@@ -471,3 +471,10 @@ def test_impatient_person_is_told_in_one_line_that_nothing_was_written(
     assert (process.returncode, output) == (1, "")
     assert errors.splitlines()[-1].startswith("gritdesk: stopped; nothing was written"), errors
     assert [path.name for path in out.parent.iterdir()] == ["model.gguf"] and out.read_bytes() == b"the old file"
+
+
+def test_folders_and_files_may_have_names_that_are_no_text(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_checkpoint, tmp_path / os.fsdecode(b"w\xffeird \xc3\xbc\n x")))
+    out = tmp_path / os.fsdecode(b"o\xffut.gguf")
+    convert(folder, out)
+    assert gguf.GGUFReader(out).fields["general.name"].contents() == "w?eird ü\n x"
