@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from converters.checkpoint import Array, Checkpoint, read_header, read_json
+from converters.pickled import read_pickled
 from converters.stored import StoredTensor
 
-CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
+CONFIG_FILE, WEIGHTS_FILE, PICKLED_FILE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 _PREFIX = "base_model.model."
 _MERGE_WITH_PEFT = "merge it with peft's merge_and_unload and convert what that saves"
 _REFUSED_SETTINGS = (
@@ -148,8 +149,8 @@ def _check_settings(folder: Path, settings: dict[str, Any]) -> None:
 
 
 def _adapter_tensors(folder: Path) -> dict[str, StoredTensor]:
-    if not (folder / WEIGHTS_FILE).exists() and (folder / "adapter_model.bin").exists():
-        raise ValueError(f"{folder} holds adapter_model.bin only; save it again as safetensors")
+    if not (folder / WEIGHTS_FILE).exists() and (folder / PICKLED_FILE).exists():
+        return read_pickled(folder / PICKLED_FILE)
     if not (folder / WEIGHTS_FILE).exists():
         raise ValueError(f"{folder} has {CONFIG_FILE}, but no {WEIGHTS_FILE}; copy the adapter again")
     return read_header(folder / WEIGHTS_FILE)

@@ -32,7 +32,7 @@ class Checkpoint:
 
         Raises: ValueError naming the file that is missing, damaged or of an unknown kind.
         """
-        return Checkpoint(folder, read_config(folder), _read_headers(folder))
+        return Checkpoint(folder, read_config(folder), _usually_named(_read_headers(folder)))
 
     @property
     def tokenizer_folder(self) -> Path:
@@ -41,8 +41,8 @@ class Checkpoint:
 
     @property
     def name(self) -> str:
-        """What the model is called."""
-        return self.folder.resolve().name
+        """What the model is called: as its folder, but for bytes in that name that are no text."""
+        return self.folder.resolve().name.encode("utf-8", "replace").decode("utf-8")
 
     @property
     def dtype(self) -> str:
@@ -78,7 +78,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder; give a checkpoint folder that holds config.json")
     config = read_json(folder / "config.json")
-    if "quantization_config" in config:
+    if config.get("quantization_config"):
         raise ValueError(f"{folder} holds already quantized weights; give the unquantized checkpoint")
     return config
 
@@ -104,7 +104,8 @@ def _read_headers(folder: Path) -> dict[str, StoredTensor]:
     whole, read = safe, read_header
     if not (safe.exists() or _index_of(safe).exists()) and (pickled.exists() or _index_of(pickled).exists()):
         whole, read = pickled, read_pickled
-    if not (index := _index_of(whole)).exists():
+    # as transformers does, which leaves the index of earlier shards behind when it saves the folder anew
+    if whole.exists() or not (index := _index_of(whole)).exists():
         return read(_existing(whole))
     shard_of = read_json(index).get("weight_map")
     if not isinstance(shard_of, dict) or not shard_of or not all(isinstance(name, str) for name in shard_of.values()):
@@ -115,6 +116,20 @@ def _read_headers(folder: Path) -> dict[str, StoredTensor]:
     if missing := sorted(set(shard_of) - set(tensors)):
         raise ValueError(f"{index} promises tensor {missing[0]} in {shard_of[missing[0]]}, which does not hold it")
     return tensors
+
+
+def _usually_named(tensors: dict[str, StoredTensor]) -> dict[str, StoredTensor]:
+    """A decoder's tensors by the names they have below its output matrix: model.embed_tokens.weight and so on.
+
+    A body saved alone has no `model.` in front, and one that was saved inside of its trainer has two.
+    """
+    usual, embeddings, head = "model.", "embed_tokens.weight", "lm_head.weight"
+    prefixes = [name.removesuffix(embeddings) for name in tensors if name.endswith(embeddings)]
+    if len(prefixes) != 1 or prefixes == [usual]:  # none is an encoder's
+        return tensors
+    (prefix,) = prefixes
+    named = {f"{usual}{name.removeprefix(prefix)}" if name.startswith(prefix) else name: name for name in tensors}
+    return {head if name.endswith(head) else name: tensors[found] for name, found in named.items()}
 
 
 def _index_of(whole: Path) -> Path:
@@ -135,7 +150,10 @@ def read_header(file: Path) -> dict[str, StoredTensor]:
     try:
         size = file.stat().st_size
         with file.open("rb") as stream:
-            data_start = 8 + int.from_bytes(stream.read(8), "little")
+            beginning = stream.read(8)
+            if beginning == b"version ":
+                raise ValueError(f"{file} is what git keeps in place of a large file; fetch it with `git lfs pull`")
+            data_start = 8 + int.from_bytes(beginning, "little")
             if data_start > size or size <= 8:
                 raise ValueError(f"{file} is truncated or no safetensors file ({size} bytes); copy it again")
             header = stream.read(data_start - 8)
@@ -149,10 +167,10 @@ def read_header(file: Path) -> dict[str, StoredTensor]:
             )
             for name, entry in entries.items()
         }
+        for name, stored in found.items():
+            _check_stored(name, stored, size)
     except (UnicodeDecodeError, json.JSONDecodeError, TypeError, AttributeError, KeyError) as error:
         raise ValueError(f"{file} has no readable safetensors header; copy it again") from error
-    for name, stored in found.items():
-        _check_stored(name, stored, size)
     return found
 
 

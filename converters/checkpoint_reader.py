@@ -58,7 +58,7 @@ class CheckpointReader:
     def hidden_states(self, ids: Sequence[int]) -> NDArray[np.float32]:
         """See Reader."""
         with torch.no_grad():
-            attention = {"is_causal": False, "use_cache": False} if self.grit.generates else {}  # an encoder's is full
+            attention = {} if self.grit.is_encoder else {"is_causal": False, "use_cache": False}  # an encoder's is full
             states = self._model.base_model(torch.tensor([ids]), **attention).last_hidden_state
         found: NDArray[np.float32] = states[0].numpy()
         return found

@@ -47,7 +47,7 @@ def convert_all(
     """Write GGUF files of one checkpoint, each quantized its own way; a weight is read once for all of them.
 
     Args:
-        checkpoint: folder with config.json, safetensors and a tokenizer, or of a PEFT adapter.
+        checkpoint: folder with config.json, weights and a tokenizer, or of a PEFT adapter.
         base: folder of the adapter's base, if it is not where the adapter says.
         say: called with one line per step.
         progress: called with one line per tensor, with the time that is left.
@@ -64,24 +64,24 @@ def convert_all(
         say(f"comparing tokenizers ({plan.vocab.table.model}, {plan.vocab.table.pre})")
         _check_tokenizer(plan, next(iter(wholes)).with_name("vocab.gguf"))
         write_ggufs(wholes, plan, progress)
-    for out in outs:
-        say(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB)")
 
 
 def _describe(plan: Plan, say: Progress) -> None:
     if isinstance(plan.source, MergedCheckpoint):
         say(f"an adapter of {len(plan.source.modules)} weights, merged into its base {plan.source.folder}")
-    if not plan.architecture.generates:
+    if plan.grit.is_encoder:
         query, passage = (render(plan.grit.frame(each, "{text}")) for each in ("{instruction}", ""))
         say(f"an encoder: the file will embed ({plan.grit.pooling} pooling) and cannot generate")
         say(f"it will read queries as {query!r} and passages as {passage!r}")
+    elif not plan.grit.generates:
+        say("a model without an output matrix: the file will embed and cannot generate")
 
 
 def _check_tokenizer(plan: Plan, vocab_file: Path) -> None:
     """Have llama.cpp read the vocabulary alone, before an hour goes into the weights."""
     write_ggufs({vocab_file: Quantization("F32")}, replace(plan, specs=[]), _ignore)
     special_ids = plan.vocab.special_ids
-    enclosing = None if plan.architecture.generates else (special_ids["bos"], special_ids["eos"])
+    enclosing = (special_ids["bos"], special_ids["eos"]) if plan.grit.is_encoder else None
     check_tokenizer(plan.source.tokenizer_folder, vocab_file, enclosing)
 
 

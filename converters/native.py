@@ -68,7 +68,7 @@ def _tokenize(vocab_file: str) -> list[list[int]]:
     params.kv_overrides = overrides = (llama_cpp.llama_model_kv_override * 2)()  # an empty one ends the list
     overrides[0].key = b"tokenizer.ggml.normalizer.strip_accents"  # as the engine has it: see strip_accents
     overrides[0].tag = llama_cpp.LLAMA_KV_OVERRIDE_TYPE_BOOL
-    model = llama_cpp.llama_model_load_from_file(vocab_file.encode(), params)
+    model = llama_cpp.llama_model_load_from_file(os.fsencode(vocab_file), params)
     if not model:
         sys.exit(1)
     vocab = llama_cpp.llama_model_get_vocab(model)

@@ -45,17 +45,18 @@ def read_plan(checkpoint: Path, base: Path | None = None) -> Plan:
     source = open_checkpoint(checkpoint, base)
     architecture = architectures.find(source.config)
     hp = architecture.hyperparameters(source.config)
-    vocab = read_vocab(source.tokenizer_folder, source.config, hp.vocab_size, generates=architecture.generates)
-    if architecture.generates:
-        grit = grit_metadata(source.config, vocab, hp.hidden)
+    is_encoder = architecture.is_encoder
+    vocab = read_vocab(source.tokenizer_folder, source.config, hp.vocab_size, is_encoder=is_encoder)
+    settings = read_sentence_settings(source.folder, hp.hidden, is_encoder=is_encoder)
+    if not is_encoder:
+        grit = grit_metadata(source.config, vocab, hp.hidden, generates=architecture.generates)
     else:
-        settings = read_sentence_settings(source.folder, hp.hidden)
         grit = encoder_metadata(source.folder, source.config, vocab, settings, hp.hidden)
         hp = replace(hp, n_ctx=min(hp.n_ctx, settings.max_tokens or hp.n_ctx))
     grit = replace(grit, embedding_architecture=architecture.embedding_twin(hp))
     fields: Fields = {"general.type": "model", "general.name": source.name}
     fields |= grit.to_gguf() | architecture.fields(hp) | vocab.fields()  # first what `gritdesk models` looks for
-    if not grit.generates:  # what other programs pool by; a decoder's file must leave it open
+    if is_encoder:  # what other programs pool by; a decoder's file must leave it open
         fields[f"{architecture.gguf_name}.pooling_type"] = int(gguf.PoolingType[grit.pooling.upper()])
     specs = matched_tensors(source, architecture.tensors(hp), unused=architecture.unused_tensors, tied=hp.tied)
     return Plan(source, architecture, vocab, grit, fields, specs, model_shape(architecture, hp, specs))
@@ -74,7 +75,7 @@ def model_shape(architecture: Architecture, hp: Hyperparameters, specs: list[Ten
     )
 
 
-def grit_metadata(config: dict[str, Any], vocab: Vocab, hidden: int) -> GritMetadata:
+def grit_metadata(config: dict[str, Any], vocab: Vocab, hidden: int, *, generates: bool = True) -> GritMetadata:
     """What config.json says about GRIT, or what the vocabulary shows.
 
     Raises: ValueError if config.json asks for what the model is not, or no program here does.
@@ -90,13 +91,19 @@ def grit_metadata(config: dict[str, Any], vocab: Vocab, hidden: int) -> GritMeta
         if stated.get(name, known[0]) not in known:
             raise ValueError(f"config.json: {CONFIG_KEY}.{name} is {stated[name]!r}, expected {' or '.join(known)}")
     try:
-        values: dict[str, Any] = {"dimension": hidden, "markers": vocab.markers} | stated
+        values: dict[str, Any] = {"dimension": hidden, "markers": vocab.markers}
+        values |= {"generation_attention": "causal" if generates else "none"} | stated
         metadata = GritMetadata(**values)
     except TypeError as error:
         raise ValueError(f"config.json: {CONFIG_KEY} has an unknown key: {error}") from error
     if not (isinstance(metadata.dimension, int) and 1 <= metadata.dimension <= hidden):
         raise ValueError(f"config.json: {CONFIG_KEY}.dimension is {metadata.dimension!r}, expected 1 to {hidden}")
-    default = GritMetadata(metadata.dimension, metadata.markers, passages=metadata.passages)
+    default = GritMetadata(
+        metadata.dimension,
+        metadata.markers,
+        generation_attention="causal" if generates else "none",
+        passages=metadata.passages if generates else "plain",
+    )
     for key, value in vars(metadata).items():
         if value != vars(default)[key]:
             raise ValueError(f"config.json: {CONFIG_KEY}.{key} is {value!r}, expected {vars(default)[key]!r}")
@@ -129,7 +136,7 @@ def encoder_metadata(
         raise ValueError(
             f"config.json: {CONFIG_KEY} needs pooling {' or '.join(get_args(Pooling))} and texts as prompts"
         )
-    return GritMetadata(hidden, generation_attention="none", **values)
+    return GritMetadata(hidden, generation_attention="none", is_encoder=True, **values)
 
 
 def matched_tensors(
@@ -141,16 +148,19 @@ def matched_tensors(
         unused: endings of tensors that may be left behind.
     Raises: ValueError naming the first tensor that is missing, of another shape, or would be lost.
     """
-    planned = list(specs)
-    shapes = {name: spec.source_shape for spec in planned for name in spec.sources}
-    for name, shape in shapes.items():
-        if name not in source.tensors:
-            raise ValueError(f"{source.folder}: tensor {name} is missing")
-        source.tensors[name].check_weight(name)
-        if (found := source.tensors[name].shape) != shape:
-            file = source.tensors[name].file
-            raise ValueError(f"{file}: tensor {name} has shape {list(found)}, expected {list(shape)}")
-    lost = source.tensors.keys() - shapes.keys()
+    planned: list[TensorSpec] = []
+    used: set[str] = set()
+    for spec in specs:
+        for name in spec.sources:
+            if name not in source.tensors:
+                raise ValueError(f"{source.folder}: tensor {name} is missing")
+            stored, shape = source.tensors[name], spec.source_shape
+            stored.check_weight(name)
+            if stored.shape != shape:
+                raise ValueError(f"{stored.file}: tensor {name} has shape {list(stored.shape)}, expected {list(shape)}")
+            used.add(name)
+        planned.append(spec)
+    lost = source.tensors.keys() - used
     lost = {name for name in lost if not name.endswith(unused)}
     if tied:
         lost.discard("lm_head.weight")

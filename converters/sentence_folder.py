@@ -1,8 +1,9 @@
-"""What a sentence-transformers folder adds to an encoder: pooling, normalization, prompts, a longest text.
+"""What a sentence-transformers folder adds to a checkpoint: pooling, normalization, prompts, a longest text.
 
 modules.json lists the parts that make an embedding. Those that llama.cpp and the engine compute are a Transformer, a
 Pooling (mean or cls) and a Normalize; every other is refused by name. A folder of transformers has no modules.json, and
-is pooled by mean, as sentence-transformers itself does with such a folder.
+is pooled by mean, as sentence-transformers itself does with such a folder. A decoder's folder must ask for what GRIT
+does: its prompts are GRIT's frames, which are not pooled.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from converters.checkpoint import read_json
-from gritdesk.grit_format import Pooling
+from gritdesk.grit_format import EMBED, Pooling
 
 _KNOWN = ("Transformer", "Pooling", "Normalize")
 _PASSAGE_NAMES = ("document", "passage", "corpus")
@@ -31,7 +32,7 @@ class SentenceSettings:
     """Texts become lowercase before the tokenizer sees them."""
 
 
-def read_sentence_settings(folder: Path, hidden: int) -> SentenceSettings:
+def read_sentence_settings(folder: Path, hidden: int, *, is_encoder: bool = True) -> SentenceSettings:
     """The settings of a folder, or the default ones where it has no modules.json.
 
     Raises: ValueError naming the module or setting that cannot be converted.
@@ -55,8 +56,14 @@ def read_sentence_settings(folder: Path, hidden: int) -> SentenceSettings:
             "normalized ones"
         )
     query_prompt, passage_prompt = _prompts(folder, stated)
+    pooling_file, has_prompts = folder / modules[1][1] / "config.json", bool(query_prompt or passage_prompt)
+    if is_encoder:
+        pooling = _pooling(pooling_file, hidden, pools_prompt=True if has_prompts else None)
+    else:
+        pooling = _pooling(pooling_file, hidden, pools_prompt=False if has_prompts else None)
+        _check_grit(folder, pooling, (query_prompt, passage_prompt))
     return SentenceSettings(
-        _pooling(folder / modules[1][1] / "config.json", hidden, has_prompts=bool(query_prompt or passage_prompt)),
+        pooling,
         query_prompt,
         passage_prompt,
         max_tokens=max_tokens,
@@ -83,7 +90,20 @@ def _max_tokens(folder: Path) -> int | None:
     return None
 
 
-def _pooling(path: Path, hidden: int, *, has_prompts: bool) -> Pooling:
+def _check_grit(folder: Path, pooling: Pooling, prompts: tuple[str, str]) -> None:
+    """Raises: ValueError unless a decoder embeds as GRIT does."""
+    if pooling != "mean":
+        raise ValueError(f"{folder}: it pools by {pooling}; a decoder's texts are pooled by mean, as GRIT does")
+    for prompt in prompts:
+        if prompt and EMBED not in prompt:
+            raise ValueError(f"{folder}: its prompt {prompt!r} is none of GRIT's, which end in {EMBED}")
+
+
+def _pooling(path: Path, hidden: int, *, pools_prompt: bool | None) -> Pooling:
+    """How a text's tokens become one; `pools_prompt` says whether those of its prompt must count, None for no prompt.
+
+    Raises: ValueError if that is none of what the engine computes.
+    """
     config = read_json(path)
     modes = config.get("pooling_mode") or [
         key.removeprefix("pooling_mode_") for key, value in config.items() if key.startswith("pooling_mode_") and value
@@ -95,8 +115,10 @@ def _pooling(path: Path, hidden: int, *, has_prompts: bool) -> Pooling:
     width = config.get("embedding_dimension", config.get("word_embedding_dimension", hidden))
     if width != hidden:
         raise ValueError(f"{path}: it pools {width!r} dimensions, the model has {hidden}")
-    if has_prompts and mode == "mean" and not config.get("include_prompt", True):
-        raise ValueError(f"{path}: include_prompt is false; pooling without the prompt cannot be converted")
+    included = bool(config.get("include_prompt", True))
+    if mode == "mean" and pools_prompt is not None and included != pools_prompt:
+        how = "pooling without the prompt cannot" if pools_prompt else "a decoder that pools its prompt cannot"
+        raise ValueError(f"{path}: include_prompt is {str(included).lower()}; {how} be converted")
     found: Pooling = "cls" if mode == "cls" else "mean"
     return found
 

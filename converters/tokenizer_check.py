@@ -71,7 +71,7 @@ def reference_tokenizer(checkpoint: Path) -> Callable[[str], list[int]] | None:
     if (path := checkpoint / "tokenizer.model").exists() and importlib.util.find_spec("sentencepiece"):
         import sentencepiece
 
-        processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
+        processor = sentencepiece.SentencePieceProcessor(model_proto=path.read_bytes())
         return lambda text: list(processor.encode(text))
     return None
 
@@ -95,9 +95,10 @@ def _json_tokenizer(checkpoint: Path) -> Any:
     from tokenizers import Tokenizer
 
     try:
-        tokenizer = Tokenizer.from_file(str(path))
+        spec = path.read_text(encoding="utf-8")  # the libraries themselves open no path that is no text
+        tokenizer = Tokenizer.from_str(spec)
         if type(tokenizer.model).__name__ == "Unigram":
-            tokenizer = Tokenizer.from_str(_without_special_pieces(path.read_text(encoding="utf-8")))
+            tokenizer = Tokenizer.from_str(_without_special_pieces(spec))
     except Exception as error:  # the library raises no narrower one
         raise ValueError(f"{path} cannot be read by the installed tokenizers library: {error}") from error
     tokenizer.encode_special_tokens = True

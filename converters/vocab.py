@@ -60,21 +60,21 @@ class Vocab:
         return named | ({"tokenizer.chat_template": self.chat_template} if self.chat_template else {})
 
 
-def read_vocab(folder: Path, config: dict[str, Any], vocab_size: int, *, generates: bool = True) -> Vocab:
+def read_vocab(folder: Path, config: dict[str, Any], vocab_size: int, *, is_encoder: bool = False) -> Vocab:
     """The tokenizer of a checkpoint folder, filled up to the rows of its embedding matrix.
 
     Args:
-        generates: whether it is a decoder's tokenizer; encoders have other kinds.
+        is_encoder: whether it is an encoder's tokenizer, which are of other kinds.
     Raises: ValueError if there is none, or none that llama.cpp would read the same way.
     """
     try:
         settings = _settings(folder)
         spec = read_json(folder / "tokenizer.json") if (folder / "tokenizer.json").exists() else {}
-        table = _read_table(folder, spec) if generates else _read_encoders_table(folder, spec)
+        table = _read_encoders_table(folder, spec) if is_encoder else _read_table(folder, spec)
         added = _added_tokens(folder, spec, settings)
         tokens, types = _with_added_tokens(folder, table, added, vocab_size)
         special_ids = _special_ids(folder, table, tokens, settings, config)
-        template = _chat_template(folder, settings) if generates else ""
+        template = "" if is_encoder else _chat_template(folder, settings)
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise ValueError(f"{folder}: its tokenizer files are damaged or of an unknown form ({error!r})") from error
     except OSError as error:
@@ -202,7 +202,10 @@ def _as_a_decoders(table: PieceTable, settings: dict[str, Any]) -> dict[str, Any
 def _chat_template(folder: Path, settings: dict[str, Any]) -> str:
     """The checkpoint's own template; GRIT's chat frame where it has none."""
     if (path := folder / "chat_template.jinja").exists():
-        return path.read_text(encoding="utf-8")
+        try:
+            return path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path} is no text in UTF-8; copy it again") from error
     template = settings.get("chat_template")
     if isinstance(template, list):
         template = {entry["name"]: entry["template"] for entry in template}.get("default")

@@ -98,6 +98,8 @@ def check_target(out: Path) -> None:
         raise ValueError(f"{out} is a folder; name a file to write")
     if out.exists() and not out.is_file():  # replacing /dev/null, as root may, harms the whole machine
         raise ValueError(f"{out} is a device or a pipe; name a file to write")
+    if out.exists() and not os.access(out, os.W_OK):
+        raise ValueError(f"{out} may not be written to; allow it, or name another file")
     if not out.parent.is_dir():
         raise ValueError(f"the folder {out.parent} does not exist; make it first")
 
@@ -111,7 +113,7 @@ def check_space(sizes: Mapping[Path, int]) -> None:
         total, free = sum(size_bytes for _, size_bytes in files), shutil.disk_usage(files[0][0].parent).free
         if total > free:
             raise ValueError(
-                f"{files[0][0].parent} has {free / 1e6:,.0f} MB free and {total / 1e6:,.0f} MB are needed; "
+                f"{files[0][0].parent} has {free / 1e6:,.1f} MB free and {total / 1e6:,.1f} MB are needed; "
                 "make room or write elsewhere"
             )
 

@@ -95,8 +95,12 @@ def convert(
     except ValueError as error:
         rewrite_line()
         raise ModelError(str(error)) from error
+    except KeyboardInterrupt as error:
+        rewrite_line()
+        raise ModelError("stopped; nothing was written, and a file of that name is as it was") from error
     for each in outs:
         click.echo(f"{shown(str(each))}: {each.stat().st_size / 1e6:.1f} MB")
+    say(f"to search and answer with it: gritdesk models use {shown(str(next(iter(outs))))}")
     if verified:
         for each in outs:
             say(f"comparing {shown(str(each))} with {shown(str(checkpoint))}")

@@ -20,15 +20,18 @@ if TYPE_CHECKING:
 @json_option
 @click.pass_context
 def models(context: click.Context, as_json: bool) -> None:
-    """List the model files that are here; or show, choose, bring and remove one."""
+    """List the model files that are here, * the one in use; or show, choose, bring and remove one."""
     if context.invoked_subcommand is not None:
         if as_json:
             raise click.UsageError(f"give --json after {context.invoked_subcommand}", context)
         return
     from gritdesk.config import load_config
-    from gritdesk.models import list_models, only_embeds
+    from gritdesk.models import list_models, model_in_use, only_embeds
 
-    found = list_models(load_config())
+    config = load_config()
+    found, used = list_models(config), model_in_use(config)
+    if used is not None and used not in found:  # chosen by its path
+        found.append(used)
     if as_json:
         print_json(
             [
@@ -37,6 +40,7 @@ def models(context: click.Context, as_json: bool) -> None:
                     "path": str(each.path),
                     "size_bytes": each.size_bytes,
                     "default": each.is_default,
+                    "in_use": each == used,
                     "only_embeds": only_embeds(each.path),
                 }
                 for each in found
@@ -46,14 +50,15 @@ def models(context: click.Context, as_json: bool) -> None:
     for each in found:
         note = "  (only embeds)" if only_embeds(each.path) else ""
         line = f"{each.name:<24} {each.size_bytes / 1e6:8.1f} MB  {each.path}{note}"
-        click.echo(f"{'*' if each.is_default else ' '} {shown(line)}")
+        click.echo(f"{'*' if each == used else ' '} {shown(line)}")
 
 
 @models.command()
 @click.argument("model", metavar="NAME|PATH")
 @click.option("--measure", "measured", is_flag=True, help="Embed and write for some seconds, and tell how fast.")
+@click.option("--metadata", "all_shown", is_flag=True, help="Then every key of the file; of a list, its length.")
 @json_option
-def info(model: str, measured: bool, as_json: bool) -> None:
+def info(model: str, measured: bool, all_shown: bool, as_json: bool) -> None:
     """Show what a model is, what it can do, the memory it needs, and how fast it is here."""
     from gritdesk.choosing import asking_for, measure
     from gritdesk.config import load_config
@@ -63,17 +68,22 @@ def info(model: str, measured: bool, as_json: bool) -> None:
 
     config = load_config()
     path = find_model(asking_for(config, model))
-    facts = describe(read_header(path))
+    header = read_header(path)
+    facts = describe(header)
+    metadata = {**header.values, **{key: f"[{length}]" for key, length in header.lengths.items()}} if all_shown else {}
     needed = memory_needed(facts, config.engine)
     speed = measure(config, path) if measured else None
     size_bytes = path.stat().st_size
     if as_json:
-        print_json(_info_json(path, size_bytes, facts, needed, speed))
+        more = {"metadata": metadata} if all_shown else {}
+        print_json(_info_json(path, size_bytes, facts, needed, speed) | more)
         return
     click.secho(shown(f"{path.stem}  {path}"), bold=True)
     lines = [*_shape_lines(facts, size_bytes), *_use_lines(facts), *_cost_lines(needed, speed, model)]
     for name, said in lines:
         click.echo(f"{name:<12} {shown(said)}")
+    for key, value in metadata.items():
+        click.echo(f"{key} = {shown(str(value))}")
 
 
 @models.command()
@@ -191,6 +201,8 @@ def _grit_lines(grit: GritMetadata) -> Iterator[tuple[str, str]]:
     yield "embeds", f"{grit.embedding_attention} attention, {pooled}, {grit.dimension} dimensions{length}"
     yield "query", _one_line(said["grit.embedding.frame"])
     yield "passage", _one_line(said["grit.embedding.frame_without_instruction"])
+    if not grit.is_encoder:
+        yield "markers", {"special": "tokens of their own", "text": "ordinary text"}[grit.markers]
     if not grit.generates:
         return
     yield "generates", f"{grit.generation_attention} attention"
@@ -200,7 +212,6 @@ def _grit_lines(grit: GritMetadata) -> Iterator[tuple[str, str]]:
         "bidirectional_blocks": "as blocks that see themselves alone, both ways, as when they were embedded",
     }
     yield "passages", passages[grit.passages]
-    yield "markers", {"special": "tokens of their own", "text": "ordinary text"}[grit.markers]
     yield "chat", _one_line(said["grit.generation.frame"])
 
 

@@ -304,7 +304,9 @@ class GritMetadata:
     normalize: bool = True
     embedding_attention: Literal["bidirectional"] = "bidirectional"
     generation_attention: Literal["causal", "none"] = "causal"
-    """none: the model only embeds, and reads texts in `encoder_frame`."""
+    """none: the model only embeds."""
+    is_encoder: bool = False
+    """Texts are read in `encoder_frame`, not in GRIT's; such a model only embeds."""
     passages: Passages = "plain"
     """How the model learned to read the passages of a question."""
     query_prompt: str = ""
@@ -321,7 +323,7 @@ class GritMetadata:
 
     def frame(self, instruction: str, text: str) -> list[Segment]:
         """Frame of one text to embed with this model. Raises: ValueError if the text is empty."""
-        if self.generates:
+        if not self.is_encoder:
             return embedding_frame(instruction, text)
         prompt = self.query_prompt if clean_instruction(instruction) else self.passage_prompt
         return encoder_frame(prompt, text, self.pooling)
@@ -341,11 +343,12 @@ class GritMetadata:
         }
         if self.embedding_architecture:
             values["grit.embedding.architecture"] = self.embedding_architecture
-        if not self.generates:
+        if self.is_encoder:
             return values | {"grit.embedding.pooled_tokens": "all" if self.pooling == "mean" else "first"}
+        values |= {"grit.markers": self.markers, "grit.embedding.pooled_tokens": "text"}
+        if not self.generates:
+            return values
         return values | {
-            "grit.markers": self.markers,
-            "grit.embedding.pooled_tokens": "text",
             "grit.generation.frame": render(chat_frame([Turn("user", "{user}"), Turn("assistant", "{assistant}")])),
             "grit.generation.turn_separator": "\n",
             "grit.generation.passages": self.passages,
@@ -369,7 +372,12 @@ class GritMetadata:
             embedding_architecture=values.get("grit.embedding.architecture", ""),
         )
         if values.get("grit.jobs") == EMBEDS_ONLY:
-            found = _encoder_metadata(found.dimension, values)
+            is_encoder = values.get("grit.embedding.pooled_tokens") != "text"
+            found = (
+                _encoder_metadata(found.dimension, values)
+                if is_encoder
+                else replace(found, generation_attention="none")
+            )
         if found.passages not in get_args(Passages):
             raise ValueError(f"its passages are {found.passages!r}, this program knows {', '.join(get_args(Passages))}")
         for key, expected in found.to_gguf().items():
@@ -379,7 +387,7 @@ class GritMetadata:
 
 
 def _encoder_metadata(dimension: int, values: Mapping[str, Any]) -> GritMetadata:
-    """Metadata of a file that only embeds; its prompts are what its frames hold before the text."""
+    """Metadata of an encoder's file; its prompts are what its frames hold before the text."""
     opening, closing = BOS, f"{{text}}{EOS}"
     frames = [values["grit.embedding.frame"], values["grit.embedding.frame_without_instruction"]]
     for frame in frames:
@@ -392,6 +400,7 @@ def _encoder_metadata(dimension: int, values: Mapping[str, Any]) -> GritMetadata
         dimension,
         pooling=pooling,
         generation_attention="none",
+        is_encoder=True,
         query_prompt=query_prompt,
         passage_prompt=passage_prompt,
     )

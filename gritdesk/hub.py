@@ -28,6 +28,7 @@ _CHECKPOINT_FILES = re.compile(
     r"[^/]+\.(json|txt|jinja)|tokenizer\.model|\d+_\w+/config\.json"  # a folder of sentence-transformers has modules
     r"|(model(-\d+-of-\d+)?|adapter_model)\.safetensors"  # not consolidated.safetensors: the same weights once more
 )
+_PICKLED_FILES = re.compile(r"(pytorch_model(-\d+-of-\d+)?|adapter_model)\.bin")
 _MAX_NAMES = 12
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
@@ -73,9 +74,13 @@ def fetch_checkpoint(repo: str, folder: Path, check_room: CheckRoom, say: Callab
     commit, names = hub.listing()
     wanted = sorted(name for name in names if _CHECKPOINT_FILES.fullmatch(name))
     if not any(name.endswith(".safetensors") for name in wanted):
+        wanted += sorted(name for name in names if _PICKLED_FILES.fullmatch(name))
+    if not any(name.endswith((".safetensors", ".bin")) for name in wanted):
         has_gguf = any(name.endswith(".gguf") for name in names)
         advice = f"; it has GGUF files: `gritdesk models pull {repo}`" if has_gguf else ""
-        raise ModelError(f"{repo} has no weights as safetensors, which `gritdesk convert` reads{advice}")
+        raise ModelError(
+            f"{repo} has no weights that `gritdesk convert` reads, neither safetensors nor pytorch_model.bin{advice}"
+        )
     target = folder / repo.replace("/", "--") / commit / repo.rpartition("/")[2]  # a model is called as its folder is
     # by size, so that what is wrong with a small file shows before gigabytes have come
     files = sorted((hub.describe(name, commit) for name in wanted), key=lambda file: file.size_bytes)

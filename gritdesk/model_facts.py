@@ -82,7 +82,7 @@ def describe(header: GgufHeader) -> ModelFacts:
         n_ctx_train=number("context_length"),
         file_type=_file_type(header),
         weights_bytes=sum(tensor.size_bytes for tensor in header.tensors),
-        kv_bytes_per_token=0 if grit and not grit.generates else number("block_count") * num_kv_heads * row * 2,
+        kv_bytes_per_token=0 if grit and grit.is_encoder else number("block_count") * num_kv_heads * row * 2,
         grit=grit,
         problem=problem,
     )

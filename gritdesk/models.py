@@ -78,6 +78,16 @@ def find_model(config: Config) -> Path:
     raise ModelError(f"there is no model {wanted!r}, neither as a name (known: {names}) nor as a file {path}")
 
 
+def model_in_use(config: Config) -> ModelFile | None:
+    """The model that is searched and answered with, wherever it lies; None if it is not there."""
+    try:
+        path = find_model(config)
+        found = [each for each in list_models(config) if each.path.samefile(path)]
+        return found[0] if found else _model_file(path)
+    except (ModelError, OSError):
+        return None
+
+
 def only_embeds(path: Path) -> bool:
     """Whether the file says that it embeds and does not generate; what cannot be read says nothing.
 
@@ -101,7 +111,7 @@ def removable(config: Config, name: str) -> ModelFile:
             raise ModelError(f"{DEFAULT_MODEL} is a part of gritdesk and goes with it; remove models of your own")
         names = ", ".join(each.name for each in own) or "none"
         raise ModelError(f"there is no model {name!r} in {config.models_dir}; those there: {names}")
-    if _is_in_use(config, found.path):
+    if found == model_in_use(config):
         raise ModelError(f"{found.name} is in use; choose another first, such as by `gritdesk models use default`")
     return found
 
@@ -141,13 +151,6 @@ def file_sha256(path: Path) -> str:
     """The sha256 of a file's bytes, in hex. Raises: OSError if it cannot be read."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _is_in_use(config: Config, path: Path) -> bool:
-    try:
-        return find_model(config).samefile(path)
-    except (ModelError, OSError):  # the one that is set is not there
-        return False
 
 
 def _model_file(path: Path, *, is_default: bool = False) -> ModelFile:

@@ -55,8 +55,18 @@ def stopped_by_signals() -> Iterator[threading.Event]:
 
 @contextmanager
 def interrupted_by_signals() -> Iterator[None]:
-    """Let Ctrl+C and a polite kill raise KeyboardInterrupt, for work inside a library that looks for no event."""
-    with _handled(lambda number, frame: signal.default_int_handler(number, None)):
+    """Let Ctrl+C and a polite kill raise KeyboardInterrupt, for work inside a library that looks for no event.
+
+    Only the first one does: an impatient second one would break off what the first one has cleared away.
+    """
+    is_interrupted = threading.Event()
+
+    def on_signal(number: int, frame: object) -> None:
+        if not is_interrupted.is_set():
+            is_interrupted.set()
+            raise KeyboardInterrupt
+
+    with _handled(on_signal):
         yield
 
 

@@ -24,9 +24,13 @@ REFUSED = {
     "MPNetModel": _NO_GRAPH,
     "MPNetForMaskedLM": _NO_GRAPH,
     "DebertaV2Model": _NO_GRAPH,
+    "GPTJForCausalLM": _NO_GRAPH,  # it knows the name, of files from before GGUF, and nothing to compute
+    "GPTJModel": _NO_GRAPH,
 }
 """What people may well try, and why it is in vain."""
 ARCHITECTURES = {kind.hf_class: kind for kind in FAMILIES}
+BODIES = {kind.hf_class.replace("ForCausalLM", "TextModel" if kind is Gemma3 else "Model"): kind for kind in DECODERS}
+"""Decoders that were saved without their output matrix, as training for embeddings alone leaves them."""
 
 
 def find(config: dict[str, Any]) -> Architecture:
@@ -40,6 +44,8 @@ def find(config: dict[str, Any]) -> Architecture:
     for name in names:
         if name in ARCHITECTURES:
             return ARCHITECTURES[name]()
+        if name in BODIES:
+            return BODIES[name](has_head=False)
     found = ", ".join(map(str, names)) or "none"
     reason = next((f" ({REFUSED[name]})" for name in names if name in REFUSED), "")
     raise ValueError(

@@ -88,7 +88,7 @@ class Architecture:
     """Name under `architectures` in config.json."""
     gguf_name: str
     """llama.cpp's name: value of general.architecture and prefix of its keys."""
-    generates = True
+    is_encoder = False
     """An encoder only embeds."""
     unused_tensors: tuple[str, ...] = ("rotary_emb.inv_freq",)
     """Endings of tensors that may be left behind."""
@@ -96,6 +96,14 @@ class Architecture:
     rotates_in_part = False
     """It can rotate only the first dimensions of a head."""
     rope_scalings: tuple[str, ...] = ("linear", "yarn")
+
+    def __init__(self, *, has_head: bool = True) -> None:
+        """Arguments: `has_head` is False for a checkpoint of the body alone, which only embeds."""
+        self.has_head = has_head
+
+    @property
+    def generates(self) -> bool:
+        return self.has_head and not self.is_encoder
 
     def hyperparameters(self, config: dict[str, Any]) -> Hyperparameters:
         """Read and check config.json.
@@ -179,7 +187,7 @@ class Architecture:
             for spec in self.layer_tensors(hp):
                 yield replace(spec, target=f"blk.{layer}.{spec.target}", source=f"model.layers.{layer}.{spec.source}")
         yield TensorSpec("output_norm.weight", "model.norm.weight", (hp.hidden,))
-        if not hp.tied:
+        if self.has_head and not hp.tied:
             yield TensorSpec("output.weight", "lm_head.weight", (hp.vocab_size, hp.hidden))
 
     def layer_tensors(self, hp: Hyperparameters) -> Iterator[TensorSpec]:
@@ -303,6 +311,11 @@ def positive(config: dict[str, Any], key: str, default: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
         raise ValueError(f"config.json: {key} must be a positive number, found {value!r}")
     return float(value)
+
+
+def window_length(config: dict[str, Any]) -> int:
+    """Tokens that attention looks back; more than any text has where there is no window."""
+    return number(config, "sliding_window") if config.get("sliding_window") else 1 << 31
 
 
 def number(config: dict[str, Any], key: str, default: int | None = None) -> int:

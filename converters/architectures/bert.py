@@ -19,7 +19,7 @@ _FIXED = {"position_embedding_type": "absolute", "is_decoder": False, "add_cross
 class Bert(Architecture):
     hf_class = "BertModel"
     gguf_name = "bert"
-    generates = False
+    is_encoder = True
     unused_tensors = ("pooler.dense.weight", "pooler.dense.bias", "embeddings.position_ids")
 
     def hyperparameters(self, config: dict[str, Any]) -> Hyperparameters:

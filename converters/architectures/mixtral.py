@@ -12,6 +12,7 @@ from converters.architectures.mistral import Mistral
 
 class Mixtral(Mistral):
     hf_class = "MixtralForCausalLM"
+    default_window = None
 
     def hyperparameters(self, config: dict[str, Any]) -> Hyperparameters:
         # What a config leaves out is what transformers' MixtralConfig has.

@@ -24,6 +24,7 @@ from converters.architectures.base import (
     positive,
     rope_settings,
     rotated_share,
+    window_length,
 )
 
 
@@ -50,7 +51,7 @@ class Phi3(Architecture):
     def context_length(self, config: dict[str, Any]) -> int:
         """At most the sliding window, and where frequencies would change."""
         first = first_context(config) if "long_factor" in rope_settings(config) else 1 << 31
-        return min(super().context_length(config), config.get("sliding_window") or 1 << 31, first)
+        return min(super().context_length(config), window_length(config), first)
 
     def tensors(self, hp: Hyperparameters) -> Iterator[TensorSpec]:
         yield from super().tensors(hp)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from converters.architectures.base import Architecture, Hyperparameters, TensorSpec
+from converters.architectures.base import Architecture, Hyperparameters, TensorSpec, window_length
 
 
 class Qwen2(Architecture):
@@ -15,8 +15,8 @@ class Qwen2(Architecture):
 
     def context_length(self, config: dict[str, Any]) -> int:
         """At most the sliding window, where one is switched on."""
-        window = config.get("sliding_window") if config.get("use_sliding_window") else None
-        return min(super().context_length(config), window or 1 << 31)
+        longest = super().context_length(config)
+        return min(longest, window_length(config)) if config.get("use_sliding_window") else longest
 
     def layer_tensors(self, hp: Hyperparameters) -> Iterator[TensorSpec]:
         yield from super().layer_tensors(hp)

@@ -22,6 +22,7 @@ from filelock import FileLock
 from person import MAIN, ORDINARY_PERSON, Done, Person, linux
 
 from gritdesk.cli import main
+from gritdesk.config import load_config
 from gritdesk.store import Store
 
 NO_SOCKETS = """
@@ -190,8 +191,12 @@ def test_models_and_doctor_give_a_list_each(person: Person) -> None:
     (person.home / "models").mkdir()
     (person.home / "models" / "mine.gguf").write_bytes(b"")
     path = str(person.home / "models" / "mine.gguf")
-    mine = {"name": "mine", "path": path, "size_bytes": 0, "default": False, "only_embeds": False}
-    assert mine in person.json("models")
+    mine = {"name": "mine", "path": path, "size_bytes": 0, "default": False, "in_use": False, "only_embeds": False}
+    listed = person.json("models")
+    assert mine in listed
+    (used,) = [each["path"] for each in listed if each["in_use"]]
+    assert used == str(load_config(person.home).engine.model), "chosen by its path, it lies in neither folder"
+    assert [line for line in person.run("models").output.splitlines() if line.startswith("* ")][0].endswith(used)
     checks = person.json("doctor")
     assert [each["name"] for each in checks] == [
         "python",

@@ -101,7 +101,7 @@ def test_file_says_that_it_only_embeds(encoder: Path, tmp_path: Path) -> None:
     convert(encoder, tmp_path / "model.gguf", "Q8_0", say=lines.append)
     assert lines[0] == "an encoder: the file will embed (mean pooling) and cannot generate"
     with LlamaModel(tmp_path / "model.gguf") as model:
-        assert model.grit == GritMetadata(256, generation_attention="none")
+        assert model.grit == GritMetadata(256, generation_attention="none", is_encoder=True)
         assert model.metadata["grit.jobs"] == "embedding" and only_embeds(tmp_path / "model.gguf")
         assert model.metadata["grit.embedding.frame"] == "<s>{text}</s>"
         assert "tokenizer.chat_template" not in model.metadata
@@ -155,7 +155,7 @@ def test_config_may_name_pooling_and_prompts_where_a_folder_does_not(encoder: Pa
     convert(folder, tmp_path / "model.gguf", "Q8_0", say=lines.append)
     assert lines[1] == "it will read queries as '<s>query: {text}</s>' and passages as '<s>passage: {text}</s>'"
     with LlamaModel(tmp_path / "model.gguf") as model:
-        assert model.grit == GritMetadata(256, generation_attention="none", **stated)
+        assert model.grit == GritMetadata(256, generation_attention="none", is_encoder=True, **stated)
         assert model.metadata["bert.pooling_type"] == gguf.PoolingType.CLS
 
 

@@ -14,9 +14,11 @@ from pathlib import Path
 import gguf
 import numpy as np
 import pytest
+import torch
 from hub_server import COMMIT, Hub, serving
 from person import Person
 from safetensors.numpy import save_file
+from safetensors.torch import load_file as load_torch_file
 from tiny import make_checkpoint
 
 from converters.hf_to_gguf import convert
@@ -220,6 +222,17 @@ def test_named_checkpoint_that_was_broken_off_goes_on(
     hub.heal()
     assert person.run("convert", "mill/stone", tmp_path / "out.gguf", **hub.environment).code == 0
     assert whole & {path.rpartition("/")[2] for method, path, _ in hub.requests if method == "GET"} == set()
+
+
+def test_weights_that_are_there_as_torch_pickled_them_only_are_fetched_too(
+    person: Person, hub: Hub, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(tiny_checkpoint, tmp_path / "pickled"))
+    torch.save(load_torch_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    hub.repositories["mill/pickled"] = folder
+    done = person.run("convert", "mill/pickled", tmp_path / "out.gguf", **hub.environment)
+    assert done.code == 0, done.errors
 
 
 def test_adapter_on_the_hub_is_merged_with_a_base_here(

@@ -7,6 +7,7 @@ import math
 import shutil
 from pathlib import Path
 
+import gguf
 import pytest
 from click.testing import CliRunner
 from person import MAIN, ORDINARY_PERSON, Person, linux
@@ -81,6 +82,14 @@ def test_info_tells_shape_abilities_and_memory(person: Person, tiny_gguf_q8: Pat
         "--measure",
     ):
         assert said in lines.output
+
+
+def test_info_shows_every_key_of_the_file_when_told(person: Person, tiny_gguf_q8: Path) -> None:
+    told = person.json("models", "info", tiny_gguf_q8, "--metadata")["metadata"]
+    assert told.keys() == {key for key in gguf.GGUFReader(tiny_gguf_q8).fields if not key.startswith("GGUF.")}
+    assert (told["llama.rope.freq_base"], told["tokenizer.ggml.tokens"]) == (20000.0, "[600]")
+    lines = person.run("models", "info", tiny_gguf_q8, "--metadata").output.splitlines()
+    assert "llama.block_count = 2" in lines and lines[-1].count(" = ") == 1
 
 
 def test_info_measures_when_told(person: Person, tiny_gguf_q8: Path) -> None:

@@ -256,6 +256,10 @@ def test_permute_turns_halves_into_neighbours_within_each_head() -> None:
         ({**PHI3, "rope_scaling": {"type": "linear", "factor": 2.0}}, "rope scaling 'linear'"),
         ({"architectures": ["T5EncoderModel"]}, r"T5EncoderModel cannot be converted \(.* end in a Dense layer"),
         ({"architectures": ["MPNetModel"]}, r"MPNetModel cannot be converted \(llama.cpp has no such model\)"),
+        (
+            {"architectures": ["GPTJForCausalLM"]},
+            r"GPTJForCausalLM cannot be converted \(llama.cpp has no such model\)",
+        ),
         ({"architectures": ["Gemma3ForConditionalGeneration"]}, "Gemma3ForConditionalGeneration cannot be converted"),
     ],
 )

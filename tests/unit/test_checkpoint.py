@@ -112,8 +112,14 @@ def test_tensor_promised_by_the_index_but_absent_is_named(folder: Path) -> None:
         Checkpoint.open(folder)
 
 
+def test_index_that_an_earlier_save_left_behind_is_not_asked(folder: Path) -> None:
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "gone.safetensors"}}', encoding="utf-8")
+    assert Checkpoint.open(folder).tensors.keys() == WEIGHTS.keys()
+
+
 @pytest.mark.parametrize("index", ["{}", '{"weight_map": {"a": 1}}', "[]", "{"])
 def test_damaged_index_is_refused(folder: Path, index: str) -> None:
+    (folder / "model.safetensors").unlink()
     (folder / "model.safetensors.index.json").write_text(index, encoding="utf-8")
     with pytest.raises(ValueError, match=r"index\.json"):
         Checkpoint.open(folder)

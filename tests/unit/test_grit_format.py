@@ -241,7 +241,9 @@ def test_unknown_use_of_passages_is_refused() -> None:
 
 
 def test_encoder_reads_its_own_prompts_and_pools_what_it_was_trained_to() -> None:
-    encoder = GritMetadata(384, generation_attention="none", query_prompt="query: ", passage_prompt="passage: ")
+    encoder = GritMetadata(
+        384, generation_attention="none", is_encoder=True, query_prompt="query: ", passage_prompt="passage: "
+    )
     asked, passage = (encoder.frame(*each) for each in (query_input("Where?"), ("", "There.")))
     assert (render(asked), render(passage)) == ("<s>query: Where?</s>", "<s>passage: There.</s>")
     assert all(segment.counts for segment in asked)
@@ -253,12 +255,16 @@ def test_encoder_reads_its_own_prompts_and_pools_what_it_was_trained_to() -> Non
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
 def test_file_that_only_embeds_says_so(pooling: Pooling) -> None:
-    encoder = GritMetadata(384, pooling=pooling, generation_attention="none", query_prompt="query: ")
+    encoder = GritMetadata(384, pooling=pooling, generation_attention="none", is_encoder=True, query_prompt="query: ")
     values = encoder.to_gguf()
     assert values["grit.jobs"] == "embedding" and not encoder.generates
     assert values["grit.embedding.frame"] == "<s>query: {text}</s>"
     assert not [key for key in values if key.startswith("grit.generation") and key != "grit.generation.attention"]
     assert GritMetadata.from_gguf(values) == encoder
+    body = GritMetadata(384, "text", generation_attention="none")
+    assert body.to_gguf()["grit.jobs"] == "embedding" and not body.generates
+    assert render(body.frame("", "There.")) == "<s><|embed|>\nThere.", "a decoder without a head reads GRIT's frames"
+    assert GritMetadata.from_gguf(body.to_gguf()) == body
     both = GritMetadata(384).to_gguf()
     assert both["grit.jobs"] == "embedding, generation"
     del both["grit.jobs"]  # as in files from before
@@ -270,13 +276,13 @@ def test_file_that_only_embeds_says_so(pooling: Pooling) -> None:
     [
         ({"grit.embedding.pooling": "lasttoken"}, "its pooling is 'lasttoken', this program knows mean, cls"),
         ({"grit.embedding.frame": "{text}"}, "its embedding frame is '{text}'"),
-        ({"grit.embedding.pooled_tokens": "text"}, "pooled_tokens"),
+        ({"grit.embedding.pooled_tokens": "text"}, "its grit.embedding.frame is"),  # of a decoder then
         ({"grit.jobs": "reranking"}, "jobs"),
     ],
 )
 def test_encoders_file_this_program_cannot_follow_is_refused(changed: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        GritMetadata.from_gguf(GritMetadata(384, generation_attention="none").to_gguf() | changed)
+        GritMetadata.from_gguf(GritMetadata(384, generation_attention="none", is_encoder=True).to_gguf() | changed)
 
 
 def test_accents_go_and_vowels_that_take_space_stay() -> None:

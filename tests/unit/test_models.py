@@ -130,7 +130,7 @@ def test_identity_of_a_missing_file_is_a_clear_error(config: Config, tmp_path: P
         model_identity(tmp_path / "none.gguf", config.home)
 
 
-@pytest.mark.parametrize("metadata", [GritMetadata(8), GritMetadata(8, generation_attention="none")])
+@pytest.mark.parametrize("metadata", [GritMetadata(8), GritMetadata(8, generation_attention="none", is_encoder=True)])
 def test_head_of_a_file_says_whether_it_only_embeds(tmp_path: Path, metadata: GritMetadata) -> None:
     writer = gguf.GGUFWriter(tmp_path / "model.gguf", "bert")
     writer.add_float32("bert.epsilon", 1e-5)
