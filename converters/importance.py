@@ -83,7 +83,8 @@ def measure(model: Path, calibration: Calibration, out: Path, progress: Callable
     """Have a model read the texts, and write its matrix as `out`.
 
     Args:
-        model: a GGUF. Q8_0 is near enough, and takes half the memory of F16: 8 GB for seven billion parameters.
+        model: a GGUF. Q8_0 is near enough, and takes half the memory of F16, 8 GB for seven billion parameters: means
+            of a random Llama were 0.3 % (median) from those of its F32 file, and 14 % where half the texts were read.
         progress: called with a line for each call.
     Raises: ValueError if the model cannot be run, cannot read that way, or gives what is no number.
     """
