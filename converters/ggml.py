@@ -12,8 +12,10 @@ import functools
 import importlib.util
 import os
 import sys
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -61,16 +63,28 @@ def quantize_rows(
 
 @functools.cache
 def _library() -> ctypes.CDLL:
+    size, address = ctypes.c_int64, ctypes.c_void_p
+    return load(
+        {
+            "ggml_quantize_chunk": (ctypes.c_size_t, ctypes.c_int, address, address, size, size, size, address),
+            "ggml_validate_row_data": (ctypes.c_bool, ctypes.c_int, address, ctypes.c_size_t),
+        }
+    )
+
+
+def load(functions: Mapping[str, tuple[Any, ...]]) -> ctypes.CDLL:
+    """ggml's library, with these functions: what each returns, and takes.
+
+    Raises: ValueError if it is not there or lacks one.
+    """
     found = importlib.util.find_spec("llama_cpp")  # found, not imported: that would load every backend
     assert found is not None and found.origin is not None
     path = Path(found.origin).parent / "lib" / _LIBRARY
     try:
         library = ctypes.CDLL(str(path))
-        library.ggml_quantize_chunk.restype = ctypes.c_size_t
-        library.ggml_validate_row_data.restype = ctypes.c_bool
+        for name, (returned, *taken) in functions.items():
+            function = getattr(library, name)
+            function.restype, function.argtypes = returned, taken
     except (OSError, AttributeError) as error:
         raise ValueError(f"llama-cpp-python has no usable {path}; install it again") from error
-    size, address = ctypes.c_int64, ctypes.c_void_p
-    library.ggml_quantize_chunk.argtypes = [ctypes.c_int, address, address, size, size, size, address]
-    library.ggml_validate_row_data.argtypes = [ctypes.c_int, address, ctypes.c_size_t]
     return library

@@ -11,9 +11,10 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import converters
 
@@ -27,29 +28,53 @@ def tokenize(vocab_file: Path, texts: Sequence[str]) -> list[list[int]]:
     return ids
 
 
-def run_child(module: str, *job: Any, stdin: list[str] | None = None) -> Any:
+def run_child(
+    module: str, *job: Any, stdin: list[str] | None = None, progress: Callable[[str], None] | None = None
+) -> Any:
     """Run a module as a program, with the job as a JSON list. Returns: the JSON of its last line on stdout.
 
+    Args:
+        progress: called with each line of stdout as it comes.
     Raises: ValueError with the last word on its stderr if it fails.
     """
     root = str(Path(converters.__file__).parents[1])
     path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", module, json.dumps(job)],  # -P: no modules from the cwd
-        input=json.dumps(stdin),
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        env={**os.environ, "PYTHONPATH": path, "GGML_NO_BACKTRACE": "1", "OMP_WAIT_POLICY": "passive"},
-    )
-    if done.returncode:
-        said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+    environment = {**os.environ, "PYTHONPATH": path, "GGML_NO_BACKTRACE": "1", "OMP_WAIT_POLICY": "passive"}
+    # files, where pipes could fill up while nobody reads them
+    with _text_file() as given, _text_file() as complaints:
+        json.dump(stdin, given)
+        given.seek(0)
+        lines: list[str] = []
+        with subprocess.Popen(
+            [sys.executable, "-P", "-m", module, json.dumps(job)],  # -P: no modules from the cwd
+            stdin=given,
+            stdout=subprocess.PIPE,
+            stderr=complaints,
+            encoding="utf-8",
+            errors="replace",
+            env=environment,
+        ) as child:
+            try:
+                for line in child.stdout or ():
+                    lines.append(line)
+                    if progress:
+                        progress(line.strip())
+            except BaseException:  # Ctrl+C among them: a child does not go on alone
+                child.kill()
+                raise
+        complaints.seek(0)
+        said = [line.strip() for line in complaints if line.strip()]
+    if child.returncode:
         reason = next((line for line in reversed(said) if "error" in line.lower() or "fail" in line.lower()), "")
-        reason = reason or (said[-1] if said else f"it ended with code {done.returncode}")
+        reason = reason or (said[-1] if said else f"it ended with code {child.returncode}")
         if "iostream error" in reason:  # all that C++ says of a write that failed
             reason += "; is the disk full?"
         raise ValueError(f"llama.cpp could not {job[0]} the file: {reason}")
-    return json.loads(done.stdout.splitlines()[-1])
+    return json.loads(lines[-1])
+
+
+def _text_file() -> IO[str]:
+    return tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
 
 
 # ---------------------------------------------------------------- in the child

@@ -17,7 +17,7 @@ from gguf import GGMLQuantizationType, LlamaFileType, quants
 from numpy.typing import NDArray
 
 from converters import ggml
-from converters.architectures.base import TensorSpec
+from converters.architectures.base import Fields, TensorSpec
 from converters.checkpoint import Array
 
 Importance = dict[str, NDArray[np.float32]]
@@ -34,6 +34,8 @@ FILE_TYPES = {
 TENSOR_TYPES = tuple(dict.fromkeys(FILE_TYPES.values()))
 
 _FLOATS = ("F32", "F16", "BF16")
+_UNWEIGHED = (*_FLOATS, "Q8_0")
+"""Types that importance does not change: ggml rounds each value of Q8_0 to the nearest."""
 _KEPT_WHOLE = ("ffn_gate_inp.weight", "position_embd.weight", "token_types.weight")
 _ROLES = ("attn_qkv", "attn_q", "attn_k", "attn_v", "attn_output", "ffn_up", "ffn_gate", "ffn_down")
 _FALLBACKS = {"Q2_K": "Q4_0", "Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0", "IQ4_XS": "IQ4_NL"}
@@ -48,6 +50,8 @@ class Quantization:
     overrides: tuple[tuple[str, str], ...] = ()
     """Regular expression found in a tensor's name -> its type, of TENSOR_TYPES; the first that is found counts."""
     importance: Importance = field(default_factory=dict)
+    importance_fields: Fields = field(default_factory=dict)
+    """Keys that tell of the importance in the file."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +130,11 @@ def is_kept_whole(spec: TensorSpec) -> bool:
     on another type. So do routers: they are small, and a rounded one sends tokens to other experts.
     """
     return len(spec.shape) == 1 or spec.target.endswith(_KEPT_WHOLE)
+
+
+def is_weighable(kinds: Sequence[GGMLQuantizationType]) -> bool:
+    """Whether importance changes anything of a file whose tensors have these types."""
+    return any(kind.name not in _UNWEIGHED for kind in kinds)
 
 
 def fitting_type(kind: str, num_columns: int) -> str:

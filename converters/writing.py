@@ -175,7 +175,7 @@ def _header(path: Path, plan: Plan, quantization: Quantization, kinds: Kinds) ->
     """A writer that has written all but the weights and waits for them in order."""
     writer = gguf.GGUFWriter(path, plan.architecture.gguf_name)
     try:
-        for key, value in plan.fields.items():
+        for key, value in {**plan.fields, **quantization.importance_fields}.items():
             _add_field(writer, key, value)
         writer.add_file_type(quantize.file_type(quantization.file_type))
         writer.add_quantization_version(gguf.GGML_QUANT_VERSION)

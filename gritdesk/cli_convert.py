@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from gritdesk.terminal import interrupted_by_signals, json_option, print_json, rewrite_line, say, shown
 
 if TYPE_CHECKING:
-    pass
+    from converters.importance import Calibration, Matrix
 
 
 def _quantization_types(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
@@ -61,6 +61,15 @@ _base_option = click.option(
     callback=_overrides,
     help="A type of its own for tensors whose name has PATTERN, such as ffn_down=Q6_K.",
 )
+@click.option(
+    "--calibrate",
+    type=click.Path(path_type=Path),
+    metavar="TEXTS",
+    help="A folder or file of your own texts, which the model reads first: what they need most is kept most exactly.",
+)
+@click.option(
+    "--imatrix", type=click.Path(path_type=Path), help="The same from a file, of `gritdesk imatrix` or of llama.cpp."
+)
 @_base_option
 @click.option("--verify", "verified", is_flag=True, help="Then compare OUT with CHECKPOINT, as `gritdesk verify` does.")
 def convert(
@@ -68,6 +77,8 @@ def convert(
     out: Path,
     quantization_types: tuple[str, ...],
     overrides: tuple[tuple[str, str], ...],
+    calibrate: Path | None,
+    imatrix: Path | None,
     base: Path | None,
     verified: bool,
 ) -> None:
@@ -87,11 +98,12 @@ def convert(
             check_target(each)
         if verified:
             check_installed()
+        weighed_by = _weighed_by(calibrate, imatrix)
         checkpoint, base = _on_disk(checkpoint), base and _on_disk(base)
         if verified:
             check_reference(checkpoint, base)
         with interrupted_by_signals():
-            convert_all(checkpoint, outs, base=base, say=_say_alone, progress=rewrite_line)
+            convert_all(checkpoint, outs, base=base, weighed_by=weighed_by, say=_say_alone, progress=rewrite_line)
     except ValueError as error:
         rewrite_line()
         raise ModelError(str(error)) from error
@@ -105,6 +117,56 @@ def convert(
         for each in outs:
             say(f"comparing {shown(str(each))} with {shown(str(checkpoint))}")
             _verify(each, checkpoint, base, None, as_json=False)
+
+
+def _weighed_by(texts: Path | None, imatrix: Path | None) -> Matrix | Calibration | None:
+    """What the options name, read. Raises: ValueError, ConfigError where there is nothing to read."""
+    from converters.importance import read_matrix
+
+    if texts and imatrix:
+        raise click.UsageError("--calibrate measures what --imatrix brings; give one of them")
+    if imatrix:
+        return read_matrix(imatrix)
+    return _calibration(texts) if texts else None
+
+
+def _calibration(texts: Path, **extra: Any) -> Calibration:
+    from converters.importance import Calibration
+    from gritdesk.calibration import calibration_texts
+
+    return Calibration(calibration_texts(texts), texts.resolve().name, **extra)
+
+
+@click.command()
+@click.argument("gguf", type=click.Path(path_type=Path))
+@click.argument("texts", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option(
+    "--mode",
+    type=click.Choice(["both", "embedding", "generation"]),
+    default="both",
+    show_default=True,
+    help="How the texts are read: as passages to embed, as text and chats to go on with, or each way alike.",
+)
+def imatrix(gguf: Path, texts: Path, out: Path, mode: Any) -> None:
+    """Measure on TEXTS, a folder or a file, what matters in the model GGUF; OUT is for `gritdesk convert --imatrix`.
+
+    GGUF is best one of many bits, such as Q8_0. llama-quantize takes OUT, too.
+    """
+    from converters.importance import measure
+    from converters.writing import replacing
+    from gritdesk.errors import ModelError
+
+    try:
+        with interrupted_by_signals(), replacing(out) as whole:
+            calibration = _calibration(texts, mode=mode)
+            say(f"reading {len(calibration.texts)} texts of {shown(calibration.name)}")
+            measure(gguf, calibration, whole, rewrite_line)
+    except ValueError as error:
+        rewrite_line()
+        raise ModelError(str(error)) from error
+    rewrite_line()
+    click.echo(f"{shown(str(out))}: {out.stat().st_size / 1e6:.1f} MB")
 
 
 def _named(out: Path, quantization_type: str, all_types: tuple[str, ...]) -> Path:

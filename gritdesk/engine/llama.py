@@ -19,7 +19,7 @@ import platform
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
@@ -87,13 +87,24 @@ def _name_function() -> Any:
 _tensor_name: Any = _name_function()
 
 
-@C.ggml_backend_sched_eval_callback  # type: ignore[untyped-decorator]
-def _end_at_embeddings(tensor: int, is_question: bool, _data: object) -> bool:
-    """Asked of each tensor whether it is to be seen, and of one seen whether to go on: the head is what comes then.
+Watch = Callable[[int, bool], bool]
+"""Asked with a tensor's address and True whether it is to be seen; shown it with False when it has its values, says
+whether to go on."""
 
-    Were this to raise, ctypes would say False in its place, which stops nothing that was not asked for.
+
+def _ending_at_embeddings(watch: Watch | None) -> Any:
+    """The callback that ends the graph where the head would come, and lets `watch` see what comes before.
+
+    Were it to raise, ctypes would say False in its place, which stops nothing that was not asked for.
     """
-    return bool((_tensor_name(tensor) == _EMBEDDING_TENSOR) == is_question)
+
+    @C.ggml_backend_sched_eval_callback  # type: ignore[untyped-decorator]
+    def on_tensor(tensor: int, is_question: bool, _data: object) -> bool:
+        if _tensor_name is not None and _tensor_name(tensor) == _EMBEDDING_TENSOR:
+            return is_question
+        return watch is not None and watch(tensor, is_question)
+
+    return on_tensor
 
 
 class LlamaModel:
@@ -331,7 +342,7 @@ class _Context:
 
 
 class EmbeddingContext(_Context):
-    """Bidirectional attention: token ids -> last hidden states."""
+    """Bidirectional attention: token ids -> last hidden states. Causal attention too, for measuring a whole model."""
 
     def __init__(
         self,
@@ -341,6 +352,8 @@ class EmbeddingContext(_Context):
         max_sequences: int = 64,
         n_threads: int = 0,
         kv_type: str = "f16",
+        causal: bool = False,
+        watch: Watch | None = None,
     ) -> None:
         """Make the context.
 
@@ -348,6 +361,8 @@ class EmbeddingContext(_Context):
             batch_tokens: tokens of all sequences of one call together.
             n_threads: 0 for as many as there are cores for this process.
             kv_type: f32, f16 or q8_0.
+            causal: let no token see what comes after it.
+            watch: sees the tensors that llama.cpp computes on the way.
         """
         if not 16 <= batch_tokens <= _MAX_BATCH_TOKENS:
             raise ModelError(f"batch_tokens is {batch_tokens}; give 16 to {_MAX_BATCH_TOKENS}")
@@ -358,12 +373,12 @@ class EmbeddingContext(_Context):
         params.n_seq_max = max_sequences
         # separate caches would cut the batch into equal lengths, and longer texts would silently lose their end
         params.kv_unified = True
-        params.attention_type = _NON_CAUSAL
+        params.attention_type = _CAUSAL if causal else _NON_CAUSAL
         params.embeddings = True
         # llama.cpp would go on to the logits of every token, a quarter of the time of a small model with 8192 tokens;
         # layers on a GPU are computed ahead of such questions, and there the head is cheap
-        if _tensor_name is not None and not model.on_gpu:
-            params.cb_eval = self._callback = _end_at_embeddings  # kept, for llama.cpp holds no reference
+        if watch is not None or (_tensor_name is not None and not model.on_gpu):
+            params.cb_eval = self._callback = _ending_at_embeddings(watch)  # kept, for llama.cpp holds no reference
         super().__init__(model, params)
         self.batch_tokens = min(batch_tokens, self._n_batch)
         self.max_sequences = max_sequences

@@ -113,7 +113,7 @@ def test_embeddings_are_bit_for_bit_those_with_the_output_head(
         ids = model.tokenize(SENTENCE)
         batches = [[ids], [ids, ids[:2], ids[5:12], ids[::-1]], [ids[:1]], [(ids * 40)[:512]], [ids] * 5, [ids]]
         without_head = EmbeddingContext(model)
-        monkeypatch.setattr(llama, "_end_at_embeddings", llama.C.ggml_backend_sched_eval_callback())
+        monkeypatch.setattr(llama, "_ending_at_embeddings", lambda watch: llama.C.ggml_backend_sched_eval_callback())
         with_head = EmbeddingContext(model)
         for batch in batches:
             pairs = zip(without_head.hidden_states(batch), with_head.hidden_states(batch), strict=True)
