@@ -51,7 +51,8 @@ class Vocab:
         if self.table.merges:
             values["merges"] = list(self.table.merges)
         if (scores := self.table.scores) is not None:
-            values["scores"] = [scores.get(token_id, 0.0) for token_id in range(len(self.tokens))]
+            beside = {UNUSED: -10000.0}  # as llama.cpp's converter scores what SentencePiece does not know
+            values["scores"] = [scores.get(each, beside.get(kind, -1000.0)) for each, kind in enumerate(self.types)]
         gguf_names = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding", "mask": "mask"}
         values |= {f"{gguf_names[name]}_token_id": token_id for name, token_id in self.special_ids.items()}
         if self.table.closes:
@@ -86,7 +87,7 @@ def read_vocab(folder: Path, config: dict[str, Any], vocab_size: int, *, is_enco
     types |= {special_ids["bos"]: CONTROL, special_ids["eos"]: CONTROL}
     return Vocab(
         table,
-        [tokens.get(token_id, f"[UNUSED{token_id}]") for token_id in range(vocab_size)],
+        [tokens.get(token_id, f"[PAD{token_id}]") for token_id in range(vocab_size)],
         [types.get(token_id, UNUSED) for token_id in range(vocab_size)],
         special_ids,
         template,

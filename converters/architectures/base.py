@@ -248,9 +248,15 @@ def llama3_rope_factors(hp: Hyperparameters) -> NDArray[np.float32]:
     """
     factor, low, high = (_scaling(hp, key) for key in ("factor", "low_freq_factor", "high_freq_factor"))
     old_n_ctx = _scaling(hp, "original_max_position_embeddings")
-    wavelengths = 2 * math.pi * hp.rope_theta ** (np.arange(0, hp.head_dim, 2) / hp.head_dim)
-    smooth = np.clip((old_n_ctx / wavelengths - low) / (high - low), 0.0, 1.0)
-    return (1 / ((1 - smooth) / factor + smooth)).astype(np.float32)
+    # in float32 and step by step as torch does it in llama.cpp's converter, so that it rounds the same: powers to the
+    # nearest, and where a number is divided, times the inverse
+    exponents = np.arange(0, hp.head_dim, 2, dtype=np.float32) / hp.head_dim
+    frequencies = 1 / (hp.rope_theta ** exponents.astype(np.float64)).astype(np.float32)
+    wavelengths = 1 / frequencies * (2 * math.pi)
+    smooth = (1 / wavelengths * old_n_ctx - low) / (high - low)
+    between = 1 / ((1 - smooth) / factor + smooth)
+    stretched = np.where(wavelengths > old_n_ctx / low, np.float32(factor), between)
+    return np.where(wavelengths < old_n_ctx / high, np.float32(1), stretched)
 
 
 def yarn_fields(hp: Hyperparameters) -> Fields:
