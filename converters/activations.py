@@ -117,7 +117,7 @@ def embedding_ids(model: LlamaModel, texts: Sequence[str], max_tokens: int) -> I
     """The texts as the passages of an index."""
     for text in texts:
         frame = encode(model.grit.frame("", text), model, model.grit.markers)
-        yield cut(frame, max_tokens, num_closing=0 if model.grit.generates else 1).ids
+        yield cut(frame, max_tokens, model.grit.num_closing).ids
 
 
 def generation_ids(model: LlamaModel, texts: Sequence[str], max_tokens: int) -> Iterator[list[int]]:

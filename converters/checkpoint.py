@@ -41,8 +41,8 @@ class Checkpoint:
 
     @property
     def name(self) -> str:
-        """What the model is called: as its folder, but for bytes in that name that are no text."""
-        return self.folder.resolve().name.encode("utf-8", "replace").decode("utf-8")
+        """What the model is called: as its folder."""
+        return name_as_text(self.folder.resolve())
 
     @property
     def dtype(self) -> str:
@@ -130,6 +130,11 @@ def _usually_named(tensors: dict[str, StoredTensor]) -> dict[str, StoredTensor]:
     (prefix,) = prefixes
     named = {f"{usual}{name.removeprefix(prefix)}" if name.startswith(prefix) else name: name for name in tensors}
     return {head if name.endswith(head) else name: tensors[found] for name, found in named.items()}
+
+
+def name_as_text(path: Path) -> str:
+    """The last part of a path, but for bytes in it that are no text, which no GGUF can hold."""
+    return path.name.encode("utf-8", "replace").decode("utf-8")
 
 
 def _index_of(whole: Path) -> Path:

@@ -120,7 +120,7 @@ def _checked_library() -> ctypes.CDLL:
     if not is_known:
         raise ValueError(
             "this llama-cpp-python keeps its tensors in a way that is not known here; "
-            "install the version that gritdesk was made for, 0.3.36"
+            "install gritdesk again, with the version of it that belongs to it"
         )
     return library
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import BinaryIO, Literal, get_args
 
 import gguf
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from converters import native
 from converters.architectures.base import Fields, TensorSpec
+from converters.checkpoint import name_as_text
 from converters.quantize import Importance, Quantization
 
 Mode = Literal["both", "embedding", "generation"]
@@ -165,7 +166,7 @@ def read_matrix(path: Path) -> Matrix:
     for name, sums in matrix.sums.items():
         if not (np.isfinite(sums.squares).all() and (sums.squares >= 0).all() and np.isfinite(sums.counts).all()):
             raise ValueError(f"{path}: the importance of {name} has values that are no squares; measure it again")
-    return replace(matrix, file=path.name)
+    return replace(matrix, file=name_as_text(path))
 
 
 def _reason(error: Exception) -> str:
@@ -190,7 +191,7 @@ def _read_gguf(path: Path) -> Matrix:
     datasets = reader.get_field("imatrix.datasets")
     chunks = reader.get_field("imatrix.chunk_count")
     dataset = next(iter(datasets.contents()), "") if datasets is not None else ""
-    return Matrix(sums, Path(dataset).name, int(chunks.contents()) if chunks is not None else 0)
+    return Matrix(sums, _last_part(dataset), int(chunks.contents()) if chunks is not None else 0)
 
 
 def _read_old(file: BinaryIO) -> Matrix:
@@ -211,11 +212,16 @@ def _read_old(file: BinaryIO) -> Matrix:
         values = np.frombuffer(_exactly(file, 4 * num_values), np.float32)
         sums[name] = Sums(values[None].copy(), np.array([max(1, num_calls)], np.float32))
     rest = file.read(4)  # what follows came later
-    return Matrix(sums, Path(text()).name if rest else "", struct.unpack("<i", rest)[0] if rest else 0)
+    return Matrix(sums, _last_part(text()) if rest else "", struct.unpack("<i", rest)[0] if rest else 0)
+
+
+def _last_part(path: str) -> str:
+    """Of a path of any system's, which are all taken apart by Windows' rules."""
+    return PureWindowsPath(path).name
 
 
 def _exactly(file: BinaryIO, num_bytes: int) -> bytes:
-    data = file.read(num_bytes) if 0 < num_bytes < 1 << 31 else b""
-    if not data or len(data) < num_bytes:
+    data = file.read(num_bytes) if num_bytes >= 0 else b""
+    if num_bytes < 0 or len(data) < num_bytes:
         raise ValueError("it does not end where it says")
     return data

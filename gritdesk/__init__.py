@@ -4,7 +4,8 @@ The floors, bottom to top; imports only ever point down (`make test` checks it w
 
     roof          cli.py, cli_*.py, tui/                front ends, no logic of their own
     third floor   desk.py  doctor.py  choosing.py       one index, one engine, the threads between them
-    second floor  indexer.py  retriever.py  answerer.py one data flow each, read top to bottom
+    second floor  indexer.py  retriever.py  answerer.py  calibration.py
+                                                        one data flow each, read top to bottom
     first floor   extract/  chunking.py  prompting.py  watcher.py  store.py  migrations.py  models.py  engine/
                   importing.py  hub.py  model_facts.py  gguf_file.py (models of others; heads of their files)
                   walking.py                            (which files are documents; indexer and watcher share it)
@@ -13,9 +14,9 @@ The floors, bottom to top; imports only ever point down (`make test` checks it w
                                                         what everyone speaks
 
 Beside the house stand `converters/` (checkpoint -> GGUF) and `training/` (jsonl -> checkpoint). They share
-nothing with the app but `grit_format` and what it needs from the ground floor. Three doors lead in, because what people
-run is what is measured: training/gguf.py and converters/gguf_reader.py run the engine, training/search.py the index
-and its search.
+nothing with the app but `grit_format` and what it needs from the ground floor. Two doors lead in, because what people
+run is what is measured: training/gguf.py, converters/gguf_reader.py and converters/activations.py run the engine,
+training/search.py the index and its search.
 
 This module imports nothing, so that `gritdesk --help` starts at once.
 """

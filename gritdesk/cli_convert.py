@@ -1,8 +1,13 @@
-"""`gritdesk convert` and `gritdesk verify`: from a checkpoint to a GGUF, and the proof that it is the same model."""
+"""From a checkpoint to a GGUF, what a person's texts need of it, and the proof that it is the same model.
+
+These are `gritdesk convert`, `gritdesk imatrix` and `gritdesk verify`.
+"""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +70,7 @@ _base_option = click.option(
     "--calibrate",
     type=click.Path(path_type=Path),
     metavar="TEXTS",
-    help="A folder or file of your own texts, which the model reads first: what they need most is kept most exactly.",
+    help="Below 8 bits: a folder or file of your own texts, read by the model first; what they need is kept best.",
 )
 @click.option(
     "--imatrix", type=click.Path(path_type=Path), help="The same from a file, of `gritdesk imatrix` or of llama.cpp."
@@ -90,10 +95,10 @@ def convert(
     from converters.quantize import Quantization
     from converters.verify import check_installed, check_reference
     from converters.writing import check_target
-    from gritdesk.errors import ModelError
 
     outs = {_named(out, each, quantization_types): Quantization(each, overrides) for each in quantization_types}
-    try:  # a download or a conversion can take an hour: what keeps the next step from running is said before
+    # a download or a conversion can take an hour: what keeps the next step from running is said before
+    with _failing_in_one_line("stopped; nothing was written, and a file of that name is as it was"):
         for each in outs:
             check_target(each)
         if verified:
@@ -102,14 +107,7 @@ def convert(
         checkpoint, base = _on_disk(checkpoint), base and _on_disk(base)
         if verified:
             check_reference(checkpoint, base)
-        with interrupted_by_signals():
-            convert_all(checkpoint, outs, base=base, weighed_by=weighed_by, say=_say_alone, progress=rewrite_line)
-    except ValueError as error:
-        rewrite_line()
-        raise ModelError(str(error)) from error
-    except KeyboardInterrupt as error:
-        rewrite_line()
-        raise ModelError("stopped; nothing was written, and a file of that name is as it was") from error
+        convert_all(checkpoint, outs, base=base, weighed_by=weighed_by, say=_say_alone, progress=rewrite_line)
     for each in outs:
         click.echo(f"{shown(str(each))}: {each.stat().st_size / 1e6:.1f} MB")
     say(f"to search and answer with it: gritdesk models use {shown(str(next(iter(outs))))}")
@@ -117,6 +115,22 @@ def convert(
         for each in outs:
             say(f"comparing {shown(str(each))} with {shown(str(checkpoint))}")
             _verify(each, checkpoint, base, None, as_json=False)
+
+
+@contextmanager
+def _failing_in_one_line(when_stopped: str) -> Iterator[None]:
+    """What stands in the way, or Ctrl+C, as one line; the line that was rewritten is gone before anything is said."""
+    from gritdesk.errors import ModelError
+
+    try:
+        with interrupted_by_signals():
+            yield
+    except ValueError as error:
+        raise ModelError(str(error)) from error
+    except KeyboardInterrupt as error:
+        raise ModelError(when_stopped) from error
+    finally:
+        rewrite_line()
 
 
 def _weighed_by(texts: Path | None, imatrix: Path | None) -> Matrix | Calibration | None:
@@ -131,10 +145,11 @@ def _weighed_by(texts: Path | None, imatrix: Path | None) -> Matrix | Calibratio
 
 
 def _calibration(texts: Path, **extra: Any) -> Calibration:
+    from converters.checkpoint import name_as_text
     from converters.importance import Calibration
     from gritdesk.calibration import calibration_texts
 
-    return Calibration(calibration_texts(texts), texts.resolve().name, **extra)
+    return Calibration(calibration_texts(texts), name_as_text(texts.resolve()), **extra)
 
 
 @click.command()
@@ -154,18 +169,16 @@ def imatrix(gguf: Path, texts: Path, out: Path, mode: Any) -> None:
     GGUF is best one of many bits, such as Q8_0. llama-quantize takes OUT, too.
     """
     from converters.importance import measure
-    from converters.writing import replacing
-    from gritdesk.errors import ModelError
+    from converters.writing import check_target, replacing
 
-    try:
-        with interrupted_by_signals(), replacing(out) as whole:
-            calibration = _calibration(texts, mode=mode)
-            say(f"reading {len(calibration.texts)} texts of {shown(calibration.name)}")
+    with _failing_in_one_line("stopped; nothing was written, and a file of that name is as it was"):
+        check_target(out)
+        if out.exists() and gguf.exists() and out.samefile(gguf):
+            raise ValueError(f"{out} is the model itself; name another file to write")
+        calibration = _calibration(texts, mode=mode)
+        say(f"reading {len(calibration.texts)} texts of {shown(calibration.name)}")
+        with replacing(out) as whole:
             measure(gguf, calibration, whole, rewrite_line)
-    except ValueError as error:
-        rewrite_line()
-        raise ModelError(str(error)) from error
-    rewrite_line()
     click.echo(f"{shown(str(out))}: {out.stat().st_size / 1e6:.1f} MB")
 
 
@@ -191,8 +204,7 @@ def _on_disk(checkpoint: Path) -> Path:
     from gritdesk.config import load_config
 
     say(f"{checkpoint} is no folder here; asking the hub for it")
-    with interrupted_by_signals():
-        folder = fetch_checkpoint(load_config(), checkpoint.as_posix(), say)
+    folder = fetch_checkpoint(load_config(), checkpoint.as_posix(), say)
     say(f"it is kept in {shown(str(folder))}; delete it when you need it no more")
     return folder
 
@@ -218,12 +230,9 @@ def verify(gguf: Path, against: Path, base: Path | None, texts: Path | None, as_
 def _verify(gguf: Path, against: Path, base: Path | None, texts: Path | None, as_json: bool) -> None:
     from converters.battery import read_texts
     from converters.verify import verify as verify_gguf
-    from gritdesk.errors import ModelError
 
-    try:
+    with _failing_in_one_line("stopped before the comparison was done"):
         report = verify_gguf(gguf, against, read_texts(texts) if texts else (), base=base)
-    except ValueError as error:
-        raise ModelError(str(error)) from error
     if as_json:
         print_json(report.to_json())
     else:

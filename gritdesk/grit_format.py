@@ -321,6 +321,11 @@ class GritMetadata:
     def generates(self) -> bool:
         return self.generation_attention != "none"
 
+    @property
+    def num_closing(self) -> int:
+        """Tokens of a frame behind its text, which stay where a text is cut."""
+        return 1 if self.is_encoder else 0
+
     def frame(self, instruction: str, text: str) -> list[Segment]:
         """Frame of one text to embed with this model. Raises: ValueError if the text is empty."""
         if not self.is_encoder:

@@ -66,7 +66,7 @@ class Embedder:
             raise ContextOverflow(
                 f"an instruction of {frame.num_prefix} tokens leaves no room for its text in {room}; shorten it"
             )
-        return cut(frame, room, num_closing=1 if self._model.grit.is_encoder else 0)
+        return cut(frame, room, self._model.grit.num_closing)
 
     def _embed_batch(self, frames: Sequence[EncodedFrame]) -> NDArray[np.float32]:
         hidden_states = self.context.hidden_states([frame.ids for frame in frames])

@@ -447,15 +447,20 @@ def test_stopping_in_the_middle_leaves_the_old_file(tiny_checkpoint: Path, tmp_p
     assert [path.name for path in tmp_path.iterdir()] == ["out.gguf"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("command", "number"),
+    [("convert", signal.SIGINT), ("convert", signal.SIGTERM), ("imatrix", signal.SIGINT)],
+)
 def test_impatient_person_is_told_in_one_line_that_nothing_was_written(
-    tiny_checkpoint: Path, tmp_path: Path, number: signal.Signals
+    tiny_checkpoint: Path, tiny_gguf: Path, tmp_path: Path, command: str, number: signal.Signals
 ) -> None:
+    (tmp_path / "text.txt").write_text("The lamp is lit at dusk.", encoding="utf-8")
+    given = {"convert": [tiny_checkpoint], "imatrix": [tiny_gguf, tmp_path / "text.txt"]}[command]
     out = tmp_path / "out" / "model.gguf"
     out.parent.mkdir()
     out.write_bytes(b"the old file")
     process = subprocess.Popen(
-        [sys.executable, "-c", MAIN, "convert", str(tiny_checkpoint), str(out)],
+        [sys.executable, "-c", MAIN, command, *map(str, given), str(out)],
         env=Person(tmp_path / "home").environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import struct
 from collections import defaultdict
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from converters.hf_to_gguf import convert
 from converters.importance import Matrix, Sums, fitted, read_matrix, write_matrix
 from converters.plan import read_plan
 from converters.quantize import file_type
+from gritdesk import cli_convert
 from gritdesk.cli import main
 from gritdesk.engine.llama import EmbeddingContext, LlamaModel
 
@@ -226,7 +228,12 @@ def test_matrix_is_read_as_it_was_written_and_so_is_the_older_form(tmp_path: Pat
 
     data = struct.pack("<i", 1) + struct.pack("<i", 19) + b"blk.0.ffn_up.weight" + struct.pack("<ii", 4, 8)
     data += np.float32(squares["blk.0.ffn_up.weight"] * 4).tobytes()
-    for ending, dataset, num_chunks in ((b"", "", 0), (struct.pack("<ii", 4, 9) + b"/my/texts", "texts", 4)):
+    for ending, dataset, num_chunks in (
+        (b"", "", 0),
+        (struct.pack("<ii", 4, 0), "", 4),  # texts that came from no file
+        (struct.pack("<ii", 4, 9) + b"/my/texts", "texts", 4),
+        (struct.pack("<ii", 4, 11) + b"C:\\my\\texts", "texts", 4),
+    ):
         (tmp_path / "m.dat").write_bytes(data + ending)
         old = read_matrix(tmp_path / "m.dat")
         assert (old.dataset, old.num_chunks) == (dataset, num_chunks)
@@ -314,6 +321,32 @@ def test_model_is_weighed_by_a_persons_texts_while_it_is_converted(tmp_path: Pat
     assert again == {each.name: each.data.tobytes() for each in weighed.tensors}
 
 
+def test_folder_of_texts_and_matrix_may_have_names_that_are_no_text(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    texts, matrix = tmp_path / os.fsdecode(b"l\xffetters"), tmp_path / os.fsdecode(b"m\xff.gguf")
+    texts.mkdir()
+    (texts / "a.txt").write_text(TEXTS[0], encoding="utf-8")
+    convert(tiny_checkpoint, tmp_path / "model.gguf", "Q8_0")
+    run("imatrix", tmp_path / "model.gguf", texts, matrix)
+    run("convert", tiny_checkpoint, tmp_path / "out.gguf", "--type", "Q4_0", "--imatrix", matrix)
+    fields = gguf.GGUFReader(tmp_path / "out.gguf").fields
+    said = [fields[f"quantize.imatrix.{name}"].contents() for name in ("file", "dataset")]
+    assert said == ["m?.gguf", "l?etters"]
+
+
+def test_line_of_progress_is_gone_before_the_outcome_is_said(
+    tmp_path: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.txt").write_text(TEXTS[0], encoding="utf-8")
+    for command in (
+        ("convert", tiny_checkpoint, tmp_path / "model.gguf"),
+        ("imatrix", tmp_path / "model.gguf", tmp_path / "a.txt", tmp_path / "m.gguf"),
+    ):
+        lines: list[str] = []
+        monkeypatch.setattr(cli_convert, "rewrite_line", lambda line="", lines=lines: lines.append(line))
+        run(*command)
+        assert len(lines) > 1 and lines[-2] and not lines[-1]
+
+
 def test_what_cannot_be_weighed_is_said_in_one_line_and_leaves_nothing(
     tmp_path: Path, tiny_checkpoint: Path, tiny_gguf: Path
 ) -> None:
@@ -329,6 +362,9 @@ def test_what_cannot_be_weighed_is_said_in_one_line_and_leaves_nothing(
         assert f"importance changes nothing in a file of type {name}; give one of fewer bits" in refusal(
             "convert", tiny_checkpoint, out, "--type", name, "--calibrate", tmp_path / "texts"
         )
+    before = tiny_gguf.read_bytes()
+    assert "is the model itself; name another file" in refusal("imatrix", tiny_gguf, tmp_path / "texts", tiny_gguf)
+    assert tiny_gguf.read_bytes() == before
     assert "no model file at" in refusal("imatrix", tmp_path / "nowhere.gguf", tmp_path / "texts", out)
     assert "give one of them" in refusal(
         "convert", tiny_checkpoint, out, "--calibrate", tmp_path, "--imatrix", tmp_path, code=2

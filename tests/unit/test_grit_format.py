@@ -265,6 +265,7 @@ def test_file_that_only_embeds_says_so(pooling: Pooling) -> None:
     assert body.to_gguf()["grit.jobs"] == "embedding" and not body.generates
     assert render(body.frame("", "There.")) == "<s><|embed|>\nThere.", "a decoder without a head reads GRIT's frames"
     assert GritMetadata.from_gguf(body.to_gguf()) == body
+    assert (encoder.num_closing, body.num_closing) == (1, 0), "what is cut of a long text is its end, or that before it"
     both = GritMetadata(384).to_gguf()
     assert both["grit.jobs"] == "embedding, generation"
     del both["grit.jobs"]  # as in files from before
