@@ -208,6 +208,7 @@ def same_order_of_merges(ours: list[float], theirs: list[float]) -> bool:
 
 
 DIFFERENCES: dict[tuple[str, str], tuple[Callable[[Any, Any], bool], str]] = {
+    ("*", "*-embed*.*"): (ours_alone, "the embedding twin's, by which llama.cpp reads the same weights both ways"),
     ("*", "grit.*"): (ours_alone, "how to do GRIT"),
     ("*", "general.name"): (same_words, "ours is the folder's name as it is"),
     ("*", "general.size_label"): (theirs_alone, "a rounded number of weights, for names of files on the hub"),
