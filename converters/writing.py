@@ -127,26 +127,30 @@ def replacing(out: Path) -> Iterator[Path]:
     check_target(out)
     scratch = out.parent / f".{out.name}.partial"
     lock = filelock.FileLock(scratch / "lock", blocking=False)
-    with _told_of(out):
-        scratch.mkdir(exist_ok=True)
-        lock.acquire()
-    try:
+    is_anothers = False
+    try:  # from before the folder is made: Ctrl+C may come at any moment
         with _told_of(out):
+            scratch.mkdir(exist_ok=True)
+            lock.acquire()
             for left_behind in scratch.glob("*.gguf"):  # by a conversion that was killed
                 left_behind.unlink()
             yield scratch / "whole.gguf"
             os.replace(scratch / "whole.gguf", out)
+    except filelock.Timeout as error:
+        is_anothers = True
+        raise ValueError(f"another conversion is writing {out}; wait for it") from error
     finally:
         lock.release()
-        shutil.rmtree(scratch, ignore_errors=True)
+        if not is_anothers:
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 @contextmanager
 def _told_of(out: Path) -> Iterator[None]:
     try:
         yield
-    except filelock.Timeout as error:
-        raise ValueError(f"another conversion is writing {out}; wait for it") from error
+    except filelock.Timeout:
+        raise
     except OSError as error:
         # numpy reports a write cut short without an errno
         reason = error.strerror or f"{error}; is the disk full?"
