@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from gritdesk.records import Chunk, Document
-from gritdesk.store import FileState, Store
+from gritdesk.store.base import FileState
+from gritdesk.store.sqlite import SqliteStore
 
 CHUNKS_PER_FILE = 20
 WORDS_PER_CHUNK = 120
@@ -30,7 +31,7 @@ def main(num_chunks: int = 10_000, dimension: int = 256) -> None:
     words = np.array([f"{prefix}{n}" for n in range(5_000) for prefix in ("ba", "ke", "to", "mi")])
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "index.sqlite"
-        with Store(path) as store:
+        with SqliteStore(path) as store:
             seconds = _seconds(lambda: _fill(store, words, num_chunks, dimension, rng))
             queries = [" ".join(words[10 + rng.zipf(1.3, 3) % len(words)]) for _ in range(30)]
             by_words = [_seconds(lambda query=query: store.keyword(query, 50)) for query in queries]  # type: ignore[misc]
@@ -53,7 +54,7 @@ def _run(home: Path, *arguments: str) -> None:
     assert done.stdout
 
 
-def _fill(store: Store, words: np.ndarray, num_chunks: int, dimension: int, rng: np.random.Generator) -> None:
+def _fill(store: SqliteStore, words: np.ndarray, num_chunks: int, dimension: int, rng: np.random.Generator) -> None:
     store.set_fingerprint("benchmark", dimension)
     for first in range(0, num_chunks, CHUNKS_PER_FILE):
         drawn = rng.zipf(1.3, (CHUNKS_PER_FILE, WORDS_PER_CHUNK)) % len(words)

@@ -26,7 +26,7 @@ from gritdesk.records import (
     Status,
     Turn,
 )
-from gritdesk.store import Store
+from gritdesk.store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,7 +47,7 @@ class Desk:
     def __init__(self, config: Config) -> None:
         self.config = config
         self._local = threading.local()
-        self._stores: list[Store] = []
+        self._stores: list[SqliteStore] = []
         self._engine: EngineHost | None = None
         self._reader: Reader | None = None
         self._lock = threading.Lock()
@@ -261,11 +261,11 @@ class Desk:
         inside = [each for each in self.folders if any(folder in each.parents for folder in folders)]
         return list(dict.fromkeys([*folders, *inside]))
 
-    def _store(self) -> Store:
-        store: Store | None = getattr(self._local, "store", None)
+    def _store(self) -> SqliteStore:
+        store: SqliteStore | None = getattr(self._local, "store", None)
         if store is None:
             self._check_open()
-            store = self._local.store = Store(self.config.index_path)
+            store = self._local.store = SqliteStore(self.config.index_path)
             with self._lock:
                 self._stores.append(store)
         return store

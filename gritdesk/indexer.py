@@ -26,7 +26,8 @@ from gritdesk.errors import ExtractError, GritDeskError, ReaderClosed, RequestRe
 from gritdesk.extract import is_in_the_cloud
 from gritdesk.grit_format import passage_input
 from gritdesk.records import Document, EmbeddingInput, FailedFile, IndexProgress, IndexReport
-from gritdesk.store import FileState, Store
+from gritdesk.store.base import FileState
+from gritdesk.store.sqlite import SqliteStore
 from gritdesk.walking import Walk
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Indexer:
 
     def __init__(
         self,
-        store: Store,
+        store: SqliteStore,
         embed: Callable[[Sequence[EmbeddingInput]], NDArray[np.float32]],
         count_tokens: Callable[[Sequence[str]], list[int]],
         read: Callable[[Path], Document],
@@ -220,7 +221,7 @@ class Indexer:
             tally.send(note="the model or its settings changed: every file is embedded anew")
 
 
-def count_pending(store: Store, folders: Sequence[Path], config: IndexConfig) -> int:
+def count_pending(store: SqliteStore, folders: Sequence[Path], config: IndexConfig) -> int:
     """Number of files whose present content is not in the index."""
     known = store.files()
     files, _ = _walk(folders, store)
@@ -269,7 +270,7 @@ class _Tally:
         )
 
 
-def _walk(folders: Iterable[Path], store: Store) -> tuple[dict[Path, os.stat_result], dict[Path, str]]:
+def _walk(folders: Iterable[Path], store: SqliteStore) -> tuple[dict[Path, os.stat_result], dict[Path, str]]:
     """All documents of the folders, and the folders that could not be listed with the reason."""
     files: dict[Path, os.stat_result] = {}
     unreadable: dict[Path, str] = {}

@@ -57,6 +57,22 @@ class Chunk:
 
 
 @dataclass(frozen=True)
+class Scope:
+    """Which files a search looks in: those that meet all conditions that are set."""
+
+    folders: tuple[str, ...] = ()
+    """In any of these folders (`in:`): a full path, or a name or part of a path such as "notes/2024"."""
+    types: tuple[str, ...] = ()
+    """Of any of these kinds (`type:`): a suffix without its dot, in lower case, or a reader's format."""
+    names: tuple[str, ...] = ()
+    """With each of these in the file's name (`name:`), upper and lower case alike; * and ? stand for others."""
+    after_ns: int | None = None
+    """Modified at this time or later, in nanoseconds since 1970."""
+    before_ns: int | None = None
+    """Modified before this time."""
+
+
+@dataclass(frozen=True)
 class Hit:
     """A chunk that was found, and how well it fits."""
 

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from gritdesk.config import SearchConfig
 from gritdesk.records import Chunk, Document, SearchMode
 from gritdesk.retriever import Retriever
-from gritdesk.store import FileState, Store
+from gritdesk.store.base import FileState
+from gritdesk.store.sqlite import SqliteStore
 from training.app_errors import app_errors
 from training.embedders import visible
 
@@ -30,7 +31,7 @@ class AppIndex:
         """
         self._ids = list(texts)
         with app_errors():
-            self._store = Store(":memory:")
+            self._store = SqliteStore(":memory:")
             if passages_ND is not None:
                 self._store.set_fingerprint("evaluation", passages_ND.shape[1])
             for number, text in enumerate(texts.values()):

@@ -23,7 +23,7 @@ from person import MAIN, ORDINARY_PERSON, Done, Person, linux
 
 from gritdesk.cli import main
 from gritdesk.config import load_config
-from gritdesk.store import Store
+from gritdesk.store.sqlite import SqliteStore
 
 NO_SOCKETS = """
 import sys
@@ -417,7 +417,7 @@ def test_unusable_model_is_said_and_costs_no_embeddings(person: Person, tmp_path
 
 
 def counts(person: Person) -> tuple[int, int, int]:
-    with Store(person.home / "index.sqlite") as store:
+    with SqliteStore(person.home / "index.sqlite") as store:
         return store.counts()
 
 
@@ -549,14 +549,14 @@ def test_indexing_that_is_killed_again_and_again_ends_as_if_never_killed(tmp_pat
         wait_for_files(killed.home / "index.sqlite", files_done[-1] + 4, process)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        with Store(killed.home / "index.sqlite") as store:
+        with SqliteStore(killed.home / "index.sqlite") as store:
             assert store.integrity() == []
             files_done.append(store.counts()[0])
     assert files_done == sorted(files_done) and 4 <= files_done[-1] < 24
     last = killed.json("index")
     assert last["files_unchanged"] == files_done[-1] and last["files_indexed"] == 24 - files_done[-1]
     calm.json("index", tmp_path / "docs")
-    with Store(killed.home / "index.sqlite") as one, Store(calm.home / "index.sqlite") as other:
+    with SqliteStore(killed.home / "index.sqlite") as one, SqliteStore(calm.home / "index.sqlite") as other:
         assert one.integrity() == [] and one.files() == other.files() and one.fingerprint == other.fingerprint
         assert all(one.chunks_of(path) == other.chunks_of(path) for path in other.files())
     hits = [

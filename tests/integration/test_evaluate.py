@@ -18,7 +18,7 @@ from gritdesk.config import IndexConfig, SearchConfig
 from gritdesk.grit_format import REFUSAL
 from gritdesk.indexer import Indexer
 from gritdesk.retriever import Retriever
-from gritdesk.store import Store
+from gritdesk.store.sqlite import SqliteStore
 from training.embedders import visible
 from training.evaluate import main, means, table
 from training.evaluation_sets import Model, Settings, evaluate_set, kind_of_set, read_qrels
@@ -248,7 +248,7 @@ def test_hybrid_score_is_that_of_the_apps_own_index_and_search(tmp_path: Path) -
         path.write_text(text or "-")
         names[path.name] = passage_id
     embeddings = {text or "-": engine.embed([("", text or "-")])[0] for text in Meadow.texts.values()}
-    with Store(":memory:") as store:
+    with SqliteStore(":memory:") as store:
         # titles are the app's affair and no part of a set
         Indexer(
             store,

@@ -15,7 +15,7 @@ from gritdesk.config import IndexConfig
 from gritdesk.extract.worker import Reader
 from gritdesk.indexer import Indexer
 from gritdesk.records import Chunk
-from gritdesk.store import Store
+from gritdesk.store.sqlite import SqliteStore
 
 TESTS = Path(__file__).parent.parent
 REPOSITORY = TESTS.parent
@@ -26,10 +26,10 @@ from pathlib import Path
 from fake_engine import FakeEngine, read_plain
 from gritdesk.config import IndexConfig
 from gritdesk.indexer import Indexer
-from gritdesk.store import Store
+from gritdesk.store.sqlite import SqliteStore
 
 engine = FakeEngine()
-with Store(Path(sys.argv[2])) as store:
+with SqliteStore(Path(sys.argv[2])) as store:
     indexer = Indexer(store, engine.embed, engine.count_tokens, read_plain, "fake", IndexConfig(chunk_tokens=20))
     indexer.run([Path(sys.argv[1])], lambda progress: print(progress.files_done, flush=True))
 """
@@ -51,13 +51,13 @@ def write_library(folder: Path, num_files: int) -> None:
         path.write_text("\n\n".join(paragraphs))
 
 
-def index(folder: Path, path: Path) -> Store:
-    store, engine = Store(path), FakeEngine()
+def index(folder: Path, path: Path) -> SqliteStore:
+    store, engine = SqliteStore(path), FakeEngine()
     Indexer(store, engine.embed, engine.count_tokens, read_plain, "fake", IndexConfig(chunk_tokens=20)).run([folder])
     return store
 
 
-def content(store: Store) -> dict[Path, tuple[str | None, list[Chunk]]]:
+def content(store: SqliteStore) -> dict[Path, tuple[str | None, list[Chunk]]]:
     return {path: (store.document_text(path), store.chunks_of(path)) for path in store.files()}
 
 
@@ -73,7 +73,7 @@ def test_indexer_that_is_killed_again_and_again_loses_at_most_the_file_at_hand(t
             for _ in range(rng.randint(30, 120)):
                 done = int(process.stdout.readline())
             process.kill()
-        with Store(path) as store:
+        with SqliteStore(path) as store:
             assert store.integrity() == []
             files_done = len(store.files())
             assert files_done >= max(done, done_before)  # what was said to be done is done
@@ -91,8 +91,8 @@ def test_indexer_that_is_killed_again_and_again_loses_at_most_the_file_at_hand(t
 
 def test_index_that_several_processes_open_first_is_made_once(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from gritdesk.store import Store\n"
-        "store = Store(Path(sys.argv[1])); print(store.counts()); store.close()"
+        "import sys; from pathlib import Path; from gritdesk.store.sqlite import SqliteStore\n"
+        "store = SqliteStore(Path(sys.argv[1])); print(store.counts()); store.close()"
     )
     processes = [start(code, tmp_path / "index.sqlite") for _ in range(6)]
     said = [process.communicate()[0] for process in processes]
@@ -102,7 +102,7 @@ def test_index_that_several_processes_open_first_is_made_once(tmp_path: Path) ->
 
 def test_every_format_is_indexed_through_the_readers_process(tmp_path: Path) -> None:
     engine = FakeEngine()
-    with Store(tmp_path / "index.sqlite") as store, Reader(10_000_000) as reader:
+    with SqliteStore(tmp_path / "index.sqlite") as store, Reader(10_000_000) as reader:
         indexer = Indexer(store, engine.embed, engine.count_tokens, reader.read, "fake", IndexConfig(chunk_tokens=40))
         report = indexer.run([TESTS / "data"])
         reasons = {failed.path.name: failed.reason for failed in report.failed}

@@ -14,7 +14,7 @@ from gritdesk.config import IndexConfig
 from gritdesk.errors import ContextOverflow, ModelError, ReaderClosed, RequestRefused
 from gritdesk.indexer import Indexer, count_pending
 from gritdesk.records import Document, FailedFile, IndexProgress
-from gritdesk.store import Store
+from gritdesk.store.sqlite import SqliteStore
 from gritdesk.walking import Walk
 
 
@@ -23,7 +23,7 @@ class World:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.store = Store(":memory:")
+        self.store = SqliteStore(":memory:")
         self.engine = FakeEngine()
         self.read_paths: list[Path] = []
 

@@ -4,8 +4,8 @@ import apsw
 import pytest
 
 from gritdesk.errors import StoreError
-from gritdesk.migrations import APPLICATION_ID, MIGRATIONS, migrate
-from gritdesk.store import Store
+from gritdesk.store.migrations import APPLICATION_ID, MIGRATIONS, migrate
+from gritdesk.store.sqlite import SqliteStore
 
 
 def version(path: Path) -> int:
@@ -17,7 +17,7 @@ def version(path: Path) -> int:
 
 
 def test_new_file_gets_every_step_and_our_mark(tmp_path: Path) -> None:
-    Store(tmp_path / "index.sqlite").close()
+    SqliteStore(tmp_path / "index.sqlite").close()
     assert version(tmp_path / "index.sqlite") == len(MIGRATIONS)
     connection = apsw.Connection(str(tmp_path / "index.sqlite"))
     assert connection.pragma("application_id") == APPLICATION_ID
@@ -46,10 +46,10 @@ def test_step_that_fails_changes_nothing() -> None:
 
 def test_file_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "index.sqlite"
-    Store(path).close()
+    SqliteStore(path).close()
     connection = apsw.Connection(str(path))
     connection.execute("PRAGMA user_version = 99")
     connection.close()
     with pytest.raises(StoreError, match="newer gritdesk.*99.*update gritdesk"):
-        Store(path)
+        SqliteStore(path)
     assert version(path) == 99

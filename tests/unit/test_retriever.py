@@ -8,13 +8,13 @@ from fake_engine import FakeEngine, read_plain
 from gritdesk.config import IndexConfig, SearchConfig
 from gritdesk.indexer import Indexer
 from gritdesk.retriever import Retriever
-from gritdesk.store import Store
+from gritdesk.store.sqlite import SqliteStore
 
 
 class Library:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.store = Store(":memory:")
+        self.store = SqliteStore(":memory:")
         self.engine = FakeEngine()
 
     def add(self, **texts: str) -> None:

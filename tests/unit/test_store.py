@@ -11,15 +11,16 @@ import pytest
 
 from gritdesk.errors import FingerprintMismatch, StoreBusy, StoreError
 from gritdesk.records import Chunk, Document, FailedFile
-from gritdesk.store import FileState, Store
+from gritdesk.store.base import FileState
+from gritdesk.store.sqlite import SqliteStore
 
 DIMENSION = 4
 STATE = FileState(10, 20, "abc")
 
 
 @pytest.fixture
-def store() -> Iterator[Store]:
-    with Store(":memory:") as store:
+def store() -> Iterator[SqliteStore]:
+    with SqliteStore(":memory:") as store:
         store.set_fingerprint("model-a", DIMENSION)
         yield store
 
@@ -35,7 +36,7 @@ def chunks_of(text: str) -> list[Chunk]:
     return chunks
 
 
-def add(store: Store, path: str | Path, text: str, vectors: Sequence[Sequence[float]] | None = None) -> None:
+def add(store: SqliteStore, path: str | Path, text: str, vectors: Sequence[Sequence[float]] | None = None) -> None:
     chunks = chunks_of(text)
     hashes = [b"hash of " + chunk.text.encode() for chunk in chunks]
     rows = vectors or [np.random.default_rng(len(each)).normal(size=DIMENSION) for each in hashes]
@@ -45,14 +46,14 @@ def add(store: Store, path: str | Path, text: str, vectors: Sequence[Sequence[fl
     store.replace_document(Document(Path(path), text, "text"), STATE, chunks, hashes, new)
 
 
-def found(store: Store, query: str, limit: int = 10) -> list[str]:
+def found(store: SqliteStore, query: str, limit: int = 10) -> list[str]:
     return [hit.path.name for hit in store.keyword(query, limit)]
 
 
 # ---------------------------------------------------------------- rows
 
 
-def test_what_was_written_is_read_back(store: Store) -> None:
+def test_what_was_written_is_read_back(store: SqliteStore) -> None:
     text = "\n first\n\nsecond paragraph\n\nthird \n"
     add(store, "/docs/a.txt", text)
     assert store.document_text(Path("/docs/a.txt")) == text
@@ -62,7 +63,7 @@ def test_what_was_written_is_read_back(store: Store) -> None:
     assert store.integrity() == []
 
 
-def test_replaced_document_leaves_nothing_of_the_old_one(store: Store) -> None:
+def test_replaced_document_leaves_nothing_of_the_old_one(store: SqliteStore) -> None:
     add(store, "/a.txt", "old walrus\n\nolder")
     add(store, "/a.txt", "new penguin")
     assert found(store, "walrus") == []
@@ -72,7 +73,7 @@ def test_replaced_document_leaves_nothing_of_the_old_one(store: Store) -> None:
     assert store.integrity() == []
 
 
-def test_deleted_file_leaves_no_rows(store: Store) -> None:
+def test_deleted_file_leaves_no_rows(store: SqliteStore) -> None:
     add(store, "/a.txt", "walrus\n\nmore")
     store.delete_documents([Path("/a.txt")])
     store.prune()
@@ -83,7 +84,7 @@ def test_deleted_file_leaves_no_rows(store: Store) -> None:
     assert store.integrity() == []
 
 
-def test_equal_chunks_share_one_embedding(store: Store) -> None:
+def test_equal_chunks_share_one_embedding(store: SqliteStore) -> None:
     add(store, "/a.txt", "same\n\nonly a", [[1, 0, 0, 0], [0, 1, 0, 0]])
     add(store, "/b.txt", "same\n\nonly b", [[1, 0, 0, 0], [0, 0, 1, 0]])
     assert [hit.path.name for hit in store.nearest(np.array([1, 0, 0, 0], np.float32), 2)] == ["a.txt", "b.txt"]
@@ -95,7 +96,7 @@ def test_equal_chunks_share_one_embedding(store: Store) -> None:
     }
 
 
-def test_failure_is_remembered_with_its_reason_and_replaces_old_rows(store: Store) -> None:
+def test_failure_is_remembered_with_its_reason_and_replaces_old_rows(store: SqliteStore) -> None:
     add(store, "/a.txt", "walrus")
     state = FileState(11, 21, "def", "failed", "the file is empty")
     store.record_failure(Path("/a.txt"), state)
@@ -107,7 +108,7 @@ def test_failure_is_remembered_with_its_reason_and_replaces_old_rows(store: Stor
     assert store.failures() == []
 
 
-def test_touch_changes_the_time_and_nothing_else(store: Store) -> None:
+def test_touch_changes_the_time_and_nothing_else(store: SqliteStore) -> None:
     add(store, "/a.txt", "walrus")
     store.touch(Path("/a.txt"), FileState(10, 99, "abc"))
     assert store.files() == {Path("/a.txt"): FileState(10, 99, "abc")}
@@ -115,14 +116,14 @@ def test_touch_changes_the_time_and_nothing_else(store: Store) -> None:
 
 
 @pytest.mark.parametrize("name", ["new\nline.txt", "emoji 🐋.txt", "quote'\".txt", "käse.txt"])
-def test_unusual_names_come_back_as_they_were(store: Store, name: str) -> None:
+def test_unusual_names_come_back_as_they_were(store: SqliteStore, name: str) -> None:
     add(store, Path("/docs") / name, "walrus")
     assert [hit.path for hit in store.keyword("walrus", 1)] == [Path("/docs") / name]
     assert list(store.files()) == [Path("/docs") / name]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="names are Unicode there")
-def test_name_that_is_not_valid_unicode_comes_back_as_it_was(store: Store) -> None:
+def test_name_that_is_not_valid_unicode_comes_back_as_it_was(store: SqliteStore) -> None:
     path = Path(os.fsdecode(b"/docs/caf\xe9.txt"))
     add(store, path, "walrus")
     assert list(store.files()) == [path]
@@ -131,7 +132,7 @@ def test_name_that_is_not_valid_unicode_comes_back_as_it_was(store: Store) -> No
     assert store.files() == {}
 
 
-def test_failed_write_leaves_the_old_rows(store: Store) -> None:
+def test_failed_write_leaves_the_old_rows(store: SqliteStore) -> None:
     add(store, "/a.txt", "walrus")
     with pytest.raises(FingerprintMismatch):
         add(store, "/a.txt", "penguin", [[1.0, 2.0]])
@@ -143,33 +144,33 @@ def test_failed_write_leaves_the_old_rows(store: Store) -> None:
 # ---------------------------------------------------------------- words
 
 
-def test_chunks_with_all_words_come_before_those_with_some(store: Store) -> None:
+def test_chunks_with_all_words_come_before_those_with_some(store: SqliteStore) -> None:
     add(store, "/some.txt", "walrus walrus walrus")
     add(store, "/all.txt", "a long text about a walrus that lives beside one penguin and many other animals")
     assert found(store, "walrus penguin") == ["all.txt", "some.txt"]
 
 
-def test_words_are_found_in_other_forms_and_without_accents(store: Store) -> None:
+def test_words_are_found_in_other_forms_and_without_accents(store: SqliteStore) -> None:
     add(store, "/a.txt", "The Café was running experiments")
     for query in ("cafe", "CAFÉ", "run experiment", "experim"):
         assert found(store, query) == ["a.txt"], query
 
 
-def test_stop_words_of_a_question_do_not_count(store: Store) -> None:
+def test_stop_words_of_a_question_do_not_count(store: SqliteStore) -> None:
     add(store, "/the.txt", "what is the how of the where")
     add(store, "/walrus.txt", "walrus weight: 900 kg")
     assert found(store, "what is the weight of the walrus?") == ["walrus.txt"]
     assert found(store, "what is the") == ["the.txt"]
 
 
-def test_quoted_part_must_stand_as_it_is(store: Store) -> None:
+def test_quoted_part_must_stand_as_it_is(store: SqliteStore) -> None:
     add(store, "/right.txt", "the token bucket is full")
     add(store, "/wrong.txt", "the bucket of one token")
     assert found(store, 'decision "token bucket"') == ["right.txt"]
     assert found(store, '"bucket token"') == []
 
 
-def test_dotted_and_joined_words_are_found_as_they_are_written(store: Store) -> None:
+def test_dotted_and_joined_words_are_found_as_they_are_written(store: SqliteStore) -> None:
     add(store, "/a.txt", "released v1.2.3 with read_file and C++")
     add(store, "/b.txt", "3 of 1 and 2, a file to read")
     assert found(store, "v1.2.3")[0] == "a.txt"
@@ -181,13 +182,13 @@ def test_dotted_and_joined_words_are_found_as_they_are_written(store: Store) -> 
     ['"', '""', "'", "*", "a*", "^x", "x:y", "(", ")", "NOT", "a AND", '"a" OR', "NEAR(a b)"]
     + ["-x", "+", "a\0b", "{a b}:c", "\\", "%", "_"],
 )
-def test_search_syntax_in_a_query_is_only_text(store: Store, query: str) -> None:
+def test_search_syntax_in_a_query_is_only_text(store: SqliteStore, query: str) -> None:
     add(store, "/a.txt", "walrus")
     store.keyword(query, 5)
     store.phrase(query, 5)
 
 
-def test_last_word_may_be_half_typed_and_whole_words_come_first(store: Store) -> None:
+def test_last_word_may_be_half_typed_and_whole_words_come_first(store: SqliteStore) -> None:
     add(store, "/long.txt", "walruses sleep")
     add(store, "/short.txt", "wal is a word here")
     add(store, "/both.txt", "seals beside walruses")
@@ -196,7 +197,7 @@ def test_last_word_may_be_half_typed_and_whole_words_come_first(store: Store) ->
     assert found(store, "seals wal") == ["both.txt", "short.txt", "long.txt"]
 
 
-def test_query_of_thousands_of_words_is_searched(store: Store) -> None:
+def test_query_of_thousands_of_words_is_searched(store: SqliteStore) -> None:
     add(store, "/a.txt", "walrus")
     query = " ".join(f"word{n}" for n in range(5_000)) + " abominable-walrus walrus"
     assert found(store, query) == ["a.txt"]
@@ -204,19 +205,19 @@ def test_query_of_thousands_of_words_is_searched(store: Store) -> None:
 
 
 @pytest.mark.parametrize("letter", ["x", "東", "%"])
-def test_word_of_thousands_of_letters_finds_nothing(store: Store, letter: str) -> None:
+def test_word_of_thousands_of_letters_finds_nothing(store: SqliteStore, letter: str) -> None:
     add(store, "/a.txt", "walrus")
     assert found(store, letter * 60_000) == []
 
 
 @pytest.mark.parametrize("query", ["", " ", "\n", '" "'])
-def test_empty_query_finds_nothing(store: Store, query: str) -> None:
+def test_empty_query_finds_nothing(store: SqliteStore, query: str) -> None:
     add(store, "/a.txt", "walrus and more")
     assert store.keyword(query, 5) == []
     assert store.phrase(query, 5) == []
 
 
-def test_part_of_a_word_is_found_when_no_whole_word_is(store: Store) -> None:
+def test_part_of_a_word_is_found_when_no_whole_word_is(store: SqliteStore) -> None:
     add(store, "/a.txt", "the antidisestablishment")
     add(store, "/b.txt", "東京都の天気は晴れ")
     assert found(store, "establish") == ["a.txt"]
@@ -224,7 +225,7 @@ def test_part_of_a_word_is_found_when_no_whole_word_is(store: Store) -> None:
     assert found(store, "100%") == []
 
 
-def test_any_word_ranks_as_bm25_alone_does(store: Store) -> None:
+def test_any_word_ranks_as_bm25_alone_does(store: SqliteStore) -> None:
     texts = {
         "all": "walrus and seal " + "filler " * 40,
         "rare": "walrus",
@@ -245,13 +246,13 @@ def test_any_word_ranks_as_bm25_alone_does(store: Store) -> None:
     assert len(store.any_word(" ".join(f"word{n}" for n in range(3000)) + " seal", 9)) == 3
 
 
-def test_phrase_finds_only_that_order(store: Store) -> None:
+def test_phrase_finds_only_that_order(store: SqliteStore) -> None:
     add(store, "/right.txt", "to be or not to be")
     add(store, "/wrong.txt", "not to be or to be")
     assert [hit.path.name for hit in store.phrase("to be or not", 5)] == ["right.txt"]
 
 
-def test_hits_by_words_carry_rank_and_a_falling_score(store: Store) -> None:
+def test_hits_by_words_carry_rank_and_a_falling_score(store: SqliteStore) -> None:
     for n in range(5):
         add(store, f"/{n}.txt", "walrus " + "filler " * n)
     hits = store.keyword("walrus", 3)
@@ -264,7 +265,7 @@ def test_hits_by_words_carry_rank_and_a_falling_score(store: Store) -> None:
 # ---------------------------------------------------------------- meaning
 
 
-def test_nearest_is_exact_cosine_search(store: Store) -> None:
+def test_nearest_is_exact_cosine_search(store: SqliteStore) -> None:
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(300, DIMENSION)).astype(np.float32)
     add(store, "/a.txt", "\n\n".join(f"p{n}" for n in range(300)), vectors.tolist())
@@ -278,7 +279,7 @@ def test_nearest_is_exact_cosine_search(store: Store) -> None:
 
 
 def test_index_without_embeddings_has_words_only() -> None:
-    with Store(":memory:") as store:
+    with SqliteStore(":memory:") as store:
         document = Document(Path("/a.txt"), "walrus", "text")
         store.replace_document(document, STATE, chunks_of("walrus"), [], {})
         assert store.fingerprint is None
@@ -287,7 +288,7 @@ def test_index_without_embeddings_has_words_only() -> None:
         assert store.integrity() == []
 
 
-def test_embeddings_of_two_models_are_never_mixed(store: Store) -> None:
+def test_embeddings_of_two_models_are_never_mixed(store: SqliteStore) -> None:
     add(store, "/a.txt", "walrus")
     assert store.fingerprint == "model-a"
     store.check_fingerprint("model-a")
@@ -298,7 +299,7 @@ def test_embeddings_of_two_models_are_never_mixed(store: Store) -> None:
         store.nearest(np.ones(5, np.float32), 5)
 
 
-def test_cleared_embeddings_leave_words_and_make_every_file_pending(store: Store) -> None:
+def test_cleared_embeddings_leave_words_and_make_every_file_pending(store: SqliteStore) -> None:
     add(store, "/a.txt", "walrus")
     store.clear_embeddings()
     assert store.fingerprint is None
@@ -309,7 +310,7 @@ def test_cleared_embeddings_leave_words_and_make_every_file_pending(store: Store
     assert store.integrity() == []
 
 
-def test_another_model_tries_failed_files_again(store: Store) -> None:
+def test_another_model_tries_failed_files_again(store: SqliteStore) -> None:
     failed = FileState(10, 20, "abc", "failed", "the engine died of it twice")
     store.record_failure(Path("/a.txt"), failed)
     store.clear_embeddings()
@@ -322,10 +323,10 @@ def test_another_model_tries_failed_files_again(store: Store) -> None:
 
 def test_index_is_made_with_its_folder_and_found_again(tmp_path: Path) -> None:
     path = tmp_path / "new" / "index.sqlite"
-    with Store(path) as store:
+    with SqliteStore(path) as store:
         store.set_fingerprint("model-a", DIMENSION)
         add(store, "/a.txt", "walrus")
-    with Store(path) as store:
+    with SqliteStore(path) as store:
         assert found(store, "walrus") == ["a.txt"]
         assert store.fingerprint == "model-a"
         assert store.integrity() == []
@@ -341,24 +342,24 @@ def test_foreign_and_damaged_files_are_refused_with_what_to_do(tmp_path: Path) -
     before = foreign.read_bytes()
     for path in (text, foreign, folder):
         with pytest.raises(StoreError) as refused:
-            Store(path)
+            SqliteStore(path)
         assert str(path) in str(refused.value)
         assert "\n" not in str(refused.value)
     assert foreign.read_bytes() == before
     with pytest.raises(StoreError, match="another program.*gritdesk index"):
-        Store(foreign)
+        SqliteStore(foreign)
 
 
 def test_overwritten_index_is_refused_or_answers_with_a_store_error(tmp_path: Path) -> None:
     path = tmp_path / "index.sqlite"
-    with Store(path) as store:
+    with SqliteStore(path) as store:
         store.set_fingerprint("model-a", DIMENSION)
         add(store, "/a.txt", "\n\n".join(f"walrus {n}" for n in range(500)))
     whole = path.read_bytes()
     for start in range(100, len(whole), len(whole) // 7):
         path.write_bytes(whole[:start] + bytes([255]) * 20_000 + whole[start + 20_000 :])
         try:
-            with Store(path) as store:
+            with SqliteStore(path) as store:
                 store.keyword("walrus", 5)
                 problems = store.integrity()
         except StoreError as error:
@@ -369,17 +370,17 @@ def test_overwritten_index_is_refused_or_answers_with_a_store_error(tmp_path: Pa
 
 def test_truncated_index_is_refused_with_what_to_do(tmp_path: Path) -> None:
     path = tmp_path / "index.sqlite"
-    with Store(path) as store:
+    with SqliteStore(path) as store:
         store.set_fingerprint("model-a", DIMENSION)
         add(store, "/a.txt", "walrus")
     path.write_bytes(path.read_bytes()[:20_000])
     with pytest.raises(StoreError, match="move it away"):
-        Store(path).keyword("walrus", 5)
+        SqliteStore(path).keyword("walrus", 5)
 
 
 def test_writer_that_waits_in_vain_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gritdesk.store._BUSY_MS", 20)
-    with Store(tmp_path / "index.sqlite") as first, Store(tmp_path / "index.sqlite") as second:
+    monkeypatch.setattr("gritdesk.store.sqlite._BUSY_MS", 20)
+    with SqliteStore(tmp_path / "index.sqlite") as first, SqliteStore(tmp_path / "index.sqlite") as second:
         first._connection.execute("BEGIN IMMEDIATE")
         assert second.files() == {}
         with pytest.raises(StoreBusy, match="another program"):
@@ -387,7 +388,7 @@ def test_writer_that_waits_in_vain_says_so(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_reader_sees_whole_documents_while_another_connection_writes(tmp_path: Path) -> None:
-    with Store(tmp_path / "index.sqlite") as writer, Store(tmp_path / "index.sqlite") as reader:
+    with SqliteStore(tmp_path / "index.sqlite") as writer, SqliteStore(tmp_path / "index.sqlite") as reader:
         writer.set_fingerprint("model-a", DIMENSION)
         add(writer, "/a.txt", "walrus")
         assert found(reader, "walrus") == ["a.txt"]
@@ -395,7 +396,7 @@ def test_reader_sees_whole_documents_while_another_connection_writes(tmp_path: P
 
 
 def test_close_ends_what_another_thread_is_doing(tmp_path: Path) -> None:
-    store = Store(tmp_path / "index.sqlite")
+    store = SqliteStore(tmp_path / "index.sqlite")
     started = threading.Event()
     errors: list[StoreError] = []
     store._connection.create_scalar_function("started", lambda: started.set(), 0)
@@ -422,12 +423,12 @@ def test_close_ends_what_another_thread_is_doing(tmp_path: Path) -> None:
 
 
 def test_a_search_by_words_imports_no_numpy(tmp_path: Path) -> None:
-    with Store(tmp_path / "index.sqlite") as store:
+    with SqliteStore(tmp_path / "index.sqlite") as store:
         store.set_fingerprint("model-a", DIMENSION)
         add(store, "/a.txt", "walrus")
     code = (
-        "import sys, pathlib; from gritdesk.store import Store\n"
-        f"assert Store(pathlib.Path({str(tmp_path / 'index.sqlite')!r})).keyword('walrus', 1)\n"
+        "import sys, pathlib; from gritdesk.store.sqlite import SqliteStore\n"
+        f"assert SqliteStore(pathlib.Path({str(tmp_path / 'index.sqlite')!r})).keyword('walrus', 1)\n"
         "assert 'numpy' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -435,11 +436,11 @@ def test_a_search_by_words_imports_no_numpy(tmp_path: Path) -> None:
 
 def test_index_that_is_being_written_is_not_called_damaged(tmp_path: Path) -> None:
     path, stop = tmp_path / "index.sqlite", threading.Event()
-    with Store(path) as store:
+    with SqliteStore(path) as store:
         store.set_fingerprint("model-a", DIMENSION)
 
     def write() -> None:
-        with Store(path) as writer:
+        with SqliteStore(path) as writer:
             number = 0
             while not stop.is_set():
                 number += 1
@@ -449,7 +450,7 @@ def test_index_that_is_being_written_is_not_called_damaged(tmp_path: Path) -> No
     thread = threading.Thread(target=write)
     thread.start()
     try:
-        with Store(path) as reader:
+        with SqliteStore(path) as reader:
             assert [reader.integrity() for _ in range(30)] == [[]] * 30
     finally:
         stop.set()

@@ -18,15 +18,15 @@ import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import apsw
 
 from gritdesk.errors import FingerprintMismatch, StoreBusy, StoreError
-from gritdesk.migrations import migrate
 from gritdesk.records import Chunk, Document, FailedFile, Hit
+from gritdesk.store.base import FileState
+from gritdesk.store.migrations import migrate
 
 if TYPE_CHECKING:  # numpy takes 0.1 s to import, which a search by words need not pay
     import numpy as np
@@ -55,20 +55,7 @@ _HIT_COLUMNS = """chunk.id, document.path, chunk.text, chunk.char_start, chunk.c
     chunk.line_end, chunk.heading, chunk.page, chunk.num_tokens"""
 
 
-@dataclass(frozen=True)
-class FileState:
-    """What was known of a file when its rows were written."""
-
-    size_bytes: int
-    mtime_ns: int
-    content_hash: str
-    """Of the file's bytes; empty when they could not be read."""
-    state: Literal["indexed", "failed"] = "indexed"
-    reason: str = ""
-    """Why it failed, as shown to a person."""
-
-
-class Store:
+class SqliteStore:
     """One open index. Use it from one thread at a time; every thread opens its own."""
 
     def __init__(self, path: Path | Literal[":memory:"]) -> None:
@@ -115,7 +102,7 @@ class Store:
                 self._connection.interrupt()  # not sooner: closing would not move the log into the index any more
                 time.sleep(0.005)
 
-    def __enter__(self) -> Store:
+    def __enter__(self) -> SqliteStore:
         return self
 
     def __exit__(self, *_: object) -> None:

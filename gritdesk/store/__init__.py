@@ -1,0 +1,1 @@
+"""Where documents, chunks, words and embeddings are kept: `base` says what any store does, the others do it."""
