@@ -194,6 +194,27 @@ class FailedFile:
 
 
 @dataclass(frozen=True)
+class Skip:
+    """By which rule a path is no document."""
+
+    rule: str
+    """Short and the same for all that it leaves out, to be counted: "hidden name", "no reader for .png"."""
+    path: Path
+    """What the rule speaks of: the path itself, or a folder above it."""
+    detail: str = ""
+    """The line of a file of rules, or where a link leads."""
+    file: Path | None = None
+    """The file of rules that says so, if one does."""
+    line: int | None = None
+    """1-based, in that file."""
+
+    @property
+    def reason(self) -> str:
+        """The rule with its place or its target, in one line."""
+        return f"{self.file}:{self.line}: {self.detail}" if self.file else f"{self.rule} {self.detail}".rstrip()
+
+
+@dataclass(frozen=True)
 class IndexReport:
     """What one indexing run did."""
 
