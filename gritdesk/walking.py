@@ -50,10 +50,10 @@ _LOCK_FILES = frozenset(
 )
 _GENERATED_SUFFIXES = (".min.js", ".min.mjs", ".min.css", ".js.map", ".css.map", ".mjs.map")
 _UNFINISHED_SUFFIXES = ("~", ".tmp", ".crdownload", ".part", ".partial", ".swp", ".swo")
-_NO_READER_SUFFIXES = frozenset(
+_NO_READER_SUFFIXES = frozenset(  # none that text goes by too, such as .pt (Portuguese) and .pdb (proteins)
     # images
     """.png .jpg .jpeg .jpe .jfif .gif .bmp .dib .tif .tiff .webp .avif .heic .heif .ico .icns .cur .svg .svgz .eps .psd
-    .psb .xcf .kra .raw .dng .cr2 .cr3 .nef .arw .orf .rw2 .raf .jp2 .jxl .exr .hdr .tga .dds .blend .fbx .stl .glb
+    .psb .xcf .kra .dng .cr2 .cr3 .nef .arw .orf .rw2 .raf .jp2 .jxl .exr .hdr .tga .dds .blend .fbx .stl .glb
     """
     # sound and films
     """.mp3 .m4a .m4b .aac .flac .wav .aif .aiff .ogg .oga .opus .wma .mid .midi .amr .ape .mp4 .m4v .mov .avi .mkv
@@ -61,16 +61,15 @@ _NO_READER_SUFFIXES = frozenset(
     """
     # archives and disk images
     """.zip .gz .tgz .bz2 .tbz .tbz2 .xz .txz .zst .lz .lz4 .lzma .7z .rar .tar .cab .arj .cpio .deb .rpm .apk .ipa .jar
-    .war .whl .egg .gem .crate .nupkg .iso .img .dmg .vdi .vmdk .qcow2 .vhd .vhdx .pkg .msi .snap .appimage
+    .war .whl .egg .gem .crate .nupkg .iso .img .dmg .vdi .vmdk .qcow2 .vhd .vhdx .msi .appimage
     """
     # programs and what they are made of
-    """.exe .dll .so .dylib .a .lib .o .obj .ko .pyc .pyo .pyd .class .elc .beam .wasm .pdb .ilk .pch .rlib .rmeta
-    .nib .mo
+    """.exe .dll .so .dylib .a .lib .o .obj .bin .pyc .pyo .pyd .class .elc .beam .wasm .ilk .pch .rlib .rmeta .nib
     """
     # fonts, databases, tables of numbers, weights
     """.ttf .otf .ttc .woff .woff2 .eot .pfb .sqlite .sqlite3 .db .db-wal .db-shm .mdb .accdb .pst .ost .dbf .ldb .sst
-    .npy .npz .h5 .hdf5 .parquet .feather .arrow .rds .pkl .pickle .joblib .gguf .ggml .safetensors .pt .pth .ckpt .onnx
-    .tflite .mobi .azw .azw3 .lit""".split()
+    .npy .npz .h5 .hdf5 .parquet .feather .arrow .rds .pkl .pickle .joblib .gguf .ggml .safetensors .pth .ckpt .onnx
+    .tflite .mobi .azw .azw3""".split()
 )
 
 
@@ -97,11 +96,12 @@ def distinct(folders: Iterable[Path], home: Path | None = None) -> list[Path]:
 
     One that is not there stays: it may be a disk that is not mounted, whose rows its own walk keeps.
     """
+    listed = list(dict.fromkeys(folders))
     kept: list[Path] = []
-    for folder in sorted(set(folders), key=lambda each: len(each.resolve().parts)):
+    for folder in sorted(listed, key=lambda each: len(each.resolve().parts)):  # those that hold others first
         if not folder.is_dir() or all(found_within(folder, outer, home) is None for outer in kept):
             kept.append(folder)
-    return [folder for folder in dict.fromkeys(folders) if folder in kept]
+    return [folder for folder in listed if folder in kept]
 
 
 class Walk:
@@ -232,11 +232,12 @@ class Walk:
             target = link.parent / os.readlink(link)
         except OSError:
             return "to an unknown place"
-        if not os.path.exists(target):
+        real_target = Path(os.path.realpath(target))
+        if not os.path.exists(real_target):
             return f"to {target}, which is not there"
-        real_folder = os.path.realpath(self.folder)
-        is_inside = os.path.commonpath([real_folder, os.path.realpath(target)]) == real_folder
-        return f"to {target}" if is_inside else f"to {target}, outside of {self.folder}"
+        if real_target.is_relative_to(os.path.realpath(self.folder)):
+            return f"to {target}, which counts by that name"
+        return f"to {target}, outside of {self.folder}"
 
     def _is_own(self, path: Path) -> bool:
         """Whether gritdesk itself writes the file: a log that is indexed would change with every run, without end."""
