@@ -22,6 +22,7 @@ from gritdesk.records import (
     Hit,
     IndexProgress,
     IndexReport,
+    PathReport,
     SearchMode,
     Status,
     Turn,
@@ -186,6 +187,12 @@ class Desk:
             text_bytes=text_bytes,
             skipped=skipped,
         )
+
+    def why(self, path: Path) -> PathReport:
+        """Whether a path is in the index, and by which rule it is not; starts no engine."""
+        from gritdesk.explaining import explain
+
+        return explain(path, self.folders, self._store(), self.config.home)
 
     def check(self) -> list[str]:
         """Problems found in the index; an empty list is good."""
