@@ -105,7 +105,8 @@ class _Alternatives:
     def __init__(self, patterns: Sequence[Pattern]) -> None:
         self._last_first = patterns[::-1]
         flags = re.DOTALL | (re.IGNORECASE if _FOLDS_CASE else 0)
-        self._regex = re.compile("|".join(f"({each.regex})" for each in self._last_first) or _NEVER, flags)
+        # the empty group tells which one it was, and stands behind it: a first letter that differs is seen at once
+        self._regex = re.compile("|".join(f"{each.regex}()" for each in self._last_first) or _NEVER, flags)
 
     def last_match(self, text: str) -> Pattern | None:
         match = self._regex.fullmatch(text)

@@ -2,7 +2,7 @@
 
 The first of these rules that speaks of a path decides, and a folder that is skipped is not entered:
 
-1. Links, pipes, sockets, devices and gritdesk's own files are never documents.
+1. Links, pipes, sockets, devices, and what version control and gritdesk write for themselves are never documents.
 2. `.gritignore` files, the nearest first, then the one of all folders, HOME/gritignore. They also bring back
    (`!name`) what the rules below leave out.
 3. `.gitignore` files, the nearest first, up to the top of their repository, then its `.git/info/exclude`.
@@ -19,6 +19,7 @@ import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from gritdesk.ignoring import Pattern, Patterns
@@ -27,7 +28,7 @@ from gritdesk.records import Skip
 IGNORE_FILES = frozenset({".gritignore", ".gitignore"})
 """A change of one of these may change what other files are."""
 GLOBAL_IGNORE_FILE = "gritignore"
-"""In gritdesk's home: rules for every folder."""
+"""In gritdesk's home: rules for every folder, as if it lay there."""
 
 _MAX_IGNORE_BYTES = 10_000_000
 """Of a file of rules; a larger one is none."""
@@ -37,9 +38,10 @@ _RECALL_ON_OPEN, _RECALL_ON_DATA_ACCESS = 0x40000, 0x400000  # FILE_ATTRIBUTE_..
 _JUNCTION = 0xA0000003  # IO_REPARSE_TAG_MOUNT_POINT of Windows
 _CACHE_TAG = "Signature: 8a477f597d28d172789f06886806bc55"  # bford.info/cachedir
 
+_VERSION_CONTROL = frozenset({".git", ".hg", ".svn", ".bzr", ".jj", "CVS", "_darcs"})
 _TOOL_FOLDERS = frozenset(
-    """node_modules bower_components __pycache__ __pypackages__ site-packages CVS _darcs __MACOSX $RECYCLE.BIN
-    RECYCLER lost+found DerivedData""".split()
+    """node_modules bower_components __pycache__ __pypackages__ site-packages __MACOSX $RECYCLE.BIN RECYCLER lost+found
+    DerivedData""".split()
     + ["System Volume Information"]
 )
 _TOOL_FOLDER_SUFFIXES = (".git", ".egg-info", ".dist-info", ".photoslibrary", ".dSYM", ".xcassets")
@@ -120,6 +122,7 @@ class Walk:
         """How many files and folders each rule left out; filled while walking."""
         self._home = home
         self._rules: dict[str, _Rules] = {}
+        self._folder_skips: dict[str, Skip | None] = {}
 
     def files(self) -> Iterator[tuple[Path, os.stat_result]]:
         """Every document of the folder in the order of names; a folder that is a file is its only one."""
@@ -147,20 +150,22 @@ class Walk:
 
         A path that is not there is judged by its name alone, as a file.
         """
-        steps = path.relative_to(self.folder).parts
-        inside = ""
-        for number, step in enumerate(steps, start=1):
-            here = self.folder.joinpath(*steps[:number])
-            found = _lstat(here)
-            is_folder = number < len(steps) if found is None else stat.S_ISDIR(found.st_mode)
-            rules = self._rules_in(inside)
-            inside += f"{step}/" if is_folder else step
-            skip = self._judged(here, inside, found, rules)
+        *steps, name = path.relative_to(self.folder).parts or ("",)
+        above = ""
+        for step in steps:
+            inside = f"{above}{step}/"
+            if inside not in self._folder_skips:
+                folder = self.folder / inside
+                self._folder_skips[inside] = self._judged(folder, inside, _lstat(folder), self._rules_in(above))
+            skip = self._folder_skips[inside]
             if skip is not None:
                 return skip
-            if not is_folder and number < len(steps):
-                break  # the way leads through a file: nothing can be there
-        return None
+            above = inside
+        if not name:
+            return None
+        found = _lstat(path)
+        is_folder = found is not None and stat.S_ISDIR(found.st_mode)
+        return self._judged(path, f"{above}{name}/" if is_folder else above + name, found, self._rules_in(above))
 
     # ------------------------------------------------------------ walking
 
@@ -212,6 +217,8 @@ class Walk:
             return Skip("symbolic link", path, self._told_link(path))
         if file_stat is not None and not (stat.S_ISREG(file_stat.st_mode) or stat.S_ISDIR(file_stat.st_mode)):
             return Skip("pipe, socket or device", path)
+        if path.name in _VERSION_CONTROL:
+            return Skip("kept by version control", path)
         if self._is_own(path):
             return Skip("gritdesk's own file", path)
         for source in rules.ours:
@@ -241,12 +248,21 @@ class Walk:
 
     def _is_own(self, path: Path) -> bool:
         """Whether gritdesk itself writes the file: a log that is indexed would change with every run, without end."""
-        if self._home is None or not str(path).startswith(f"{self._home}{os.sep}"):
+        if self._own_home is None or not str(path).startswith(f"{self._own_home}{os.sep}"):
             return False
-        name = path.relative_to(self._home).parts[0]
+        name = path.relative_to(self._own_home).parts[0]
         return name in ("logs", "models", "index.lock", GLOBAL_IGNORE_FILE) or name.startswith(
             ("index.sqlite", "config.toml", "model_identities.json")
         )
+
+    @cached_property
+    def _own_home(self) -> Path | None:
+        """The home by the name that the walk has for it, where it finds it."""
+        if self._home is None:
+            return None
+        real_home, real_folder = self._home.resolve(), self.folder.resolve()
+        within = real_home.is_relative_to(real_folder)
+        return self.folder / real_home.relative_to(real_folder) if within else self._home
 
     def _rules_in(self, inside: str) -> _Rules:
         """What holds in a folder, of whose upper folders it is known already."""

@@ -8,6 +8,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gritdesk.ignoring import Patterns
 from gritdesk.walking import Walk
@@ -153,3 +155,9 @@ def test_marks_of_editors_and_bytes_of_other_encodings_change_nothing() -> None:
     assert Patterns(odd).speaking_of(odd)
     assert Patterns("line\u2028*.txt").speaking_of("a.txt") is None  # a line ends with a newline and nothing else
     assert Patterns("a\nb*").speaking_of("b\n.txt").line == 2
+
+
+@given(st.text(alphabet="[]!^-\\*?/:ab &|~.#\n\r\t\ud800é", max_size=24), st.text(alphabet="ab/[]\\-\né", min_size=1))
+def test_whatever_stands_in_a_file_of_rules_is_judged(text: str, inside: str) -> None:
+    pattern = Patterns(text).speaking_of(inside)
+    assert pattern is None or text.split("\n")[pattern.line - 1].startswith(pattern.text)

@@ -120,7 +120,20 @@ def test_what_each_rule_leaves_out_is_counted(tree: Tree) -> None:
     tree.write("a.txt", "b.png", "sub/c.png", "sub/x.log", ".git/a", ".git/b")
     walk = tree.walk()
     assert len(list(walk.files())) == 1
-    assert walk.skipped == {"no reader for .png": 2, "ignored by .gitignore": 1, "hidden name": 2}
+    assert walk.skipped == {
+        "no reader for .png": 2,
+        "ignored by .gitignore": 1,
+        "hidden name": 1,
+        "kept by version control": 1,
+    }
+
+
+@links
+def test_home_of_gritdesk_is_known_behind_a_link(tree: Tree, tmp_path: Path) -> None:
+    tree.write("state/logs/engine.log", "state/notes.md")
+    (tmp_path / "link").symlink_to(tree.folder)
+    for folder, home in ((tree.folder, tmp_path / "link"), (tmp_path / "link", tree.folder)):
+        assert [path.name for path, _ in Walk(folder, home / "state").files()] == ["notes.md"]
 
 
 def test_own_files_of_gritdesk_are_no_documents_but_notes_beside_them_are(tmp_path: Path) -> None:
@@ -147,7 +160,8 @@ def test_reason_names_file_line_and_pattern(tree: Tree) -> None:
 
 def test_gritignore_brings_back_what_others_leave_out(tree: Tree) -> None:
     tree.write(".gitignore", text="*.log\nprivate/\n")
-    tree.write(".gritignore", text="!*.log\n!.notes\n!*.bin\nsecret*\n!.drafts/\n")
+    tree.write(".gritignore", text="!*.log\n!.notes\n!*.bin\nsecret*\n!.drafts/\n!.git\n")
+    tree.write(".git/config", "sub/.git")  # which nothing brings back
     tree.write(
         "a.log", "private/b.log", ".notes", "x.bin", "secret.md", ".drafts/c.md", ".drafts/.d.md", ".other/.notes"
     )
