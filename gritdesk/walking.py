@@ -35,6 +35,7 @@ _MAX_IGNORE_BYTES = 10_000_000
 _DATALESS = 0x40000000  # SF_DATALESS in sys/stat.h of macOS
 _HIDDEN = 0x8000  # UF_HIDDEN in sys/stat.h of macOS, such as ~/Library
 _RECALL_ON_OPEN, _RECALL_ON_DATA_ACCESS = 0x40000, 0x400000  # FILE_ATTRIBUTE_... of Windows, which stat has not
+_IN_THE_CLOUD = "the folder lies in the cloud and not on this disk; its files are kept"
 _JUNCTION = 0xA0000003  # IO_REPARSE_TAG_MOUNT_POINT of Windows
 _CACHE_TAG = "Signature: 8a477f597d28d172789f06886806bc55"  # bford.info/cachedir
 
@@ -122,7 +123,7 @@ class Walk:
         """How many files and folders each rule left out; filled while walking."""
         self._home = home
         self._rules: dict[str, _Rules] = {}
-        self._folder_skips: dict[str, Skip | None] = {}
+        self._folders: dict[str, tuple[Skip | None, bool]] = {}
 
     def files(self) -> Iterator[tuple[Path, os.stat_result]]:
         """Every document of the folder in the order of names; a folder that is a file is its only one."""
@@ -135,7 +136,9 @@ class Walk:
         """The documents at or below one path inside the folder, none if the path is skipped."""
         if self.skips(path):
             return
-        if path.is_dir():
+        if _is_folder_in_the_cloud(_lstat(path)):
+            self.unreadable[path] = _IN_THE_CLOUD
+        elif path.is_dir():
             inside = "".join(f"{step}/" for step in path.relative_to(self.folder).parts)
             yield from self._files_under(path, inside, self._rules_in(inside))
         elif path.is_file():
@@ -148,17 +151,20 @@ class Walk:
     def rule(self, path: Path) -> Skip | None:
         """By which rule a path inside the folder is no document, or lies in a folder that is skipped; None: it is one.
 
-        A path that is not there is judged by its name alone, as a file.
+        A path that is not there is judged by its name alone, as a file. What lies in a folder that lies in the cloud is
+        not looked at, and counts as a document: its rows are kept.
         """
         *steps, name = path.relative_to(self.folder).parts or ("",)
         above = ""
         for step in steps:
             inside = f"{above}{step}/"
-            if inside not in self._folder_skips:
+            if inside not in self._folders:
                 folder = self.folder / inside
-                self._folder_skips[inside] = self._judged(folder, inside, _lstat(folder), self._rules_in(above))
-            skip = self._folder_skips[inside]
-            if skip is not None:
+                found = _lstat(folder)
+                skip = self._judged(folder, inside, found, self._rules_in(above))
+                self._folders[inside] = skip, _is_folder_in_the_cloud(found)
+            skip, is_away = self._folders[inside]
+            if skip is not None or is_away:
                 return skip
             above = inside
         if not name:
@@ -183,7 +189,7 @@ class Walk:
                 elif not is_folder:
                     yield path, file_stat
                 elif _is_folder_in_the_cloud(file_stat):
-                    self.unreadable[path] = "the folder lies in the cloud and not on this disk; its files are kept"
+                    self.unreadable[path] = _IN_THE_CLOUD
                 else:
                     open_folders.append(
                         (self._listing(path), name_inside, _with_files_of(rules, path, len(name_inside)))
@@ -359,15 +365,17 @@ def _default_rule(path: Path, is_folder: bool, file_stat: os.stat_result | None)
         return "in iCloud and not on this disk" if name.endswith(".icloud") else "hidden name"
     if file_stat is not None and (_flags(file_stat) & _HIDDEN or _attributes(file_stat) & stat.FILE_ATTRIBUTE_HIDDEN):
         return "marked as hidden"
-    return _folder_rule(path, name) if is_folder else _file_rule(name)
+    if is_folder:
+        return _folder_rule(path, name, may_look=not _is_folder_in_the_cloud(file_stat))
+    return _file_rule(name)
 
 
-def _folder_rule(path: Path, name: str) -> str | None:
+def _folder_rule(path: Path, name: str, may_look: bool) -> str | None:
     if name in _TOOL_FOLDERS or name.endswith(_TOOL_FOLDER_SUFFIXES):
         return "folder that programs fill"
-    if _lstat(path / "pyvenv.cfg"):
+    if may_look and _lstat(path / "pyvenv.cfg"):
         return "virtual environment of Python"
-    if (_content(path / "CACHEDIR.TAG") or "").startswith(_CACHE_TAG):
+    if may_look and (_content(path / "CACHEDIR.TAG") or "").startswith(_CACHE_TAG):
         return "cache by its CACHEDIR.TAG"
     return None
 
@@ -410,8 +418,10 @@ def _is_link(file_stat: os.stat_result) -> bool:
     return stat.S_ISLNK(file_stat.st_mode) or getattr(file_stat, "st_reparse_tag", 0) == _JUNCTION
 
 
-def _is_folder_in_the_cloud(file_stat: os.stat_result) -> bool:
+def _is_folder_in_the_cloud(file_stat: os.stat_result | None) -> bool:
     """Whether listing a folder would fetch it; on Windows one that is partly in the cloud is listed all the same."""
+    if file_stat is None or not stat.S_ISDIR(file_stat.st_mode):
+        return False
     return bool(_flags(file_stat) & _DATALESS or _attributes(file_stat) & _RECALL_ON_OPEN)
 
 
