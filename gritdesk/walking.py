@@ -54,7 +54,7 @@ _LOCK_FILES = frozenset(
 )
 _GENERATED_SUFFIXES = (".min.js", ".min.mjs", ".min.css", ".js.map", ".css.map", ".mjs.map")
 _UNFINISHED_SUFFIXES = ("~", ".tmp", ".crdownload", ".part", ".partial", ".swp", ".swo")
-_NO_READER_SUFFIXES = frozenset(  # none that text goes by too, such as .pt (Portuguese) and .pdb (proteins)
+_NO_READER_SUFFIXES = frozenset(  # none that text goes by too, such as .vhd (VHDL), .pt (Portuguese), .pdb (proteins)
     # images
     """.png .jpg .jpeg .jpe .jfif .gif .bmp .dib .tif .tiff .webp .avif .heic .heif .ico .icns .cur .svg .svgz .eps .psd
     .psb .xcf .kra .dng .cr2 .cr3 .nef .arw .orf .rw2 .raf .jp2 .jxl .exr .hdr .tga .dds .blend .fbx .stl .glb
@@ -65,7 +65,7 @@ _NO_READER_SUFFIXES = frozenset(  # none that text goes by too, such as .pt (Por
     """
     # archives and disk images
     """.zip .gz .tgz .bz2 .tbz .tbz2 .xz .txz .zst .lz .lz4 .lzma .7z .rar .tar .cab .arj .cpio .deb .rpm .apk .ipa .jar
-    .war .whl .egg .gem .crate .nupkg .iso .img .dmg .vdi .vmdk .qcow2 .vhd .vhdx .msi .appimage
+    .war .whl .egg .gem .crate .nupkg .iso .img .dmg .vdi .vmdk .qcow2 .vhdx .msi .appimage
     """
     # programs and what they are made of
     """.exe .dll .so .dylib .a .lib .o .obj .bin .pyc .pyo .pyd .class .elc .beam .wasm .ilk .pch .rlib .rmeta .nib

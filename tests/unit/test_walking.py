@@ -90,6 +90,7 @@ def test_what_nobody_searches_for_is_left_out_by_a_rule(tree: Tree, name: str, r
 def test_names_that_only_look_like_those_of_programs_are_documents(tree: Tree) -> None:
     names = {"build/plan.md", "dist/a.txt", "target/goals.md", "venv/wine.md", "node_modules.txt", "lisez-moi.pt"}
     names |= {"Makefile", "data.dat", "1pdb.pdb", "a.lock", "min.js", "old.doc", "bin/run.sh", "cache/x.txt"}
+    names |= {"counter.vhd", "app.ts", "table.csv", "mail.eml", "book.epub", "sheet.ods", "slides.pptx", "film.srt"}
     tree.write(*names)
     assert tree.walked() == names
 
