@@ -43,7 +43,7 @@ class IndexConfig:
     chunk_tokens: int = 256
     """Longest chunk, in the model's tokens."""
     max_file_mb: int = 32
-    """Larger files are listed as skipped."""
+    """Larger files are not opened, and listed with that reason."""
 
 
 @dataclass(frozen=True)

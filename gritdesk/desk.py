@@ -22,6 +22,7 @@ from gritdesk.records import (
     Hit,
     IndexProgress,
     IndexReport,
+    PathReport,
     SearchMode,
     Status,
     Turn,
@@ -83,7 +84,7 @@ class Desk:
         Raises: ConfigError for a folder that is not there; StoreBusy if another process is indexing;
             ModelError if the engine cannot embed.
         """
-        wanted = [_existing_folder(folder) for folder in folders]
+        wanted = [self._known_name(_existing_folder(folder)) for folder in folders]
         with self._indexer() as indexer:
             for folder in wanted:
                 self._list_folder(folder)
@@ -110,7 +111,9 @@ class Desk:
         with self._indexer() as indexer:
             while not stop.is_set():
                 swept_at: float | None = None
-                for changed_paths in watcher.watch(self.folders, stop, on_notice=self._notify, timeout_s=SWEEP_EVERY_S):
+                for changed_paths in watcher.watch(
+                    self.folders, stop, on_notice=self._notify, timeout_s=SWEEP_EVERY_S, home=self.config.home
+                ):
                     if swept_at is None:
                         indexer.run(self.folders, on_progress, stop.is_set, forget_others=True)
                         swept_at = time.monotonic()
@@ -121,7 +124,7 @@ class Desk:
 
     def add_folder(self, folder: Path) -> None:
         """Keep one more folder in the index; it is read by the next `index` or `watch`."""
-        self._list_folder(_existing_folder(folder))
+        self._list_folder(self._known_name(_existing_folder(folder)))
 
     def search(self, query: str, n: int = 10, mode: SearchMode = "hybrid") -> list[Hit]:
         """The `n` best chunks, best first; by words alone the engine is not started.
@@ -162,7 +165,7 @@ class Desk:
 
     def status(self) -> Status:
         """What the index holds and what it waits for; walks the folders, starts no engine."""
-        from gritdesk.indexer import count_pending
+        from gritdesk.indexer import survey
         from gritdesk.models import find_model
 
         try:
@@ -171,10 +174,11 @@ class Desk:
             model = str(error)
         store = self._store()
         files, chunks, text_bytes = store.counts()
+        pending, skipped = survey(store, self.folders)
         return Status(
             files=files,
             chunks=chunks,
-            pending=count_pending(store, self.folders, self.config.index),
+            pending=pending,
             failed=tuple(store.failures()),
             folders=tuple(self.folders),
             model=model,
@@ -182,7 +186,14 @@ class Desk:
             index_path=self.config.index_path,
             index_bytes=sum(each.stat().st_size for each in self.config.home.glob("index.sqlite*") if each.is_file()),
             text_bytes=text_bytes,
+            skipped=skipped,
         )
+
+    def why(self, path: Path) -> PathReport:
+        """Whether a path is in the index, and by which rule it is not; starts no engine."""
+        from gritdesk.explaining import explain
+
+        return explain(path, self.folders, self._store(), self.config.home)
 
     def check(self) -> list[str]:
         """Problems found in the index; an empty list is good."""
@@ -209,7 +220,10 @@ class Desk:
 
     @property
     def folders(self) -> list[Path]:
-        return [Path(folder) for folder in self.config.index.folders]
+        """Those of the configuration, without what others hold anyway, under this name or another."""
+        from gritdesk.walking import distinct
+
+        return distinct(map(Path, self.config.index.folders), self.config.home)
 
     @property
     def fingerprint(self) -> str:
@@ -254,11 +268,17 @@ class Desk:
 
     def _list_folder(self, folder: Path) -> None:
         """Keep one more folder, unless a listed one finds it; one that is asked for by name is not ignored."""
-        from gritdesk.walking import Walk
+        from gritdesk.walking import found_within
 
-        holders = [listed for listed in self.folders if listed in folder.parents]
-        if all(Walk(holder).skips(folder) for holder in holders):
+        if all(found_within(folder, listed, self.config.home) is None for listed in self.folders):
             self.config = add_folder(self.config, folder)
+
+    def _known_name(self, folder: Path) -> Path:
+        """A folder by the name under which its files are in the index, if they are: it may have several by links."""
+        from gritdesk.walking import found_within
+
+        names = [found_within(folder, listed, self.config.home) for listed in self.folders if listed.is_dir()]
+        return next((name for name in names if name is not None), folder)
 
     def _with_listed_ones_inside(self, folders: Sequence[Path]) -> list[Path]:
         """Folders and the listed ones in them, whose files a walk of their parent may not find."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,12 +24,11 @@ from typing import TYPE_CHECKING
 from gritdesk.chunking import split
 from gritdesk.config import IndexConfig
 from gritdesk.errors import ExtractError, GritDeskError, ReaderClosed, RequestRefused
-from gritdesk.extract import is_in_the_cloud
 from gritdesk.grit_format import passage_input
 from gritdesk.records import Document, EmbeddingInput, FailedFile, IndexProgress, IndexReport
 from gritdesk.store.base import FileState, Space
 from gritdesk.store.sqlite import SqliteStore
-from gritdesk.walking import Walk
+from gritdesk.walking import Walk, is_in_the_cloud
 
 if TYPE_CHECKING:
     import numpy as np
@@ -225,9 +225,15 @@ class Indexer:
 
 def count_pending(store: SqliteStore, folders: Sequence[Path], config: IndexConfig) -> int:
     """Number of files whose present content is not in the index."""
+    return survey(store, folders)[0]
+
+
+def survey(store: SqliteStore, folders: Sequence[Path]) -> tuple[int, Mapping[str, int]]:
+    """Number of files whose present content is not in the index, and how many paths each rule leaves out."""
     known = store.files()
-    files, _ = _walk(folders, store)
-    return sum(not _is_same(known.get(path), file_stat) for path, file_stat in files.items())
+    skipped: Counter[str] = Counter()
+    files, _ = _walk(folders, store, skipped)
+    return sum(not _is_same(known.get(path), file_stat) for path, file_stat in files.items()), skipped
 
 
 class _Stopped(Exception):
@@ -272,27 +278,20 @@ class _Tally:
         )
 
 
-def _walk(folders: Iterable[Path], store: SqliteStore) -> tuple[dict[Path, os.stat_result], dict[Path, str]]:
+def _walk(
+    folders: Iterable[Path], store: SqliteStore, skipped: Counter[str] | None = None
+) -> tuple[dict[Path, os.stat_result], dict[Path, str]]:
     """All documents of the folders, and the folders that could not be listed with the reason."""
+    home = store.path.parent if isinstance(store.path, Path) else None
     files: dict[Path, os.stat_result] = {}
     unreadable: dict[Path, str] = {}
     for folder in folders:
-        walk = Walk(folder)
+        walk = Walk(folder, home)
         files.update(walk.files())
         unreadable.update(walk.unreadable)
-    if isinstance(store.path, Path):
-        files = {path: found for path, found in files.items() if not _is_own(path, store.path.parent)}
+        if skipped is not None:
+            skipped.update(walk.skipped)
     return files, unreadable
-
-
-def _is_own(path: Path, home: Path) -> bool:
-    """Whether gritdesk itself writes the file: a log that is indexed would change with every run, without end."""
-    if not path.is_relative_to(home):
-        return False
-    name = path.relative_to(home).parts[0]
-    return name in ("logs", "models", "index.lock") or name.startswith(
-        ("index.sqlite", "config.toml", "model_identities.json")
-    )
 
 
 def _is_same(known: FileState | None, file_stat: os.stat_result) -> bool:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gritdesk.walking import Walk
+from gritdesk.walking import IGNORE_FILES, Walk
 
 if TYPE_CHECKING:
     from watchdog.events import FileSystemEvent
@@ -37,6 +37,7 @@ def watch(
     *,
     on_notice: Callable[[str], None] = lambda notice: None,
     timeout_s: float | None = None,
+    home: Path | None = None,
 ) -> Iterator[set[Path]]:
     """Changed files, folders and paths that are gone, one batch at a time, until `stop` is set.
 
@@ -47,6 +48,7 @@ def watch(
         debounce_ms: a batch ends when nothing happened for so long.
         on_notice: called with one line when the system's limit of watches forces a slower way.
         timeout_s: yield an empty batch when nothing changed for so long; None: wait on.
+        home: of gritdesk, as Walk has it.
     """
     events: queue.SimpleQueue[Path] = queue.SimpleQueue()
     with _observed([folder for folder in folders if folder.is_dir()], events, on_notice):
@@ -54,7 +56,7 @@ def watch(
         quiet_since = time.monotonic()
         while not stop.is_set():
             paths = _next_batch(events, stop, debounce_ms / 1000)
-            changed_paths = _filtered(paths, folders)
+            changed_paths = _filtered(paths, folders, home)
             if changed_paths or (timeout_s is not None and time.monotonic() - quiet_since >= timeout_s):
                 yield changed_paths
                 quiet_since = time.monotonic()
@@ -75,15 +77,17 @@ def _next_batch(events: queue.SimpleQueue[Path], stop: threading.Event, debounce
     return paths
 
 
-def _filtered(paths: Iterable[Path], folders: Sequence[Path]) -> set[Path]:
+def _filtered(paths: Iterable[Path], folders: Sequence[Path], home: Path | None = None) -> set[Path]:
     """The paths that a walk of their folder would find, or would have found; folders as the files they hold."""
     changed_paths: set[Path] = set()
-    walks = {folder: Walk(folder) for folder in folders if folder.is_dir()}  # one that is not there keeps its rows
+    walks = {
+        folder: Walk(folder, home) for folder in folders if folder.is_dir()
+    }  # one that is not there keeps its rows
     for path in paths:
         for folder, walk in walks.items():
             if path != folder and folder not in path.parents:
                 continue
-            if path.name == ".gitignore":
+            if path.name in IGNORE_FILES:
                 # other files may be documents now, wherever they are; a listed folder within has rows of its own
                 changed_paths.update(each for each in walks if folder in (each, *each.parents))
             elif path != folder and not walk.skips(path):

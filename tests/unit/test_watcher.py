@@ -86,9 +86,22 @@ def test_hidden_and_ignored_files_are_not_reported(folder: Path, stop: threading
     assert changes(batches, folder, "last.txt") == {"last.txt"}
 
 
-def test_changed_gitignore_reports_the_whole_folder(folder: Path, stop: threading.Event) -> None:
+def test_what_gritdesks_home_says_of_all_folders_holds(folder: Path, stop: threading.Event, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "gritignore").write_text("drafts/\n")
+    (folder / "drafts").mkdir()
+    batches = watch([folder], stop, 30, timeout_s=0, home=home)
+    assert next(batches) == set()
+    (folder / "drafts" / "x.txt").write_text("x")
+    (folder / "plain.txt").write_text("x")
+    assert changes(batches, folder, "plain.txt") == {"plain.txt"}
+
+
+@pytest.mark.parametrize("name", [".gitignore", ".gritignore"])
+def test_changed_rules_report_the_whole_folder(folder: Path, stop: threading.Event, name: str) -> None:
     batches = started(folder, stop)
-    (folder / ".gitignore").write_text("*.log\n")
+    (folder / name).write_text("*.log\n")
     assert changes(batches, folder, ".") == {"."}
 
 
