@@ -6,8 +6,8 @@ lines, then words, then characters. All atoms are counted in one call (the count
 chunks are sums of atoms. A chunk breaks at the strongest border that keeps it within the limit:
 
     STRETCH     another heading or page begins (small neighbours under one parent are joined afterwards)
-    PARAGRAPH   a blank line; a fenced code block counts as one paragraph while it fits
-    SENTENCE    the end of a sentence, a list item; in code: a line
+    PARAGRAPH   a blank line; a block of code in a text counts as one paragraph while it fits
+    SENTENCE    the end of a sentence, a list item; in code and tables: a line
     PIECE       inside of a sentence
 
 A sum may exceed a chunk's true count by a token or two per atom, never the other way in practice.
@@ -35,6 +35,21 @@ class Border(IntEnum):
 
 _BLANK_LINES = re.compile(r"\n(?:[ \t]*\n)+")
 _FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})[^\n]*\n.*?(?:^ {0,3}\1[`~]*[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)
+_FENCES = {
+    "markdown": _FENCE,
+    "notebook": _FENCE,
+    "org": re.compile(
+        r"^[ \t]*#\+begin_(\w+)[^\n]*\n.*?(?:^[ \t]*#\+end_\1[ \t]*$|\Z)", re.MULTILINE | re.DOTALL | re.IGNORECASE
+    ),
+    "rst": re.compile(  # what ends in two colons, and what is indented below it
+        r"^([ \t]*)(?:\.\. [\w-]+::[^\n]*|(?=\S)[^\n]*::[ \t]*)\n(?:\1[ \t]+:\w[^\n]*\n)*(?:[ \t]*\n)+"
+        r"(?:\1[ \t]+\S[^\n]*(?:\n|\Z)(?:[ \t]*\n)*)+",
+        re.MULTILINE,
+    ),
+}
+"""How code is set apart in texts of these formats."""
+_LINE_FORMATS = frozenset({"code", "csv"})
+"""Formats that have lines and no sentences."""
 _SENTENCE_END = re.compile(
     r"""[.!?…]["'”’)\]]*(?:[ \t]+|[ \t]*\n)(?=\s*[^a-z\s])"""  # a small letter goes on after an abbreviation
     r"""|[。！？]\s*"""
@@ -103,10 +118,9 @@ def _atoms(document: Document, start: int, end: int, max_bytes: int) -> Iterator
     """Spans that tile a stretch, each of at most `max_bytes` bytes."""
     text = document.text[start:end]
     paragraphs = _paragraph_starts(text, document.format)
-    sentence_end = _LINE_END if document.format == "code" else _SENTENCE_END
+    sentence_end = _LINE_END if document.format in _LINE_FORMATS else _SENTENCE_END
     sentences = {match.end() for match in sentence_end.finditer(text)} | paragraphs
-    if document.format == "markdown":
-        fences = _fences(text)
+    if fences := _fences(text, document.format):
         lines = {match.end() for fence in fences for match in _LINE_END.finditer(text, *fence)}
         sentences = _outside(sentences, fences) | lines  # code has lines, not sentences
     starts = [0, *sorted(each for each in sentences if 0 < each < len(text))]
@@ -119,14 +133,13 @@ def _atoms(document: Document, start: int, end: int, max_bytes: int) -> Iterator
 
 def _paragraph_starts(text: str, format_: str) -> set[int]:
     starts = {match.end() for match in _BLANK_LINES.finditer(text)}
-    if format_ == "markdown":
-        fences = _fences(text)
+    if fences := _fences(text, format_):
         starts = _outside(starts, fences) | {fence_start for fence_start, _ in fences}
     return starts
 
 
-def _fences(text: str) -> list[tuple[int, int]]:
-    return [match.span() for match in _FENCE.finditer(text)]
+def _fences(text: str, format_: str) -> list[tuple[int, int]]:
+    return [match.span() for match in _FENCES[format_].finditer(text)] if format_ in _FENCES else []
 
 
 def _outside(positions: set[int], fences: Sequence[tuple[int, int]]) -> set[int]:

@@ -34,7 +34,8 @@ class Document:
     path: Path
     text: str
     format: str
-    """Short name of the reader's format: text, markdown, html, code, pdf, docx."""
+    """Short name of the reader's format: text, markdown, rst, org, tex, html, code, csv, email, notebook, rtf,
+    subtitles, pdf, docx."""
     sections: tuple[Section, ...] = (Section(0, 1),)
     """In order of `start`, the first at 0."""
 

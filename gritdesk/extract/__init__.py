@@ -12,17 +12,9 @@ import stat
 from pathlib import Path
 
 from gritdesk.errors import ExtractError
-from gritdesk.extract.decoding import decode
+from gritdesk.extract import text_formats
 from gritdesk.records import Document, Section
 from gritdesk.walking import is_in_the_cloud
-
-_MARKDOWN_SUFFIXES = frozenset({".md", ".markdown", ".mdown", ".mkd", ".mdx"})
-_HTML_SUFFIXES = frozenset({".html", ".htm", ".xhtml"})
-_CODE_SUFFIXES = frozenset(
-    """.py .pyi .pyx .js .mjs .cjs .jsx .ts .tsx .java .kt .scala .c .h .cc .cpp .cxx .hh .hpp .cs .go .rs .rb .php
-    .swift .m .lua .pl .pm .r .jl .sh .bash .zsh .fish .ps1 .bat .sql .css .scss .toml .yaml .yml .json .xml .ini .cfg
-    .cmake .mk .gradle .vim .el .clj .ex .exs .erl .hs .ml .nim .zig .dart .v .vhd .tf .proto .asm .s""".split()
-)
 
 _PACKED = (
     b"\x1f\x8b",
@@ -78,7 +70,7 @@ def _read_bytes(path: Path, max_bytes: int) -> bytes:
 def _read(path: Path, content: bytes, max_bytes: int) -> tuple[str, str, tuple[Section, ...]]:
     """(format, text, sections) by the reader that fits; a reader's module is imported when it is needed."""
     suffix = path.suffix.lower()
-    if b"%PDF-" in content[:1024]:
+    if content[:1024].lstrip().startswith(b"%PDF-") or (suffix == ".pdf" and b"%PDF-" in content[:1024]):
         from gritdesk.extract import pdf
 
         return "pdf", *pdf.read(content)
@@ -87,20 +79,7 @@ def _read(path: Path, content: bytes, max_bytes: int) -> tuple[str, str, tuple[S
 
         return "docx", *docx.read(content, max_unpacked_bytes=8 * max_bytes)
     _refuse_other_than_text(suffix, content)
-    text = decode(content)
-    if suffix in _HTML_SUFFIXES or text[:200].lstrip().lower().startswith(("<!doctype html", "<html")):
-        from gritdesk.extract import html
-
-        return "html", *html.read(text)
-    if suffix in _MARKDOWN_SUFFIXES:
-        from gritdesk.extract import markdown
-
-        return "markdown", text, markdown.sections(text)
-    if suffix in _CODE_SUFFIXES or text.startswith("#!"):
-        from gritdesk.extract import code
-
-        return "code", text, code.sections(text)
-    return "text", text, (Section(0, 1),)
+    return text_formats.read(suffix, content)
 
 
 def _refuse_other_than_text(suffix: str, content: bytes) -> None:

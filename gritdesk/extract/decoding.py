@@ -5,8 +5,11 @@ from __future__ import annotations
 import codecs
 import re
 import unicodedata
+from collections import Counter
+from typing import Any
 
 from gritdesk.errors import ExtractError
+from gritdesk.extract.binary import kind
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -15,24 +18,31 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-_GUESSED = [
-    "cp1252",
-    "cp1250",
-    "cp1251",
-    "koi8_r",
-    "shift_jis",
-    "euc_jp",
-    "euc_kr",
-    "gb18030",
-    "big5",
-    "cp1253",
-    "cp1255",
-]
+_GUESSED = """cp1252 cp1250 cp1251 koi8_r koi8_u shift_jis euc_jp euc_kr gb18030 big5 cp1253 cp1254 cp1255 cp1256
+    tis_620 iso8859_2 iso8859_5 cp852 cp866 mac_cyrillic mac_roman""".split()
 """All that is guessed: of every encoding there is, charset-normalizer took hp_roman8 for plain German."""
 _OF_SEVERAL_BYTES = frozenset({"shift_jis", "euc_jp", "euc_kr", "gb18030", "big5"})
-"""Encodings that refuse most wrong bytes; of the others a known language must be recognised."""
+_WIDE = ("utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be")
+"""Encodings whose text holds zero bytes; those of four bytes refuse nearly all that is not of them."""
+_LATIN = ("cp1252", "cp1250", "cp1254", "iso8859_2", "mac_roman", "cp850", "cp852")
+_ALPHABETS = [
+    frozenset(letters)
+    for letters in """àâæçéèêëîïôœùûüÿ äöüß áéíñóúüªº¿¡ áâãàçéêíóôõúü àèéìíîòóùú äåéöà æøåéòôóü áéíóúýðþæö äõöüšž
+    éèëêïíóöü àçéèíïóòúü· ąćęłńóśźż áčďéěíňóřšťúůýž áäčďéíĺľňóôŕšťúýž áéíóöőúüű ăâîşţ čćđšž çğıöşüâîûi̇""".split()
+]
+"""Letters beyond ASCII: French, German, Spanish, Portuguese, Italian, Swedish and Finnish, Danish and Norwegian,
+Icelandic, Estonian, Dutch, Catalan; Polish, Czech, Slovak, Hungarian, Romanian, Croatian and Slovene; Turkish."""
+_RARE = re.compile("[\u3131-\u318e\uff61-\uff9f]")
+"""Single Korean letters and half-width kana: what wrongly decoded bytes become, and people hardly ever write."""
+_TYPOGRAPHY = frozenset("„“”‚‘’–—…«»‹›°€£§©®™• \xa0\xad½¼¾²³×±´·")
+_OF_7_BITS = ((b"\x1b$)C", "iso2022_kr"), (b"\x1b$B", "iso2022_jp"), (b"\x1b$@", "iso2022_jp"))
 _SAMPLE_BYTES = 64 * 1024
-_CONTROLS = re.compile(rb"[\x00-\x06\x0e-\x1a\x1c-\x1f]")
+_CONTROLS = re.compile(rb"[\x01-\x06\x0e-\x1a\x1c-\x1f]")
+_WRITTEN = re.compile(
+    "[\t\n\r\f -~\u00a0-\u024f\u0300-\u052f\u0590-\u06ff\u0900-\u0eff\u10d0-\u10ff\u1e00-\u1fff\u2010-\u2049\u20ac"
+    "\u2190-\u21ff\u2500-\u257f\u3000-\u30ff\u4e00-\u9fff\uac00-\ud7a3\uff01-\uffef]"
+)
+"""What nearly all of a text consists of, in the scripts of today."""
 
 
 def decode(content: bytes) -> str:
@@ -48,16 +58,41 @@ def _decoded(content: bytes) -> str:
     for mark, encoding in _MARKS:
         if content.startswith(mark):
             return _strict(content[len(mark) :], encoding)
-    utf16 = _utf16_by_zero_bytes(content[:_SAMPLE_BYTES])
-    if utf16 is not None:
-        return _strict(content, utf16)
     sample = content[:_SAMPLE_BYTES]
-    if b"\0" in sample or len(_CONTROLS.findall(sample)) * 50 > len(sample):
-        raise ExtractError("it is binary, not text")
+    for escape, encoding in _OF_7_BITS:
+        if escape in sample and (text := _sensible(content, encoding)):
+            return text
+    if b"\0" in sample:
+        return _with_zeros(content)
+    if _has_many_controls(sample):
+        raise _binary(content)
     try:
         return content.decode()
     except UnicodeDecodeError:
         return _almost_utf8(content) or _guessed(content)
+
+
+def _with_zeros(content: bytes) -> str:
+    """UTF-8 with a few zeros, such as a crash leaves at the end of a log, or UTF-16 or UTF-32 without a mark."""
+    ended = content.rstrip(b"\0")
+    sample = ended[:_SAMPLE_BYTES]
+    if sample.count(0) * 100 <= len(sample) and not _has_many_controls(sample):
+        try:
+            return ended.decode()
+        except UnicodeDecodeError:
+            pass
+    if (text := _wide(content)) is not None:
+        return text
+    raise _binary(content)
+
+
+def _has_many_controls(sample: bytes) -> bool:
+    return len(_CONTROLS.findall(sample)) * 50 > len(sample)
+
+
+def _binary(content: bytes) -> ExtractError:
+    what = kind(content)
+    return ExtractError(f"it is binary, not text: {what}" if what else "it is binary, not text")
 
 
 def _strict(content: bytes, encoding: str) -> str:
@@ -70,14 +105,18 @@ def _strict(content: bytes, encoding: str) -> str:
         ) from error
 
 
-def _utf16_by_zero_bytes(sample: bytes) -> str | None:
-    """UTF-16 of Western text has a zero in every second byte, and hardly any in the others."""
-    pairs = len(sample) // 2
-    even, odd = sample[0::2].count(0), sample[1::2].count(0)
-    if odd * 10 > pairs * 4 and even * 20 < pairs:
-        return "utf-16-le"
-    if even * 10 > pairs * 4 and odd * 20 < pairs:
-        return "utf-16-be"
+def _wide(content: bytes) -> str | None:
+    """The text of UTF-16 or UTF-32 without a mark: nearly all of it is what people write, in one of them only."""
+    for encoding in _WIDE:
+        width = 4 if "32" in encoding else 2
+        try:
+            sample = content[: _SAMPLE_BYTES - 2].decode(encoding)
+        except UnicodeDecodeError as error:
+            if error.end < min(len(content), _SAMPLE_BYTES - 2) - width:  # not just a character cut in two
+                continue
+            sample = content[: error.start].decode(encoding)
+        if len(_WRITTEN.findall(sample)) * 50 >= len(sample) * 49 and not _CONTROLS.search(sample.encode()):
+            return _strict(content, encoding)
     return None
 
 
@@ -90,16 +129,42 @@ def _almost_utf8(content: bytes) -> str | None:
 
 
 def _guessed(content: bytes) -> str:
-    """One of the old encodings: Western if it makes sense so, otherwise what statistics of letters say."""
-    if (text := _sensible(content, "cp1252")) and _num_foreign(text) * 4 <= len(text):
+    """One of the old encodings: of Latin letters if it makes sense so, otherwise what statistics of letters say."""
+    if text := _latin(content):
         return text
     import charset_normalizer
 
-    best = charset_normalizer.from_bytes(content[:_SAMPLE_BYTES], cp_isolation=_GUESSED).best()
-    if best is not None and (best.coherence > 0 or best.encoding in _OF_SEVERAL_BYTES):  # any bytes are some alphabet
+    matches = charset_normalizer.from_bytes(content[:_SAMPLE_BYTES], cp_isolation=_GUESSED)
+    best = max(matches, key=lambda each: each.coherence + (0.2 if _is_of_several_bytes(each) else 0), default=None)
+    if best is not None and (best.coherence > 0 or _is_of_several_bytes(best)):  # any bytes are some alphabet
         if text := _sensible(content, best.encoding):
             return text
     raise ExtractError("it is wrongly encoded: neither UTF-8 nor another known encoding; save it as UTF-8")
+
+
+def _latin(content: bytes) -> str:
+    """The text in the encoding that makes its letters those of one language, Western if several do; "" if none does.
+
+    Statistics as of charset-normalizer mistake every third text of a few lines: measured with twelve languages.
+    """
+    best, best_rank = "cp1252" if _sensible(content, "cp1252") else "", 0.0
+    for encoding in _LATIN:
+        counts = Counter(content[:_SAMPLE_BYTES].decode(encoding, "replace").lower())
+        counts = Counter({each: num for each, num in counts.items() if each > "\x7f"})
+        signs = sum(num for each, num in counts.items() if each in _TYPOGRAPHY)
+        known = max(sum(num for each, num in counts.items() if each in alphabet) for alphabet in _ALPHABETS)
+        rank = (known + signs / 2) / max(1, counts.total())  # signs are in every encoding, not where letters should be
+        if rank > best_rank and known >= 0.9 * (counts.total() - signs):
+            best, best_rank = encoding, rank
+        elif encoding == "cp1252":
+            best_rank = rank
+    text = content.decode(best, "replace") if best else ""
+    return text if _num_foreign(text) * 4 <= len(text) else ""
+
+
+def _is_of_several_bytes(match: Any) -> bool:
+    """Whether it is an encoding of several bytes that fits: these refuse most of what is not of them."""
+    return match.encoding in _OF_SEVERAL_BYTES and match.chaos < 0.05 and not _RARE.search(str(match))
 
 
 def _sensible(content: bytes, encoding: str) -> str:

@@ -49,6 +49,9 @@ def documents(draw: st.DrawFn) -> Document:
             "👩‍👧",
             "👍🏽",
             "```\n",
+            "::\n",
+            "#+begin_src\n",
+            "#+end_src\n",
             "- ",
             "x" * 50,
             " " * 70,
@@ -59,7 +62,9 @@ def documents(draw: st.DrawFn) -> Document:
     headings = st.sampled_from([(), ("A",), ("A", "B"), ("A", "C"), ("D",)])
     pages = st.sampled_from([None, 1, 2])
     sections = [Section(start, 1 + text.count("\n", 0, start), draw(headings), draw(pages)) for start in starts]
-    return Document(Path("/d"), text, draw(st.sampled_from(["text", "markdown", "code"])), tuple(sections))
+    return Document(
+        Path("/d"), text, draw(st.sampled_from(["text", "markdown", "rst", "org", "csv", "code"])), tuple(sections)
+    )
 
 
 @settings(max_examples=150, deadline=None)
@@ -179,6 +184,43 @@ def test_fenced_code_stays_whole_while_it_fits() -> None:
     code = "```python\n" + "\n\n".join(f"x{n} = {n}" for n in range(6)) + "\n```"
     found = chunks_of(words(25) + "\n\n" + code + "\n\n" + words(25), 40, "markdown")
     assert code in [chunk.text for chunk in found]
+
+
+@pytest.mark.parametrize(
+    ("format_", "before", "after"),
+    [
+        ("org", "#+BEGIN_SRC python\n", "\n#+END_SRC"),
+        ("rst", "As follows::\n\n", ""),
+        ("rst", ".. code-block:: python\n   :linenos:\n\n", ""),
+        ("notebook", "```\n", "\n```"),
+    ],
+)
+def test_code_in_a_text_stays_whole_while_it_fits(format_: str, before: str, after: str) -> None:
+    code = before + "\n\n".join(f"    x{n} = {n}" for n in range(6)) + after
+    found = chunks_of(words(25) + "\n\n" + code + "\n\n" + words(25), 40, format_)
+    assert code in [chunk.text for chunk in found]
+
+
+def test_row_of_a_table_is_not_cut_at_an_abbreviation() -> None:
+    rows = [f"Name: Dr. No {n} | Place: St. Ives. Old pier" for n in range(12)]
+    found = chunks_of("\n".join(rows), 40, "csv")
+    assert [row for chunk in found for row in chunk.text.split("\n")] == rows
+
+
+def test_small_methods_are_packed_below_their_class_and_long_ones_stand_alone() -> None:
+    methods = [f"    def m{n}(self):\n        return {words(6)}\n\n" for n in range(7)]
+    methods.insert(4, f"    def long(self):\n        {words(60)}\n\n")
+    text = "class Desk:\n" + "".join(methods)
+    sections = [Section(0, 1, ("Desk",))]
+    for method in methods:
+        name = method.split()[1].split("(")[0]
+        sections.append(Section(text.index(method), 1 + text[: text.index(method)].count("\n"), ("Desk", name)))
+    found = chunks_of(text, 80, "code", sections)
+    assert [(chunk.heading, chunk.line_start, chunk.line_end) for chunk in found] == [
+        ("Desk", 1, 12),
+        ("Desk > long", 14, 15),
+        ("Desk", 17, 24),
+    ]
 
 
 def test_code_keeps_the_indentation_of_a_chunks_first_line() -> None:

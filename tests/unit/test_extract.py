@@ -73,10 +73,16 @@ def test_markdown_headings_make_sections_and_fenced_lines_do_not() -> None:
     ]
 
 
-def test_code_has_a_section_per_top_level_definition() -> None:
+def test_code_has_a_section_per_definition() -> None:
     document = read("module.py")
     assert document.format == "code"
-    assert outline(document) == [(1, ()), (8, ("first",)), (17, ("Second",)), (24, ("third",))]
+    assert outline(document) == [
+        (1, ()),
+        (8, ("first",)),
+        (17, ("Second",)),
+        (20, ("Second", "method")),
+        (24, ("third",)),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -85,7 +91,7 @@ def test_code_has_a_section_per_top_level_definition() -> None:
         (
             "a.rs",
             "use x;\n\n/// Doc.\npub(crate) async fn run<T>() {}\n\nimpl<T> Iterator for A {}",
-            ["run", "Iterator"],
+            ["run", "A"],
         ),
         ("a.ts", "export default class Desk {}\nexport async function open() {}\n", ["Desk", "open"]),
         ("a.go", "package x\n\nfunc (s *Store) Close() {}\n\ntype Hit struct {}\n", ["Close", "Hit"]),
@@ -94,7 +100,7 @@ def test_code_has_a_section_per_top_level_definition() -> None:
 )
 def test_definitions_of_other_languages_are_known(tmp_path: Path, name: str, text: str, names: list[str]) -> None:
     document = read_bytes(tmp_path, text.encode(), name)
-    assert [each.heading[0] for each in document.sections if each.heading] == names
+    assert [each.heading[-1] for each in document.sections if each.heading] == names
 
 
 def test_html_is_read_as_a_browser_shows_it() -> None:
