@@ -7,7 +7,7 @@ chunks are sums of atoms. A chunk breaks at the strongest border that keeps it w
 
     STRETCH     another heading or page begins (small neighbours under one parent are joined afterwards)
     PARAGRAPH   a blank line; a fenced code block counts as one paragraph while it fits
-    SENTENCE    the end of a sentence, a list item; in code: a line
+    SENTENCE    the end of a sentence, a list item; in code and sheets: a line
     PIECE       inside of a sentence
 
 A sum may exceed a chunk's true count by a token or two per atom, never the other way in practice.
@@ -43,6 +43,8 @@ _SENTENCE_END = re.compile(
 _LINE_END = re.compile(r"\n")
 _WORD_END = re.compile(r"\s+")
 
+_FORMATS_OF_LINES = frozenset({"code", "xlsx", "ods"})
+"""Where a line is what a sentence is elsewhere: a statement, a row."""
 _SMALL = 4
 """A chunk of less than 1/_SMALL of the limit is joined with its neighbour where headings and page allow."""
 
@@ -103,7 +105,7 @@ def _atoms(document: Document, start: int, end: int, max_bytes: int) -> Iterator
     """Spans that tile a stretch, each of at most `max_bytes` bytes."""
     text = document.text[start:end]
     paragraphs = _paragraph_starts(text, document.format)
-    sentence_end = _LINE_END if document.format == "code" else _SENTENCE_END
+    sentence_end = _LINE_END if document.format in _FORMATS_OF_LINES else _SENTENCE_END
     sentences = {match.end() for match in sentence_end.finditer(text)} | paragraphs
     if document.format == "markdown":
         fences = _fences(text)
