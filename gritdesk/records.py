@@ -34,7 +34,7 @@ class Document:
     path: Path
     text: str
     format: str
-    """Short name of the reader's format: text, markdown, html, code, pdf, docx."""
+    """Short name of the reader's format: text, markdown, html, code, pdf, docx, xlsx, pptx, odt, ods, odp, epub."""
     sections: tuple[Section, ...] = (Section(0, 1),)
     """In order of `start`, the first at 0."""
 
