@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from gritdesk.errors import ExtractError
@@ -42,6 +44,7 @@ ZIP_SUFFIXES = frozenset(
 _ENCRYPTED_PACKAGE = "EncryptedPackage".encode("utf-16-le")
 """What a new Office file with a password has in the shell of an old one."""
 _IN_THE_CLOUD = 0x40000000  # SF_DATALESS of macOS: opening such a file downloads it, or hangs
+_MAX_TITLE_CHARS, _MAX_TITLES = 300, 20
 _UNREADABLE_TEXT = re.compile("[\0\ud800-\udfff]")
 
 
@@ -62,7 +65,21 @@ def read_document(path: Path, max_bytes: int) -> Document:
         raise ExtractError("it holds no text")
     if len(text) > max_bytes:
         raise too_much_text(max_bytes)
-    return Document(path, _UNREADABLE_TEXT.sub("\ufffd", text), format_, sections)
+    return Document(path, _readable(text), format_, tuple(_with_short_headings(sections)))
+
+
+def _with_short_headings(sections: Iterable[Section]) -> Iterator[Section]:
+    """A heading is repeated with every chunk below it, and some are whole chapters by mistake."""
+    headings: dict[tuple[str, ...], tuple[str, ...]] = {}
+    for section in sections:
+        if section.heading not in headings:
+            titles = (_readable(title[:_MAX_TITLE_CHARS]) for title in section.heading[:_MAX_TITLES])
+            headings[section.heading] = tuple(titles)
+        yield replace(section, heading=headings[section.heading])
+
+
+def _readable(text: str) -> str:
+    return _UNREADABLE_TEXT.sub("\ufffd", text)
 
 
 def _read_bytes(path: Path, max_bytes: int) -> bytes:

@@ -376,6 +376,42 @@ def test_file_that_floods_the_memory_is_refused_and_the_next_is_read(
         assert reader.read(DATA / "text.txt") == read("text.txt")
 
 
+@pytest.mark.skipif(os.name == "nt", reason="pipes have no such numbers there")
+@pytest.mark.parametrize(
+    ("deed", "expected"),
+    [
+        (
+            "from gritdesk.records import Document, Section\n"
+            "        return Document(path, 'x', 'text', (Section(0, 1, ('x' * 9_500_000,)),))",
+            "more headings and pages than a file of its size ever has",
+        ),
+        ("os.write(answers(), bytes([255] * 9)); import time; time.sleep(60)", "ended the reader"),
+    ],
+)
+def test_answer_that_is_too_large_is_refused_and_the_next_file_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deed: str, expected: str
+) -> None:
+    play(tmp_path, monkeypatch, deed)
+    with Reader(1_000_000) as reader:
+        with pytest.raises(ExtractError, match=expected):
+            reader.read(tmp_path / "evil.txt")
+        assert reader.read(DATA / "text.txt") == read("text.txt")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="priorities are another matter there")
+def test_child_steps_back_behind_the_programs_of_the_person(reader: Reader) -> None:
+    reader.read(DATA / "text.txt")
+    mine, childs = os.getpriority(os.PRIO_PROCESS, 0), os.getpriority(os.PRIO_PROCESS, child_pid(reader))
+    assert childs > mine
+
+
+def test_headings_are_short_enough_to_stand_over_every_chunk(reader: Reader, tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text("\n\n".join(f"{'#' * (1 + n % 6)} {n}{'x' * 10_000}\n\ntext" for n in range(60)))
+    document = reader.read(tmp_path / "a.md")
+    assert document == read_document(tmp_path / "a.md", MAX_BYTES)
+    assert {len(title) for section in document.sections for title in section.heading} == {300}
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="no such signals there")
 def test_child_that_was_ended_from_outside_is_replaced(reader: Reader) -> None:
     reader.read(DATA / "text.txt")
@@ -388,7 +424,7 @@ def test_child_that_was_ended_from_outside_is_replaced(reader: Reader) -> None:
 def test_answer_that_was_not_waited_for_does_not_meet_the_next_request(
     reader: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt(_: object) -> None:
+    def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -442,7 +478,11 @@ def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deed: str) -> None:
     """Have the child do something bad when it reads evil.txt, by way of a module that Python imports at its start."""
     (tmp_path / "evil.txt").write_text("evil")
     (tmp_path / "sitecustomize.py").write_text(
-        "import gritdesk.extract as extract, os\n"
+        "import gritdesk.extract as extract, os, stat\n"
+        "def is_pipe(n):\n"
+        "    return os.path.exists(f'/dev/fd/{n}') and stat.S_ISFIFO(os.fstat(n).st_mode)\n"
+        "def answers():\n"
+        "    return next(filter(is_pipe, range(3, 99)))\n"
         "read = extract.read_document\n"
         "def evil(path, max_bytes):\n"
         "    if path.name == 'evil.txt':\n"
