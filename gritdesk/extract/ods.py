@@ -25,7 +25,7 @@ def read(archive: Archive, max_chars: int) -> tuple[str, tuple[Section, ...]]:
     """
     odf.refuse_encrypted(archive)
     builder = Builder(max_chars)
-    events = archive.elements(odf.CONTENT)
+    events = archive.elements(odf.CONTENT, ("table", "table-row"), ("start", "end"))
     for event, element in events:
         if event == "start" and local_name(element) == "table":
             add_sheet(builder, attribute(element, "name") or "", _rows(events))

@@ -113,7 +113,7 @@ class Reader:
         if self._num_closing:
             raise ReaderClosed(_CLOSING)
         if timed_out.is_set():
-            return {"reason": f"reading it took longer than {self._timeout_s:g} s"}
+            return {"reason": f"reading it took longer than {self._timeout_s:g} s; it may be damaged or too large"}
         return {"reason": f"reading it ended the reader ({_cause(child.returncode)}); the file may be damaged"}
 
     def _running_child(self) -> subprocess.Popen[bytes]:

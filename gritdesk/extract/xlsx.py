@@ -25,7 +25,7 @@ _BUILT_IN |= {each: "d/m/y" for each in (*range(27, 37), *range(50, 59))}
 """Number formats that files need not spell out (ECMA-376 part 1, 18.8.30), as far as they change what is shown."""
 _LITERAL = re.compile(r'"[^"]*"|\\.|_.|\*.|\[(?!h+\]|m+\]|s+\])[^\]]*\]', re.IGNORECASE)
 _ESCAPED = re.compile("_x([0-9A-Fa-f]{4})_")
-_COLUMN = re.compile("[A-Z]{1,3}")
+_MAX_COLUMN = 16_384
 _DAY_0, _DAY_0_OF_1904 = datetime(1899, 12, 30), datetime(1904, 1, 1)
 _LEAP_DAY_OF_1900 = 60
 """A day that never was; the days before it are one later than counted from day 0."""
@@ -76,31 +76,27 @@ class _Workbook:
     def rows(self, part: str) -> Iterator[tuple[int, list[str]]]:
         """(number, cells) of each row of a sheet."""
         last = 0
-        data: Element | None = None
-        for event, element in self._package.archive.elements(part):
-            if event == "start":
-                if data is None and local_name(element) == "sheetData":
-                    data = element
-            elif data is not None and local_name(element) == "row":
-                last = number(element.get("r"), last + 1)
-                yield last, self._cells(element)
-                data.clear()
+        for _, row in self._package.archive.elements(part, ("row",)):
+            last = number(row.get("r"), last + 1)
+            yield last, self._cells(row)
+            row.clear()
 
     def _cells(self, row: Element) -> list[str]:
         cells: list[str] = []
         column = 0
+        value_tag = row.tag.removesuffix("row") + "v"
         for cell in row:
-            at = _column(cell.get("r")) or column + 1
-            cells += [""] * min(at - column - 1, MAX_REPEATED)
-            cells.append(cell_text(self._value(cell)))
+            at = _column(cell.get("r", "")) or column + 1
+            if at > column + 1:
+                cells += [""] * min(at - column - 1, MAX_REPEATED)
+            cells.append(cell_text(self._value(cell, cell.findtext(value_tag, ""))))
             column = at
         return cells
 
-    def _value(self, cell: Element) -> str:
+    def _value(self, cell: Element, value: str) -> str:
         type_ = cell.get("t", "n")
         if type_ == "inlineStr":
             return _rich_text(cell)
-        value = next((each.text or "" for each in cell if local_name(each) == "v"), "")
         if type_ == "s":
             index = number(value, len(self._strings))
             return self._strings[index] if index < len(self._strings) else ""
@@ -113,12 +109,9 @@ class _Workbook:
 
 
 def _shared_strings(package: Package, part: str) -> Iterator[str]:
-    root: Element | None = None
-    for event, element in package.archive.elements(part):
-        root = element if root is None else root
-        if event == "end" and local_name(element) == "si":
-            yield _rich_text(element)
-            root.clear()
+    for _, string in package.archive.elements(part, ("si",)):
+        yield _rich_text(string)
+        string.clear()
 
 
 def _rich_text(parent: Element) -> str:
@@ -184,13 +177,12 @@ def _date(days: float, code: str, day_0: datetime) -> str:
     return moment.strftime("%Y-%m-%d") + (f" {time}" if time != "00:00" else "")
 
 
-def _column(reference: str | None) -> int:
+def _column(reference: str) -> int:
     """1-based column of a cell such as "AB7"; 0 if it does not say."""
-    match = _COLUMN.match(reference or "")
     column = 0
-    for letter in match[0] if match else "":
-        column = column * 26 + ord(letter) - ord("A") + 1
-    return column
+    for letter in reference.rstrip("0123456789"):
+        column = column * 26 + ord(letter) - 64  # A is 65
+    return column if 0 <= column <= _MAX_COLUMN else 0
 
 
 def _beside(package: Package, sheet: str) -> Iterator[tuple[int, str]]:
