@@ -23,6 +23,10 @@ from gritdesk.errors import ExtractError
 
 _MAX_MEMBERS = 20_000
 """A presentation of 500 slides has some 3,000."""
+_MAX_RATIO = 100
+"""Where Apache POI, too, takes a member for a bomb (ZipSecureFile)."""
+_HARMLESS_BYTES = 20_000_000
+"""What may be unpacked from however little."""
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 """All that office programs write."""
 _IS_ENCRYPTED = 0x1
@@ -51,6 +55,11 @@ class Archive:
         if len(members) > _MAX_MEMBERS:
             raise ExtractError(f"it packs {len(members):,} files, more than a document ever has; it was not opened")
         unpacked_bytes = sum(member.file_size for member in members)
+        if unpacked_bytes > max(_MAX_RATIO * len(content), _HARMLESS_BYTES):
+            raise ExtractError(
+                f"it unpacks to {unpacked_bytes / 1e6:,.0f} MB, {unpacked_bytes // len(content):,} times its size, as "
+                "documents do not and bombs do; it was not opened; if it is sound, save it in another format"
+            )
         if unpacked_bytes > max_unpacked_bytes:
             raise ExtractError(
                 f"it unpacks to {unpacked_bytes / 1e6:,.0f} MB, more than a document needs; it was not opened; "

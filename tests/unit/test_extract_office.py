@@ -340,6 +340,15 @@ def test_archive_that_unpacks_to_too_much_is_not_opened(read: Read) -> None:
     )
 
 
+def test_archive_that_unpacks_to_many_times_its_size_is_not_opened(read: Read) -> None:
+    bomb = with_members(document(), {"word/media/a.bin": bytes(30_000_000)})
+    said = reason(read, bomb, max_bytes=30_000_000)
+    assert re.match(
+        "it unpacks to 31 MB, [0-9]+ times its size, as documents do not and bombs do; .* another format", said
+    )
+    assert read(with_members(document(), {"word/media/a.bin": bytes(15_000_000)}), max_bytes=30_000_000).text
+
+
 def test_archive_that_lies_about_its_size_unpacks_to_no_more_than_it_says(read: Read) -> None:
     text = "<w:p><w:r><w:t>" + "x" * 50_000_000 + "</w:t></w:r></w:p>"
     content = word_document(text)
