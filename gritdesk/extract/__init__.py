@@ -111,7 +111,7 @@ def _read(path: Path, content: bytes, max_bytes: int) -> tuple[str, str, tuple[S
     if b"%PDF-" in content[:1024]:
         from gritdesk.extract import pdf
 
-        return "pdf", *pdf.read(content)
+        return "pdf", *pdf.read(content, max_bytes)
     if content.startswith(b"PK\x03\x04"):
         from gritdesk.extract import zipped
 
