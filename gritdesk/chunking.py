@@ -7,7 +7,7 @@ chunks are sums of atoms. A chunk breaks at the strongest border that keeps it w
 
     STRETCH     another heading or page begins (small neighbours under one parent are joined afterwards)
     PARAGRAPH   a blank line; a block of code in a text counts as one paragraph while it fits
-    SENTENCE    the end of a sentence, a list item; in code and tables: a line
+    SENTENCE    the end of a sentence, a list item; in code, tables and sheets: a line
     PIECE       inside of a sentence
 
 A sum may exceed a chunk's true count by a token or two per atom, never the other way in practice.
@@ -48,8 +48,8 @@ _FENCES = {
     ),
 }
 """How code is set apart in texts of these formats."""
-_LINE_FORMATS = frozenset({"code", "csv"})
-"""Formats that have lines and no sentences."""
+_LINE_FORMATS = frozenset({"code", "csv", "xlsx", "ods"})
+"""Where a line is what a sentence is elsewhere: a statement, a row."""
 _SENTENCE_END = re.compile(
     r"""[.!?…]["'”’)\]]*(?:[ \t]+|[ \t]*\n)(?=\s*[^a-z\s])"""  # a small letter goes on after an abbreviation
     r"""|[。！？]\s*"""

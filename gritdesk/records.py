@@ -35,7 +35,7 @@ class Document:
     text: str
     format: str
     """Short name of the reader's format: text, markdown, rst, org, tex, html, code, csv, email, notebook, rtf,
-    subtitles, pdf, docx."""
+    subtitles, pdf, docx, xlsx, pptx, odt, ods, odp, epub."""
     sections: tuple[Section, ...] = (Section(0, 1),)
     """In order of `start`, the first at 0."""
 

@@ -9,23 +9,33 @@ from __future__ import annotations
 
 import re
 import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from gritdesk.errors import ExtractError
 from gritdesk.extract import text_formats
+from gritdesk.extract.builder import too_much_text
 from gritdesk.records import Document, Section
 from gritdesk.walking import is_in_the_cloud
 
 _PACKED = (
     b"\x1f\x8b",
-    b"PK\x03\x04",
     b"BZh",
     b"\xfd7zXZ\0",
     b"7z\xbc\xaf\x27\x1c",
     b"\x28\xb5\x2f\xfd",
     b"Rar!\x1a\x07",
 )
-"""How gzip, zip, bzip2, xz, 7z, zstd and rar begin."""
+"""How gzip, bzip2, xz, 7z, zstd and rar begin."""
+ZIP_SUFFIXES = frozenset(
+    """.docx .docm .dotx .dotm .xlsx .xlsm .xltx .xltm .pptx .pptm .potx .potm .ppsx .ppsm .odt .ott .ods .ots .odp
+    .otp .odg .epub""".split()
+)
+"""Of documents that are zips."""
+_ENCRYPTED_PACKAGE = "EncryptedPackage".encode("utf-16-le")
+"""What a new Office file with a password has in the shell of an old one."""
+_MAX_TITLE_CHARS, _MAX_TITLES = 300, 20
 _UNREADABLE_TEXT = re.compile("[\0\ud800-\udfff]")
 
 
@@ -40,8 +50,22 @@ def read_document(path: Path, max_bytes: int) -> Document:
     if not text.strip():
         raise ExtractError("it holds no text")
     if len(text) > max_bytes:
-        raise ExtractError(f"its text is larger than {max_bytes / 1e6:.0f} MB; raise index.max_file_mb to include it")
-    return Document(path, _UNREADABLE_TEXT.sub("\ufffd", text), format_, sections)
+        raise too_much_text(max_bytes)
+    return Document(path, _readable(text), format_, tuple(_with_short_headings(sections)))
+
+
+def _with_short_headings(sections: Iterable[Section]) -> Iterator[Section]:
+    """A heading is repeated with every chunk below it, and some are whole chapters by mistake."""
+    headings: dict[tuple[str, ...], tuple[str, ...]] = {}
+    for section in sections:
+        if section.heading not in headings:
+            titles = (_readable(title[:_MAX_TITLE_CHARS]) for title in section.heading[:_MAX_TITLES])
+            headings[section.heading] = tuple(titles)
+        yield replace(section, heading=headings[section.heading])
+
+
+def _readable(text: str) -> str:
+    return _UNREADABLE_TEXT.sub("\ufffd", text)
 
 
 def _read_bytes(path: Path, max_bytes: int) -> bytes:
@@ -73,11 +97,11 @@ def _read(path: Path, content: bytes, max_bytes: int) -> tuple[str, str, tuple[S
     if content[:1024].lstrip().startswith(b"%PDF-") or (suffix == ".pdf" and b"%PDF-" in content[:1024]):
         from gritdesk.extract import pdf
 
-        return "pdf", *pdf.read(content)
-    if content.startswith(b"PK\x03\x04") and b"word/document.xml" in content:
-        from gritdesk.extract import docx
+        return "pdf", *pdf.read(content, max_bytes)
+    if content.startswith(b"PK\x03\x04"):
+        from gritdesk.extract import zipped
 
-        return "docx", *docx.read(content, max_unpacked_bytes=8 * max_bytes)
+        return zipped.read(content, suffix, max_bytes)
     _refuse_other_than_text(suffix, content)
     return text_formats.read(suffix, content)
 
@@ -86,8 +110,10 @@ def _refuse_other_than_text(suffix: str, content: bytes) -> None:
     if suffix == ".pdf":
         raise ExtractError("it is damaged: its name says PDF, its content does not")
     if content.startswith(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"):
-        raise ExtractError("it is an old or password-protected Office file; save it as .docx without a password")
+        if _ENCRYPTED_PACKAGE in content:
+            raise ExtractError("it is protected by a password; save it without one")
+        raise ExtractError("it is an old Office file; save it as .docx, .xlsx or .pptx, a message as .eml")
     if content.startswith(_PACKED):
         raise ExtractError("it is a packed file or archive; unpack it to include what it holds")
-    if suffix == ".docx":
-        raise ExtractError("it is damaged: its name says docx, its content does not")
+    if suffix in ZIP_SUFFIXES:
+        raise ExtractError(f"it is damaged: its name says {suffix[1:]}, its content does not")

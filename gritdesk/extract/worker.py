@@ -24,19 +24,24 @@ from gritdesk.records import Document, Section
 
 _LENGTH = struct.Struct(">I")
 _CLOSING = "gritdesk is closing; the file is read the next time"
+_TOO_MUCH = "it has more headings and pages than a file of its size ever has; split it to include it"
+_MAX_REQUEST_BYTES = 1_000_000
+_NICENESS = 5
+"""Beside a busy program the child gets a third of the time that it would get without."""
 
 
 class Reader:
     """Reads documents in a child process with limits; safe to call from several threads, one file at a time.
 
     Args:
-        max_bytes: largest file that is read.
+        max_bytes: largest file that is read; what the child answers may be a few times as large.
         timeout_s: time one file may take, the start of the child included.
         max_memory_mb: address space of the child; not enforced where the system has no such limit (Windows).
     """
 
     def __init__(self, max_bytes: int, *, timeout_s: float = 60.0, max_memory_mb: int = 2048) -> None:
         self._max_bytes = max_bytes
+        self._max_answer_bytes = _max_answer_bytes(max_bytes)
         self._timeout_s = timeout_s
         self._max_memory_mb = max_memory_mb
         self._child: subprocess.Popen[bytes] | None = None
@@ -56,8 +61,9 @@ class Reader:
             answer = self._answer({"path": str(path), "max_bytes": self._max_bytes})
         if "reason" in answer:
             raise ExtractError(answer["reason"])
+        headings = [tuple(heading) for heading in answer["headings"]]
         sections = tuple(
-            Section(start, line, tuple(heading), page) for start, line, heading, page in answer["sections"]
+            Section(start, line, headings[number], page) for start, line, number, page in answer["sections"]
         )
         return Document(path, answer["text"], answer["format"], sections)
 
@@ -93,7 +99,7 @@ class Reader:
         try:
             timer.start()
             _send(child.stdin, request)
-            answer = _receive(child.stdout)
+            answer = _receive(child.stdout, self._max_answer_bytes)
         except (OSError, ValueError):  # the pipe broke, or what came is no message
             pass
         finally:
@@ -107,7 +113,7 @@ class Reader:
         if self._num_closing:
             raise ReaderClosed(_CLOSING)
         if timed_out.is_set():
-            return {"reason": f"reading it took longer than {self._timeout_s:g} s"}
+            return {"reason": f"reading it took longer than {self._timeout_s:g} s; it may be damaged or too large"}
         return {"reason": f"reading it ended the reader ({_cause(child.returncode)}); the file may be damaged"}
 
     def _running_child(self) -> subprocess.Popen[bytes]:
@@ -128,6 +134,7 @@ class Reader:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env=os.environ | {"PYTHONPATH": os.pathsep.join(_import_path())},
+            creationflags=getattr(subprocess, "BELOW_NORMAL_PRIORITY_CLASS", 0),  # of Windows
         )
 
     def _end_child(self) -> None:
@@ -154,19 +161,26 @@ def _cause(return_code: int) -> str:
         return f"signal {-return_code}"
 
 
-def _send(pipe: IO[bytes], message: dict[str, Any]) -> None:
+def _max_answer_bytes(max_bytes: int) -> int:
+    """A character is at most one byte of a file, and six of JSON; its sections come on top."""
+    return 8 * max_bytes + 1_000_000
+
+
+def _send(pipe: IO[bytes], message: dict[str, Any], max_bytes: int = _MAX_REQUEST_BYTES) -> None:
     payload = json.dumps(message).encode()  # ASCII, so that names of any bytes pass
+    if len(payload) > max_bytes:
+        payload = json.dumps({"reason": _TOO_MUCH}).encode()
     pipe.write(_LENGTH.pack(len(payload)) + payload)
     pipe.flush()
 
 
-def _receive(pipe: IO[bytes]) -> dict[str, Any] | None:
-    """The next message; None at the end of the pipe."""
+def _receive(pipe: IO[bytes], max_bytes: int = _MAX_REQUEST_BYTES) -> dict[str, Any] | None:
+    """The next message; None at the end of the pipe, or if it is larger than any that should come."""
     header = pipe.read(_LENGTH.size)
     if len(header) < _LENGTH.size:
         return None
     (length,) = _LENGTH.unpack(header)
-    payload = pipe.read(length)
+    payload = pipe.read(length) if length <= max_bytes else b""
     if len(payload) < length:
         return None
     message: dict[str, Any] = json.loads(payload)
@@ -183,11 +197,13 @@ def main(max_memory_mb: int, timeout_s: float) -> None:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print is no answer
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C is the parent's to handle
     _limit_memory(max_memory_mb)
+    if sys.platform != "win32":  # where the parent says so
+        os.nice(_NICENESS)  # a person who works meanwhile comes first
     while (request := _receive(requests)) is not None:
         _end_after(timeout_s + 5)
         answer = _read(request)
         _end_after(0)
-        _send(answers, answer)
+        _send(answers, answer, _max_answer_bytes(request["max_bytes"]))
 
 
 def _read(request: dict[str, Any]) -> dict[str, Any]:
@@ -201,8 +217,11 @@ def _read(request: dict[str, Any]) -> dict[str, Any]:
         return {"reason": "reading it takes more memory than a document should"}
     except Exception as error:  # the worker's edge: whatever a library raises is this file's failure
         return {"reason": " ".join(f"it could not be read ({type(error).__name__}: {error})".split())}
-    sections = [[each.start, each.line, each.heading, each.page] for each in document.sections]
-    return {"text": document.text, "format": document.format, "sections": sections}
+    numbers: dict[tuple[str, ...], int] = {}  # many sections have one heading, which may be long
+    sections = [
+        (each.start, each.line, numbers.setdefault(each.heading, len(numbers)), each.page) for each in document.sections
+    ]
+    return {"text": document.text, "format": document.format, "headings": list(numbers), "sections": sections}
 
 
 def _limit_memory(max_memory_mb: int) -> None:

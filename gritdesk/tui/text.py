@@ -9,13 +9,14 @@ from pathlib import Path
 
 from textual.content import Content
 
+from gritdesk.extract import ZIP_SUFFIXES
 from gritdesk.records import Chunk, Citation, Hit
 
 _TAB = "    "
 # C0 and C1 controls drive terminals; the bidirectional overrides make a line read otherwise than it stands
 _UNSHOWABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _WORD = re.compile(r"\w+")
-_PAGED_SUFFIXES = frozenset({".pdf", ".docx"})
+_PACKED_SUFFIXES = ZIP_SUFFIXES | {".pdf"}
 
 
 def plain(text: str) -> str:
@@ -83,8 +84,8 @@ def short_folder(path: Path) -> str:
 
 
 def opens_as_text(hit: Hit) -> bool:
-    """Whether an editor would show the text we found in the file itself; a PDF it would show as bytes."""
-    return hit.chunk.page is None and hit.path.suffix.lower() not in _PAGED_SUFFIXES
+    """Whether an editor would show the text we found in the file itself; others it would show as bytes."""
+    return hit.chunk.page is None and hit.path.suffix.lower() not in _PACKED_SUFFIXES
 
 
 @dataclass(frozen=True)

@@ -162,6 +162,61 @@ def test_pdf_has_a_section_per_page() -> None:
     ]
 
 
+def pdf(*objects: str) -> bytes:
+    """A PDF of numbered objects, the catalog first; its readers find them without a table."""
+    numbered = "".join(f"{number} 0 obj\n{each}\nendobj\n" for number, each in enumerate(objects, start=1))
+    return f"%PDF-1.7\n{numbered}trailer\n<< /Root 1 0 R >>\n%%EOF".encode()
+
+
+def stream(content: str) -> str:
+    return f"<< /Length {len(content)} >>\nstream\n{content}\nendstream"
+
+
+def page(words: str, rest: str = "") -> tuple[str, str]:
+    """A page whose content is the object after it."""
+    font = "/Resources << /Font << /F1 << /Type /Font /Subtype /Type1 /BaseFont /Helvetica >> >> >>"
+    content = f"BT /F1 12 Tf 20 170 Td ({words}) Tj ET"
+    return f"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 300 200] {font} {rest} >>", stream(content)
+
+
+def test_pdf_has_its_bookmarks_as_headings_and_what_was_filled_in(tmp_path: Path) -> None:
+    notes = (
+        "/Annots [<< /Subtype /Widget /FT /Tx /T (name) /V (Mara Bell) /Rect [0 0 9 9] >>"
+        " << /Subtype /FreeText /Contents (typed onto the form) /Rect [0 0 9 9] >>"
+        " << /Subtype /Link /Contents (no text) /Rect [0 0 9 9] >>]"
+    )
+    content = pdf(
+        "<< /Type /Catalog /Pages 2 0 R /Outlines 10 0 R >>",
+        "<< /Type /Pages /Kids [4 0 R 6 0 R 8 0 R] /Count 3 >>",
+        "null",
+        *page("one", "/Contents 5 0 R"),
+        *page("two", f"/Contents 7 0 R {notes}"),
+        *page("three", "/Contents 9 0 R"),
+        "<< /First 11 0 R /Last 11 0 R >>",
+        "<< /Title (Tides) /Parent 10 0 R /Dest [6 0 R /Fit] /First 12 0 R /Last 12 0 R >>",
+        "<< /Title (Low water) /Parent 11 0 R /Dest [6 0 R /Fit] /Next 12 0 R >>",
+    )
+    document = read_bytes(tmp_path, content, "a.pdf")
+    assert [(text.strip(), each.heading, each.page) for text, each in stretches(document)] == [
+        ("one", (), 1),
+        ("two\n\nMara Bell\n\ntyped onto the form", ("Tides",), 2),
+        ("three", ("Tides", "Low water"), 3),
+    ]
+
+
+def test_broken_page_costs_no_more_than_that_page(tmp_path: Path) -> None:
+    content = (DATA / "report.pdf").read_bytes().replace(b"/Count 2", b"/Count 9")
+    assert read_bytes(tmp_path, content, "a.pdf").text == read("report.pdf").text
+    (tmp_path / "a.pdf").write_bytes(content.replace(b"/Kids [4 0 R 6 0 R]", b"/Kids [3 0 R 9 0 R]"))
+    assert "damaged PDF" in reason(tmp_path / "a.pdf")
+
+
+def test_pdf_with_more_text_than_a_file_may_hold_is_refused(tmp_path: Path) -> None:
+    content = (DATA / "report.pdf").read_bytes().replace(b"/Kids [4", b"/Kids [" + b"6 0 R " * 99 + b"4")
+    (tmp_path / "a.pdf").write_bytes(content.replace(b"/Count 2", b"/Count 101"))
+    assert "its text is larger than" in reason(tmp_path / "a.pdf", 2_000)
+
+
 def test_docx_has_headings_and_the_text_of_its_tables() -> None:
     document = read("guide.docx")
     assert document.format == "docx"
@@ -382,6 +437,42 @@ def test_file_that_floods_the_memory_is_refused_and_the_next_is_read(
         assert reader.read(DATA / "text.txt") == read("text.txt")
 
 
+@pytest.mark.skipif(os.name == "nt", reason="pipes have no such numbers there")
+@pytest.mark.parametrize(
+    ("deed", "expected"),
+    [
+        (
+            "from gritdesk.records import Document, Section\n"
+            "        return Document(path, 'x', 'text', (Section(0, 1, ('x' * 9_500_000,)),))",
+            "more headings and pages than a file of its size ever has",
+        ),
+        ("os.write(answers(), bytes([255] * 9)); import time; time.sleep(60)", "ended the reader"),
+    ],
+)
+def test_answer_that_is_too_large_is_refused_and_the_next_file_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deed: str, expected: str
+) -> None:
+    play(tmp_path, monkeypatch, deed)
+    with Reader(1_000_000) as reader:
+        with pytest.raises(ExtractError, match=expected):
+            reader.read(tmp_path / "evil.txt")
+        assert reader.read(DATA / "text.txt") == read("text.txt")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="priorities are another matter there")
+def test_child_steps_back_behind_the_programs_of_the_person(reader: Reader) -> None:
+    reader.read(DATA / "text.txt")
+    mine, childs = os.getpriority(os.PRIO_PROCESS, 0), os.getpriority(os.PRIO_PROCESS, child_pid(reader))
+    assert childs > mine
+
+
+def test_headings_are_short_enough_to_stand_over_every_chunk(reader: Reader, tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text("\n\n".join(f"{'#' * (1 + n % 6)} {n}{'x' * 10_000}\n\ntext" for n in range(60)))
+    document = reader.read(tmp_path / "a.md")
+    assert document == read_document(tmp_path / "a.md", MAX_BYTES)
+    assert {len(title) for section in document.sections for title in section.heading} == {300}
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="no such signals there")
 def test_child_that_was_ended_from_outside_is_replaced(reader: Reader) -> None:
     reader.read(DATA / "text.txt")
@@ -394,7 +485,7 @@ def test_child_that_was_ended_from_outside_is_replaced(reader: Reader) -> None:
 def test_answer_that_was_not_waited_for_does_not_meet_the_next_request(
     reader: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt(_: object) -> None:
+    def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -448,7 +539,11 @@ def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deed: str) -> None:
     """Have the child do something bad when it reads evil.txt, by way of a module that Python imports at its start."""
     (tmp_path / "evil.txt").write_text("evil")
     (tmp_path / "sitecustomize.py").write_text(
-        "import gritdesk.extract as extract, os\n"
+        "import gritdesk.extract as extract, os, stat\n"
+        "def is_pipe(n):\n"
+        "    return os.path.exists(f'/dev/fd/{n}') and stat.S_ISFIFO(os.fstat(n).st_mode)\n"
+        "def answers():\n"
+        "    return next(filter(is_pipe, range(3, 99)))\n"
         "read = extract.read_document\n"
         "def evil(path, max_bytes):\n"
         "    if path.name == 'evil.txt':\n"
