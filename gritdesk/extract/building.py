@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from gritdesk.records import Section
 
+MAX_TITLE_CHARS = 500
+"""A heading's own text is longer only where something is broken; patterns then take long over it."""
+
 
 @dataclass(frozen=True)
 class Block:

@@ -1,8 +1,8 @@
 """Source code: the text stays as it is, its definitions make sections: "Class > method".
 
 Six languages are parsed, by the grammars that Textual highlights with. Of others a definition is known by its first
-line at the left margin, in the spelling that most of them share; so it is, too, in a file that is too long to parse
-or, broken, takes too long. Comments, decorators and attributes right above a definition belong to it.
+line at the left margin, in the spelling that most of them share; so it is, too, in a file that is too long to parse,
+takes too long or is too broken. Comments, decorators and attributes right above a definition belong to it.
 """
 
 from __future__ import annotations
@@ -108,13 +108,15 @@ def sections(text: str, suffix: str = "") -> tuple[Section, ...]:
     """
     language = _LANGUAGES.get(suffix) or _LANGUAGES.get(_interpreter(text))
     tree = _parsed(text, language) if language and len(text) <= _MAX_PARSED_CHARS else None
-    if language and tree:
-        return _nested(text, _definitions(text, tree, language))
-    return _at_the_margin(text, _PATTERNS.get(suffix, _DEFINITION))
+    nested = _nested(text, _definitions(text, tree, language)) if language and tree else ()
+    if tree and not tree.root_node.has_error:
+        return nested
+    # a grammar recovers from most errors; after some it knows no definition any more
+    return max(nested, _at_the_margin(text, _PATTERNS.get(suffix, _DEFINITION)), key=len)
 
 
 def _interpreter(text: str) -> str:
-    match = re.match(r"#!\s*\S*?([a-z]+)[\d.]*(?:\s+(?:-S\s+)?([a-z]+))?", text)
+    match = re.match(r"#![ \t]*(?:\S*/)?([a-z]+)[\d.]*(?:[ \t]+(?:-S[ \t]+)?([a-z]+))?", text)
     return (match[2] if match[1] == "env" else match[1]) or "" if match else ""
 
 
@@ -164,7 +166,7 @@ def _definitions(text: str, tree: Tree, language: str) -> Iterator[_Definition]:
 
 def _name(source: bytes, node: Node) -> str:
     spelled = source[node.start_byte : node.end_byte].decode("utf-8", "replace")  # node.text reads the source anew
-    return re.sub(r"\s+|^[*&\"'\[]+|[\"'\]]+$", " ", spelled).strip()[:100]
+    return " ".join(spelled.split()).lstrip("*& ").strip("\"'")[:100]
 
 
 def _nested(text: str, definitions: Iterator[_Definition]) -> tuple[Section, ...]:

@@ -13,7 +13,6 @@ import io
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal
 
 from gritdesk.extract.building import Block, join
 from gritdesk.records import Section
@@ -69,14 +68,16 @@ def _delimiter(text: str) -> str:
 
 def _rows(text: str, delimiter: str) -> list[_Row]:
     try:
-        rows = [*_parsed(text, delimiter)]
+        return [*_parsed(text, delimiter)]
     except csv.Error:  # a quote that is never closed swallows the rest
-        return [*_parsed(text, delimiter, quoting=csv.QUOTE_NONE)]
-    return rows
+        return [
+            (number, [" ".join(cell.split()) for cell in line.split(delimiter)])
+            for number, line in enumerate(text.split("\n"), start=1)
+        ]
 
 
-def _parsed(text: str, delimiter: str, quoting: Literal[0, 3] = csv.QUOTE_MINIMAL) -> Iterator[_Row]:
-    reader = csv.reader(io.StringIO(text), delimiter=delimiter, quoting=quoting)
+def _parsed(text: str, delimiter: str) -> Iterator[_Row]:
+    reader = csv.reader(io.StringIO(text), delimiter=delimiter)
     line = 1
     for cells in reader:
         yield line, [" ".join(cell.split()) for cell in cells]

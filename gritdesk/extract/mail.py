@@ -26,6 +26,9 @@ _FROM_LINE = re.compile(r"^From [^\n]*\d\d:\d\d[^\n]*\n(?=[!-9;-~]+:|>From )", r
 """What begins a message in a mbox: a blank line is above it, a header below."""
 _HEADER_LINE = re.compile(rb"(?:Return-Path|Received|Delivered-To|X-[\w-]+|Message-ID|From|To|Date|Subject):", re.I)
 _SENDER, _ENVELOPE = re.compile(rb"^From:", re.I | re.M), re.compile(rb"^(?:Date|Received|Message-ID):", re.I | re.M)
+_MAX_BOUNDARIES = 300
+"""More make the parser slow, which holds each line against all of them; the parts are then read as one text."""
+_MAX_HEADER_CHARS = 5000
 _MAX_DEPTH = 30
 """Of parts inside parts."""
 
@@ -84,7 +87,8 @@ class _Reader:
         self._end = end
 
     def blocks(self) -> Iterator[Block]:
-        message = Parser().parsestr(self._source[self._at : self._end])
+        is_nested = self._source.count("boundary=", self._at, self._end) > _MAX_BOUNDARIES
+        message = Parser().parsestr(self._source[self._at : self._end], headersonly=is_nested)
         yield from self._message(message, (), 0)
 
     def _message(self, message: Message, above: tuple[str, ...], depth: int) -> Iterator[Block]:
@@ -224,6 +228,7 @@ def _header(message: Message, name: str) -> str:
 
 def _plain_header(value: str) -> str:
     """A header's value without encoded words and folds. Raw bytes, against the standard, are guessed."""
+    value = value[:_MAX_HEADER_CHARS]
     try:
         value = decode(value.encode("ascii", "surrogateescape")) if not value.isascii() else value
     except (ExtractError, UnicodeEncodeError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from gritdesk.extract.building import Heading, outline
+from gritdesk.extract.building import MAX_TITLE_CHARS, Heading, outline
 from gritdesk.records import Section
 
 _FRONT_MATTER = re.compile(r"(---|\+\+\+)[ \t]*\n.*?^(?:\1|\.\.\.)[ \t]*$", re.MULTILINE | re.DOTALL)
@@ -40,14 +40,15 @@ def _headings(text: str, at: int) -> Iterator[Heading]:
         else:
             line_or_code = line
             if heading := _ATX.match(line):
-                if title := _plain(heading[2] or ""):
+                if title := _plain((heading[2] or "")[:MAX_TITLE_CHARS]):
                     yield Heading(at, number, len(heading[1]), title)
             elif (underline := _SETEXT.match(line)) and not _NO_TITLE.match(before[0]):
-                yield Heading(before[1], number - 1, 1 if underline[1].startswith("=") else 2, _plain(before[0]))
+                title = _plain(before[0][:MAX_TITLE_CHARS])
+                yield Heading(before[1], number - 1, 1 if underline[1].startswith("=") else 2, title)
         before = (line_or_code, at)
         at += len(line) + 1
 
 
 def _plain(title: str) -> str:
     """A title without emphasis, code marks and link targets."""
-    return re.sub(r"[*`]", "", re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", title)).strip()
+    return re.sub(r"[*`]", "", re.sub(r"!?\[([^\]]{0,500})\]\([^)]{0,500}\)", r"\1", title)).strip()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from gritdesk.extract.building import Heading, outline
+from gritdesk.extract.building import MAX_TITLE_CHARS, Heading, outline
 from gritdesk.records import Section
 
 _HEADLINE = re.compile(r"^(\*+)[ \t]+(\S[^\n]*)$", re.MULTILINE)
@@ -16,7 +16,7 @@ _TITLE = re.compile(r"^#\+TITLE:[ \t]*(\S[^\n]*)$", re.MULTILINE | re.IGNORECASE
 _STATE = re.compile(r"(?:TODO|DONE|NEXT|WAIT(?:ING)?|HOLD|STARTED|PROJ|CANCELL?ED|KILL)[ \t]+(?=\S)")
 _PRIORITY = re.compile(r"\[#\w+\][ \t]*")
 _TAGS = re.compile(r"[ \t]+:[\w@#%:]+:[ \t]*$")
-_LINK = re.compile(r"\[\[(?:[^\]]*\]\[)?([^\]]*)\]\]")
+_LINK = re.compile(r"\[\[(?:[^\]]{0,500}\]\[)?([^\]]{0,500})\]\]")
 
 
 def sections(text: str) -> tuple[Section, ...]:
@@ -30,7 +30,7 @@ def _headings(text: str) -> Iterator[Heading]:
         yield Heading(0, 1, 0, title[1].strip())
     for match in _HEADLINE.finditer(text):
         line, counted = line + text.count("\n", counted, match.start()), match.start()
-        yield Heading(match.start(), line, len(match[1]), _plain(match[2]))
+        yield Heading(match.start(), line, len(match[1]), _plain(match[2][:MAX_TITLE_CHARS]))
 
 
 def _plain(title: str) -> str:

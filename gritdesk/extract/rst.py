@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from gritdesk.extract.building import Heading, outline
+from gritdesk.extract.building import MAX_TITLE_CHARS, Heading, outline
 from gritdesk.records import Section
 
 _ADORNMENT = re.compile(r"([!-/:-@\[-`{-~])\1+[ \t]*")
@@ -31,7 +31,7 @@ def _headings(lines: list[str]) -> Iterator[Heading]:
             style = ((line if overlined else lines[at + 1])[0], overlined)
             if style not in styles:
                 styles.append(style)
-            yield Heading(start, at + 1, styles.index(style) + 1, _plain(title))
+            yield Heading(start, at + 1, styles.index(style) + 1, _plain(title[:MAX_TITLE_CHARS]))
         start += len(line) + 1
 
 

@@ -16,7 +16,7 @@ from gritdesk.records import Section
 
 _BRACES = r"\{(?:[^{}]|\{(?:[^{}]|\{[^{}]{0,500}\}){0,500}\}){0,2000}\}"
 """Braces with braces in them, up to the third depth; bounded, because one that is never closed is looked for long."""
-_OPTION = r"(?:\[[^\]\n]*\])"
+_OPTION = r"(?:\[[^\]\n]{0,500}\])"
 _VERBATIM = (
     r"\\begin\{(?P<verbatim>verbatim\*?|Verbatim|lstlisting|minted|alltt)\}"
     r"(?P<code>(?:(?!\\begin\{(?P=verbatim)).)*?)\\end\{(?P=verbatim)\}"

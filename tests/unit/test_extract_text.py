@@ -6,9 +6,11 @@ import struct
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from gritdesk.errors import ExtractError
-from gritdesk.extract import read_document
+from gritdesk.extract import read_document, text_formats
 from gritdesk.records import Document
 
 MAX_BYTES = 10_000_000
@@ -717,3 +719,167 @@ def test_damaged_rtf_is_read_or_refused(tmp_path: Path, content: bytes) -> None:
         read_document(tmp_path / "a.rtf", MAX_BYTES)
     except ExtractError as error:
         assert "damaged RTF" in str(error) or "no text" in str(error)
+
+
+# ---------------------------------------------------------------- code
+
+
+def test_methods_lie_below_their_class_with_what_stands_above_them(tmp_path: Path) -> None:
+    text = """import os
+
+LIMIT = 3
+# of the desk
+@final
+class Desk(Base):
+    size = 1
+
+    # opens it
+    @property
+    def open(self):
+        def inner(): ...
+        return inner
+
+    async def close(self):
+        pass
+        # of close
+
+    left = 2
+
+if LIMIT:
+    def chosen(): ...
+
+class Empty: ...
+main()
+"""
+    assert outline(read_text(tmp_path, text, "a.py")) == [
+        (1, ""),
+        (4, "Desk"),
+        (9, "Desk > open"),
+        (15, "Desk > close"),
+        (18, "Desk"),
+        (20, ""),
+        (22, "chosen"),
+        (24, "Empty"),
+        (25, ""),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        (
+            "a.js",
+            "/** doc\n of it */\nexport class Desk {\n  open() {}\n  close = () => {\n  }\n}\n"
+            "export const run = async () => {\n}\nmodule.exports.stop = function () {}\n",
+            [(1, "Desk"), (4, "Desk > open"), (5, "Desk > close"), (8, "run"), (10, "module.exports.stop")],
+        ),
+        (
+            "A.java",
+            "package a;\n/** doc */\n@Entity\npublic class Desk {\n  int a;\n\n  // opens\n  @Override\n"
+            "  void open() {}\n  enum Kind { X }\n}\n",
+            [(1, ""), (2, "Desk"), (7, "Desk > open"), (10, "Desk > Kind")],
+        ),
+        (
+            "a.go",
+            "package a\n\n// Close it.\nfunc (s *Store[T]) Close() {\n}\n\ntype Hit struct {\n}\n\nfunc main() {}\n",
+            [(1, ""), (3, "Store[T] > Close"), (7, "Hit"), (10, "main")],
+        ),
+        (
+            "a.rs",
+            "use x;\n/// doc\n#[derive(Debug)]\npub struct A;\n\nimpl Display for A {\n    #[inline]\n"
+            "    fn fmt(&self) {}\n}\nmod tests {\n    fn works() {}\n}\n",
+            [(1, ""), (2, "A"), (7, "A > fmt"), (10, "tests"), (11, "tests > works")],
+        ),
+        ("run", "#!/usr/bin/env bash\nset -e\n\n# lists\nlist() {\n  ls\n}\nlist\n", [(1, ""), (4, "list"), (8, "")]),
+        (
+            "a.sql",
+            '-- ports\nCREATE TABLE IF NOT EXISTS port (a);\ncreate view "free" as x;\n',
+            [(1, "port"), (3, "free")],
+        ),
+        ("a.toml", "a = 1\n\n# why\n[tool.ruff]\nb = [\n 1]\n[[x]]\n", [(1, ""), (3, "tool.ruff"), (7, "x")]),
+        (
+            "a.c",
+            "#include <a.h>\n\n/* adds */\nstatic int add(int a,\n  int b)\n{\n  if (a) {\n }\n}\n",
+            [(1, ""), (3, "add")],
+        ),
+    ],
+)
+def test_definitions_of_each_language_are_known(
+    tmp_path: Path, name: str, text: str, expected: list[tuple[int, str]]
+) -> None:
+    document = read_text(tmp_path, text, name)
+    assert (document.format, document.text) == ("code", text)
+    assert outline(document) == expected
+
+
+def test_code_that_never_closes_is_read_by_its_margin(tmp_path: Path) -> None:
+    # the grammar of Bash takes half a minute over it
+    text = "function first {\n" + "function f(){if(x){" * 10_000 + "\nfunction last {\n}\n"
+    assert [heading for _, heading in outline(read_text(tmp_path, text, "a.sh"))] == ["first", "f", "last"]
+
+
+# ---------------------------------------------------------------- every format
+
+PIECES = st.sampled_from(
+    [*"aB1 \n\n\n:=-#*|,;<>{}[]()%$'\"\\`", "\n\n", "Title\n=====\n", "* Head\n", "# Head\n", "---\n", "title: x\n"]
+    + [
+        "\\section{A}",
+        "\\begin{document}",
+        "% x\n",
+        "\\begin{verbatim}",
+        "\\end{verbatim}",
+        "```\n",
+        "größe",
+        "::\n\n   ",
+    ]
+    + [
+        "1\n00:00:01,0 --> 00:00:02,0\n",
+        "class A:\n",
+        "    def b(self):\n",
+        "fn f() {\n",
+        "From: a@b\n",
+        "Subject: s\n",
+    ]
+    + [
+        "\n\nFrom a Tue 10:10:10 2024\nFrom: c@d\n\n",
+        "Content-Type: multipart/mixed; boundary=x\n\n--x\n\n",
+        '"a\nb",c\n',
+    ]
+)
+SUFFIXES = [
+    ".md",
+    ".rst",
+    ".org",
+    ".tex",
+    ".csv",
+    ".srt",
+    ".eml",
+    ".mbox",
+    ".py",
+    ".js",
+    ".rs",
+    ".sh",
+    ".c",
+    ".html",
+    ".txt",
+]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(PIECES, min_size=1, max_size=40).map("".join), st.sampled_from(SUFFIXES))
+@example("\\begin{document}\\section{A}", ".tex")
+@example("def a(): 0", ".py")
+def test_sections_of_any_text_are_in_order_and_in_lines_of_the_source(text: str, suffix: str) -> None:
+    try:
+        _, shown, sections = text_formats.read(suffix, text.encode())
+    except ExtractError as error:
+        assert "\n" not in str(error)
+        return
+    starts = [section.start for section in sections]
+    assert starts[0] == 0
+    assert starts == sorted(set(starts))
+    assert starts[-1] <= len(shown)
+    num_lines = text.count("\n") + 1
+    assert all(1 <= section.line <= num_lines for section in sections)
+    if shown == text:  # then lines are counted, and a citation opens where its words stand
+        assert [section.line for section in sections] == [1 + text.count("\n", 0, start) for start in starts]
