@@ -693,22 +693,8 @@ class SqliteStore:
 
     def format_of(self, path: Path) -> str:
         """The reader's format of an indexed file; "" if the index does not hold it."""
-        rows = self._run("SELECT format FROM document WHERE path = ?", (_path_to_sql(path),))
+        rows = self._run("SELECT format FROM document WHERE path = ?", (path_to_sql(path),))
         return str(rows[0][0]) if rows else ""
-
-    def embeddings_of(self, path: Path) -> NDArray[np.float32]:
-        """Embeddings of a file's chunks, float32[num, dimension], num 0 if it has none."""
-        import numpy as np
-
-        if self.fingerprint is None:
-            return np.empty((0, 0), np.float32)
-        rows = self._run(
-            """SELECT vector.embedding FROM document JOIN chunk ON chunk.document_id = document.id
-                   JOIN vector ON vector.rowid = chunk.embedding_id
-               WHERE document.path = ? ORDER BY chunk.char_start""",
-            (_path_to_sql(path),),
-        )
-        return np.array([np.frombuffer(row[0], np.float32) for row in rows], np.float32).reshape(len(rows), -1)
 
     def chunks_of(self, path: Path) -> list[Chunk]:
         """The chunks of one file, in the order of its text."""
