@@ -199,13 +199,16 @@ class CodesNow:
         Args:
             allowed_N: which codes to look at, from the start.
         """
-        total = len(self.ids_N) if allowed_N is None else int(np.count_nonzero(allowed_N))
+        allowed = None if allowed_N is None else np.flatnonzero(allowed_N)
+        total = len(self.ids_N) if allowed is None else len(allowed)
         if total <= num:
-            return self.ids_N if allowed_N is None else self.ids_N[allowed_N]
+            return self.ids_N if allowed is None else self.ids_N[allowed]
         distances_N = self._differences(codes(query_D[None]).view(np.uint64)[0])
-        if allowed_N is not None:
-            distances_N[~allowed_N] = np.iinfo(np.uint16).max
+        if allowed is not None:
+            distances_N = distances_N[allowed]
         chosen = np.flatnonzero(distances_N <= _bound(distances_N, min(total, _num_by_bits(num, total))))
+        if allowed is not None:
+            chosen = allowed[chosen]
         projected_B = _projected(query_D)
         packed = np.ascontiguousarray(self.words_WN[:, chosen].T).view(np.uint8)
         bits_CB = np.unpackbits(packed, axis=1)[:, : len(projected_B)]
