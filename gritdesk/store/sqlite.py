@@ -657,7 +657,7 @@ class SqliteStore:
                 rowids = [rowid for (rowid,) in self._run(newest, (*values, num_left))]
                 sums_R[rowids] += np.log(1 + num_rows / (len(rowids) + 0.5))
                 num_left -= len(rowids)
-        least = np.partition(sums_R, -_MAX_RANKED)[-_MAX_RANKED]
+        least = np.partition(sums_R[sums_R > 0], -_MAX_RANKED)[-_MAX_RANKED]
         above = np.flatnonzero(sums_R > least)
         equal = np.flatnonzero(sums_R == least)[len(above) - _MAX_RANKED :]
         is_chosen = np.zeros(num_rows + 1, np.uint8)
