@@ -42,6 +42,10 @@ if TYPE_CHECKING:  # numpy takes 0.1 s to import, which a search by words need n
 _PAGE_BYTES = 16 * 1024  # large pages make the scan over vectors cheaper
 _MMAP_BYTES = 1 << 30
 _BUSY_MS = 10_000
+_MAX_RANKED = 5_000
+"""Rows of words that are ranked at most, at 1.5 to 3 us each; to count one takes a fiftieth of that."""
+_MAX_LOOKED_AT = 150_000
+"""Rows of words that are looked at to choose those."""
 _MAX_LITERAL_BYTES = 4000
 """Longest text that is looked for letter by letter; SQLite itself refuses a pattern of 50,000 bytes."""
 _CLOSE_S = 5.0
@@ -508,8 +512,9 @@ class SqliteStore:
         hits: dict[int, Hit] = {}
         with self._reading():
             within = self._within(scope)
-            for expression, scored in words.widening(phrases, terms, all_first, lambda each: self._count(each, within)):
-                for hit in self._matching(expression, limit, within):
+            for expression, any_terms, scored in words.widening(phrases, terms, all_first):
+                chosen = self._telling(expression, any_terms, within) if len(any_terms) > 1 else None
+                for hit in self._matching(expression, limit, chosen or within):
                     hits.setdefault(hit.chunk_id, hit if scored else dataclasses.replace(hit, score=0.0))
                 if len(hits) >= limit:
                     break
@@ -590,7 +595,7 @@ class SqliteStore:
         for start in range(0, len(best), 2 * limit):  # as a rule the first round finds enough
             found += self._run(
                 f"""SELECT chunk.passage_id, {_HIT_COLUMNS} FROM chunk
-                    JOIN document ON document.id = chunk.document_id
+                    CROSS JOIN document ON document.id = chunk.document_id
                     WHERE chunk.passage_id IN carray(?1) {sql and "AND " + sql}""",
                 (apsw.carray(np.array(best[start : start + 2 * limit], np.int64)), *values),
             )
@@ -619,24 +624,50 @@ class SqliteStore:
         newest = 0
         if is_bounded:
             nth = f"SELECT rowid FROM word WHERE {where} ORDER BY rowid DESC LIMIT 1 OFFSET ?"
-            for (rowid,) in self._run(nth, (*values, words.MAX_RANKED)):
+            for (rowid,) in self._run(nth, (*values, _MAX_RANKED)):
                 newest = rowid + 1
         rows = self._run(
             f"""WITH found AS MATERIALIZED (
                     SELECT rowid AS id, bm25(word) AS rank FROM word WHERE {where} AND rowid >= ?
                     ORDER BY rank, id LIMIT ?)
                 SELECT -found.rank, {_HIT_COLUMNS} FROM found
-                JOIN chunk ON chunk.id = found.id JOIN document ON document.id = chunk.document_id
+                CROSS JOIN chunk ON chunk.id = found.id CROSS JOIN document ON document.id = chunk.document_id
                 ORDER BY found.rank, found.id""",
             (*values, newest, limit),
         )
         return [_hit(row, score=score) for score, *row in rows]
 
-    def _count(self, expression: str, within: _Within | None) -> int:
-        """How many rows the expression finds, up to one more than are ranked."""
+    def _telling(self, expression: str, terms: Sequence[str], within: _Within | None) -> _Within | None:
+        """Of the rows with any of the terms those with the rarest and most of them; None if all can be ranked.
+
+        A row's BM25 is a sum over its terms of how rare each is, times 0.4 to 2.2 or so for how often it stands there.
+        """
+        if self._count(expression, within, _MAX_RANKED + 1) <= _MAX_RANKED:
+            return None
+        import numpy as np
+
+        ((num_rows,),) = self._run("SELECT coalesce(max(id), 0) FROM chunk")
+        sums_R = np.zeros(num_rows + 1, np.float32)
+        counts = {term: self._count(term, within, _MAX_LOOKED_AT) for term in terms}
+        num_left = _MAX_LOOKED_AT
+        for term in sorted(counts, key=lambda each: counts[each]):  # the rarest first, as many as there is time for
+            where, values = _matches(term, within)
+            newest = f"SELECT rowid FROM word WHERE {where} ORDER BY rowid DESC LIMIT ?"
+            if counts[term] <= num_left or num_left == _MAX_LOOKED_AT:
+                rowids = [rowid for (rowid,) in self._run(newest, (*values, num_left))]
+                sums_R[rowids] += np.log(1 + num_rows / (len(rowids) + 0.5))
+                num_left -= len(rowids)
+        least = np.partition(sums_R[sums_R > 0], -_MAX_RANKED)[-_MAX_RANKED]
+        above = np.flatnonzero(sums_R > least)
+        equal = np.flatnonzero(sums_R == least)[len(above) - _MAX_RANKED :]
+        is_chosen = np.zeros(num_rows + 1, np.uint8)
+        is_chosen[above] = is_chosen[equal] = 1
+        return _Within(EVERYWHERE, (0, 0), is_chosen.tobytes(), b"")
+
+    def _count(self, expression: str, within: _Within | None, most: int) -> int:
+        """How many rows the expression finds, counted up to a most."""
         where, values = _matches(expression, within)
-        found = f"SELECT 1 FROM word WHERE {where} LIMIT ?"
-        return int(self._run(f"SELECT count(*) FROM ({found})", (*values, words.MAX_RANKED + 1))[0][0])
+        return int(self._run(f"SELECT count(*) FROM (SELECT 1 FROM word WHERE {where} LIMIT ?)", (*values, most))[0][0])
 
     def _within(self, scope: Scope) -> _Within | None:
         """What lies within a scope at this moment; None for all of it. Searches that follow each other share it."""

@@ -53,7 +53,13 @@ def cosines(rows: Iterable[bytes], query_D: NDArray[np.float32]) -> NDArray[np.f
     """Cosine of the query and each stored embedding, float32[N]."""
     scales_N1, numbers_ND = _parts(rows, len(query_D))
     unit_D = query_D / max(float(np.linalg.norm(query_D)), float(np.finfo(np.float32).tiny))
-    products: NDArray[np.float32] = (numbers_ND.astype(np.float32) @ unit_D) * scales_N1[:, 0]
+    products: NDArray[np.float32] = _products(numbers_ND, unit_D) * scales_N1[:, 0]
+    return products
+
+
+def _products(rows_ND: NDArray[np.integer[Any]], query_D: NDArray[np.float32]) -> NDArray[np.float32]:
+    """float32[N]; in this thread, since BLAS's others make so small a product wait where processors are busy."""
+    products: NDArray[np.float32] = np.einsum("nd,d->n", rows_ND.astype(np.float32), query_D)
     return products
 
 
@@ -199,17 +205,20 @@ class CodesNow:
         Args:
             allowed_N: which codes to look at, from the start.
         """
-        total = len(self.ids_N) if allowed_N is None else int(np.count_nonzero(allowed_N))
+        allowed = None if allowed_N is None else np.flatnonzero(allowed_N)
+        total = len(self.ids_N) if allowed is None else len(allowed)
         if total <= num:
-            return self.ids_N if allowed_N is None else self.ids_N[allowed_N]
+            return self.ids_N if allowed is None else self.ids_N[allowed]
         distances_N = self._differences(codes(query_D[None]).view(np.uint64)[0])
-        if allowed_N is not None:
-            distances_N[~allowed_N] = np.iinfo(np.uint16).max
+        if allowed is not None:
+            distances_N = distances_N[allowed]
         chosen = np.flatnonzero(distances_N <= _bound(distances_N, min(total, _num_by_bits(num, total))))
+        if allowed is not None:
+            chosen = allowed[chosen]
         projected_B = _projected(query_D)
         packed = np.ascontiguousarray(self.words_WN[:, chosen].T).view(np.uint8)
         bits_CB = np.unpackbits(packed, axis=1)[:, : len(projected_B)]
-        scores_C = bits_CB.astype(np.float32) @ projected_B  # 1 and 0 rank as 1 and -1 do
+        scores_C = _products(bits_CB, projected_B)  # 1 and 0 rank as 1 and -1 do
         best = np.argpartition(-scores_C, num)[:num] if num < len(chosen) else slice(None)
         nearest: NDArray[np.int64] = self.ids_N[chosen[best]]
         return nearest
