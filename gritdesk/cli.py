@@ -8,6 +8,7 @@ Imports that cost time stand inside the command that needs them.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -79,6 +80,21 @@ def _text(context: click.Context, parameter: click.Parameter, value: str) -> str
     return value.encode(errors="surrogateescape").decode(errors="replace")
 
 
+class _Duration(click.ParamType[float]):
+    """A number with the letter of its unit, as seconds."""
+
+    name = "duration"
+
+    def convert(self, value: object, parameter: click.Parameter | None, context: click.Context | None) -> float:
+        match = re.fullmatch(r"(\d{1,6}(?:\.\d+)?)([smhd])", str(value))
+        if match is None:
+            self.fail(f"{value} is no time; write it as 30m, 2h or 1d", parameter, context)
+        return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
+
+
+_DURATION = _Duration()
+
+
 @click.group(cls=_Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(None, package_name="gritdesk")
 @click.pass_context
@@ -106,13 +122,21 @@ def _run_tui() -> None:
 @json_option
 def index(folders: tuple[Path, ...], as_json: bool) -> None:
     """Add FOLDERS to the index and bring it up to date; alone: the folders it has."""
-    from gritdesk.errors import ConfigError
+    from gritdesk.errors import ConfigError, StoreBusy
 
     with stopped_by_signals() as stop, _open_desk() as desk:
         if not folders and not desk.folders:
             raise ConfigError("no folder is indexed yet; add one with `gritdesk index FOLDER`")
         desk.subscribe(say)
-        report = desk.index(folders, _print_progress, stop.is_set)
+        try:
+            report = desk.index(folders, _print_progress, stop.is_set)
+        except StoreBusy:
+            keeper = desk.hand_over(folders) if folders else None
+            if keeper is None:
+                raise
+            told = f"added; another gritdesk reads what is new ({keeper})"
+            print_json({"handed_to": keeper.pid}) if as_json else click.echo(told)
+            return
     rewrite_line()
     if stop.is_set():
         say("gritdesk: stopped; what was indexed is kept, `gritdesk index` does the rest")
@@ -141,13 +165,56 @@ def index(folders: tuple[Path, ...], as_json: bool) -> None:
 
 
 @main.command()
-def watch() -> None:
-    """Keep the index up with its folders until interrupted."""
+@click.option("--install", "task", flag_value="install", help="Write a service of yours that watches from login on.")
+@click.option("--uninstall", "task", flag_value="uninstall", help="Remove that service.")
+def watch(task: str | None) -> None:
+    """Keep the index up with its folders until interrupted, or by a service of yours."""
+    if task is not None:
+        _change_service(task)
+        return
+    from gritdesk.keeping import lower_priority
+
     with stopped_by_signals() as stop, _open_desk() as desk:
         desk.subscribe(say)
+        lower_priority()  # nobody waits for this process
         if desk.folders:
             say(f"watching {shown(', '.join(map(str, desk.folders)))}; Ctrl+C ends it")
         desk.watch(_print_progress, stop)
+
+
+def _change_service(task: str) -> None:
+    from gritdesk.config import load_config
+    from gritdesk.service import install, service_file, uninstall
+
+    service = service_file(load_config())
+    if task == "install":
+        install(service)
+        click.echo(f"wrote {shown(str(service.path))}; this starts it now and at every login:")
+        click.echo(f"  {shown(service.start)}")
+    elif uninstall(service):
+        click.echo(f"removed {shown(str(service.path))}; this ends it if it runs:")
+        click.echo(f"  {shown(service.stop)}")
+    else:
+        click.echo(f"there is no {shown(str(service.path))}; nothing was removed")
+
+
+@main.command()
+@click.option("--for", "for_s", type=_DURATION, default=None, help="How long, such as 30m or 2h; else until `resume`.")
+def pause(for_s: float | None) -> None:
+    """Have indexing and watching wait, in every process, until `gritdesk resume`."""
+    from gritdesk.config import load_config
+    from gritdesk.keeping import pause
+
+    click.echo(f"indexing is {pause(load_config(), for_s)}")
+
+
+@main.command()
+def resume() -> None:
+    """Let indexing and watching go on."""
+    from gritdesk.config import load_config
+    from gritdesk.keeping import resume
+
+    click.echo("indexing goes on" if resume(load_config()) else "indexing was not paused")
 
 
 @main.command()
@@ -257,12 +324,17 @@ def status(as_json: bool) -> None:
                 "model": found.model,
                 "fingerprint": found.fingerprint,
                 "sizes": {"index_bytes": found.index_bytes, "text_bytes": found.text_bytes},
+                "keeper": found.keeper,
+                "paused": found.paused,
             }
         )
         return
     click.echo(f"index    {shown(str(found.index_path))} ({found.index_bytes / 1e6:.1f} MB)")
     click.echo(f"folders  {shown(', '.join(map(str, found.folders))) or 'none; add one with `gritdesk index FOLDER`'}")
     click.echo(f"holds    {found.files} files, {found.chunks} passages; {found.pending} files wait to be read")
+    click.echo(f"kept up  {shown(found.keeper) or 'by no process now; `gritdesk watch` does it'}")
+    if found.paused:
+        click.echo(f"waits    {found.paused}")
     click.echo(f"model    {shown(found.model)}")
     if found.failed:
         click.echo(f"not read {len(found.failed)} files:")

@@ -44,6 +44,10 @@ class IndexConfig:
     """Longest chunk, in the model's tokens."""
     max_file_mb: int = 32
     """Larger files are listed as skipped."""
+    quiet: bool = False
+    """Rest between slices of work, longer than they took, so that a watched index takes a third of its share."""
+    on_battery: str = "words only"
+    """What watching does without mains: "go on", "words only" (meaning follows when it is plugged in) or "pause"."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,14 @@ class Config:
         return self.home / "index.lock"
 
     @property
+    def keeper_path(self) -> Path:
+        return self.home / "index.keeper.json"
+
+    @property
+    def pause_path(self) -> Path:
+        return self.home / "index.pause.json"
+
+    @property
     def models_dir(self) -> Path:
         return self.home / "models"
 
@@ -95,6 +107,16 @@ class Config:
     def log_dir(self) -> Path:
         return self.home / "logs"
 
+    def is_own(self, path: Path) -> bool:
+        """Whether gritdesk itself writes a file: a log that is indexed would change with every run, without end."""
+        if self.home not in path.parents:
+            return False
+        name = path.relative_to(self.home).parts[0]
+        return name in ("logs", "models", "index.lock") or name.startswith(_OWN_FILES)
+
+
+_OWN_FILES = ("index.sqlite", "index.keeper.json", "index.pause.json", "config.toml", "model_identities.json")
+"""How the names of files in the home begin; some are written under a longer name first."""
 
 _LEAST = {
     "engine.n_threads": 0,
@@ -109,6 +131,8 @@ _LEAST = {
     "answer.temperature": 0,
 }
 """The smallest number that makes sense; what a number is too large for, the engine knows."""
+
+_CHOICES = {"index.on_battery": ("go on", "words only", "pause")}
 
 TITLE_TOKENS = 136
 """Room beside a chunk for its title, which has at most so many bytes (grit_format), and the frame."""
@@ -233,6 +257,9 @@ def _converted(path: Path, key: str, value: Any, default: Any) -> Any:
 def _in_range(path: Path, key: str, value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"{path}: {key} must be a finite number, found {value}")
+    if key in _CHOICES and value not in _CHOICES[key]:
+        known = ", ".join(f'"{each}"' for each in _CHOICES[key])
+        raise ConfigError(f"{path}: {key} must be one of {known}, found {value!r}")
     if key in _LEAST and value < _LEAST[key]:
         raise ConfigError(f"{path}: {key} must be {_LEAST[key]} or more, found {value}")
     return value

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from gritdesk.config import TITLE_TOKENS, Config, add_folder
-from gritdesk.errors import ConfigError, ModelError, StoreBusy, StoreError
+from gritdesk.config import TITLE_TOKENS, Config, add_folder, load_config
+from gritdesk.errors import ConfigError, ModelError, StoreBusy
+from gritdesk.keeping import Keeper, Pace, find_keeper, find_pause, index_lock
 from gritdesk.records import (
     AnswerEvent,
     EmbeddingInput,
@@ -39,6 +42,8 @@ if TYPE_CHECKING:
 Listener = Callable[[str], None]
 SWEEP_EVERY_S = 600.0
 """A watched tree is walked again this often, to find what file events missed."""
+_LOOK_AT_STOP_S = 0.5
+_LOOK_AT_LOCK_EVERY_S = 3.0
 
 
 class Desk:
@@ -54,6 +59,7 @@ class Desk:
         self._listeners: list[Listener] = []
         self._closed = False
         self._has_told_of_cut_ends = False
+        self._config_read = self._config_stamp()
 
     @classmethod
     def open(cls, config: Config) -> Desk:
@@ -95,32 +101,64 @@ class Desk:
                 forget_others=is_full,
             )
 
-    def watch(self, on_progress: Callable[[IndexProgress], None], stop: threading.Event) -> None:
+    def watch(
+        self, on_progress: Callable[[IndexProgress], None], stop: threading.Event, *, stands_by: bool = False
+    ) -> None:
         """Sweep the folders, then keep the index up with every change until `stop` is set.
 
+        Folders that another process adds to the configuration are kept from then on, too.
+
+        Args:
+            stands_by: while another process keeps the index up, wait for its end instead of raising StoreBusy.
         Raises: as `index`.
         """
-        import time
-
-        from gritdesk import watcher
-
         if not self.folders:
             raise ConfigError("no folder is indexed yet; add one with `gritdesk index FOLDER`")
-        with self._indexer() as indexer:
+        told = ""
+        while not stop.is_set():
+            try:
+                with self._indexer(watches=True) as indexer:
+                    self._keep_up(indexer, on_progress, stop)
+            except StoreBusy as error:
+                if not stands_by:
+                    raise
+                if (keeper := str(find_keeper(self.config) or error)) != told:
+                    told = keeper
+                    on_progress(IndexProgress(0, 0, note=f"another gritdesk keeps the index up: {keeper}"))
+                stop.wait(_LOOK_AT_LOCK_EVERY_S)
+
+    def _keep_up(self, indexer: Indexer, on_progress: Callable[[IndexProgress], None], stop: threading.Event) -> None:
+        """Sweep, then follow changes until `stop` is set; after a pause another sweep finds what changed meanwhile."""
+        from gritdesk.watcher import Changes
+
+        pace = Pace(self.config, self._notify)
+        with Changes(self.folders, on_notice=self._notify, is_own=self.config.is_own) as changes:
+            swept_at = float("-inf")
             while not stop.is_set():
-                swept_at: float | None = None
-                for changed_paths in watcher.watch(self.folders, stop, on_notice=self._notify, timeout_s=SWEEP_EVERY_S):
-                    if swept_at is None:
-                        indexer.run(self.folders, on_progress, stop.is_set, forget_others=True)
-                        swept_at = time.monotonic()
-                    elif changed_paths:
-                        indexer.update(changed_paths, on_progress, stop.is_set)
-                    if time.monotonic() - swept_at > SWEEP_EVERY_S:
-                        break
+                changed_paths = changes.wait(_LOOK_AT_STOP_S)
+                if self._folders_were_written():
+                    changes.follow(self.folders)
+                    swept_at = float("-inf")
+                if pace.holds():
+                    swept_at = float("-inf")
+                elif time.monotonic() - swept_at > SWEEP_EVERY_S:
+                    indexer.run(self.folders, on_progress, stop.is_set, forget_others=True)
+                    swept_at = time.monotonic()
+                elif changed_paths:
+                    indexer.update(changed_paths, on_progress, stop.is_set)
 
     def add_folder(self, folder: Path) -> None:
         """Keep one more folder in the index; it is read by the next `index` or `watch`."""
         self._list_folder(_existing_folder(folder))
+
+    def hand_over(self, folders: Sequence[Path]) -> Keeper | None:
+        """Have the process that watches read these folders, too; None if there is none. Raises: as `add_folder`."""
+        keeper = find_keeper(self.config)
+        if keeper is None or not keeper.watches:
+            return None
+        for folder in [_existing_folder(each) for each in folders]:
+            self._list_folder(folder)
+        return keeper
 
     def search(self, query: str, n: int = 10, mode: SearchMode = "hybrid") -> list[Hit]:
         """The `n` best chunks, best first; by words alone the engine is not started.
@@ -181,6 +219,8 @@ class Desk:
             index_path=self.config.index_path,
             index_bytes=sum(each.stat().st_size for each in self.config.home.glob("index.sqlite*") if each.is_file()),
             text_bytes=text_bytes,
+            keeper=str(find_keeper(self.config) or ""),
+            paused=str(find_pause(self.config) or ""),
         )
 
     def check(self) -> list[str]:
@@ -256,6 +296,23 @@ class Desk:
         if all(Walk(holder).skips(folder) for holder in holders):
             self.config = add_folder(self.config, folder)
 
+    def _folders_were_written(self) -> bool:
+        """Take over the folders that another process wrote into config.toml; whether they are others than before."""
+        if (stamp := self._config_stamp()) == self._config_read:
+            return False
+        self._config_read = stamp
+        before = self.config.index.folders
+        with suppress(ConfigError):  # half written by a person: it is read again when it is whole
+            index = replace(self.config.index, folders=load_config(self.config.home).index.folders)
+            self.config = replace(self.config, index=index)
+        return self.config.index.folders != before
+
+    def _config_stamp(self) -> int:
+        try:
+            return self.config.path.stat().st_mtime_ns
+        except OSError:
+            return 0
+
     def _with_listed_ones_inside(self, folders: Sequence[Path]) -> list[Path]:
         """Folders and the listed ones in them, whose files a walk of their parent may not find."""
         inside = [each for each in self.folders if any(folder in each.parents for folder in folders)]
@@ -271,20 +328,11 @@ class Desk:
         return store
 
     @contextmanager
-    def _indexer(self) -> Iterator[Indexer]:
-        """The one indexer of this index, under a lock that other processes see and a crash releases."""
-        from filelock import FileLock, Timeout
-
+    def _indexer(self, *, watches: bool = False) -> Iterator[Indexer]:
+        """The one indexer of this index. Raises: StoreBusy if another process has it."""
         from gritdesk.indexer import Indexer
 
-        lock = FileLock(self.config.lock_path)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise StoreBusy(f"another gritdesk is indexing {self.config.home}; wait for it, or close it") from None
-        except OSError as error:
-            raise StoreError(f"cannot lock {self.config.lock_path}: {error.strerror}; may you write there?") from error
-        try:
+        with index_lock(self.config, watches=watches):
             if self._store().fingerprint not in (None, self.fingerprint):
                 self.engine().info()  # before the old embeddings are forgotten: is the other model any good?
             yield Indexer(
@@ -295,8 +343,6 @@ class Desk:
                 self.fingerprint,
                 self.config.index,
             )
-        finally:
-            lock.release()
 
     def _read(self, path: Path) -> Any:
         self._check_open()

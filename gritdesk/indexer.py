@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gritdesk.chunking import split
-from gritdesk.config import IndexConfig
+from gritdesk.config import Config, IndexConfig
 from gritdesk.errors import ExtractError, GritDeskError, ReaderClosed, RequestRefused
 from gritdesk.extract import is_in_the_cloud
 from gritdesk.grit_format import passage_input
@@ -279,18 +279,9 @@ def _walk(folders: Iterable[Path], store: SqliteStore) -> tuple[dict[Path, os.st
         files.update(walk.files())
         unreadable.update(walk.unreadable)
     if isinstance(store.path, Path):
-        files = {path: found for path, found in files.items() if not _is_own(path, store.path.parent)}
+        config = Config(store.path.parent)
+        files = {path: found for path, found in files.items() if not config.is_own(path)}
     return files, unreadable
-
-
-def _is_own(path: Path, home: Path) -> bool:
-    """Whether gritdesk itself writes the file: a log that is indexed would change with every run, without end."""
-    if not path.is_relative_to(home):
-        return False
-    name = path.relative_to(home).parts[0]
-    return name in ("logs", "models", "index.lock") or name.startswith(
-        ("index.sqlite", "config.toml", "model_identities.json")
-    )
 
 
 def _is_same(known: FileState | None, file_stat: os.stat_result) -> bool:

@@ -224,3 +224,7 @@ class Status:
     index_path: Path
     index_bytes: int
     text_bytes: int
+    keeper: str = ""
+    """The process that indexes now, as shown to a person; "" if there is none."""
+    paused: str = ""
+    """Since and until when indexing is paused; "" if it is not."""
