@@ -146,6 +146,7 @@ def index(folders: tuple[Path, ...], as_json: bool) -> None:
             {
                 "files_seen": report.files_seen,
                 "files_indexed": report.files_indexed,
+                "files_copied": report.files_copied,
                 "files_unchanged": report.files_unchanged,
                 "files_deleted": report.files_deleted,
                 "chunks_embedded": report.chunks_embedded,
@@ -156,7 +157,8 @@ def index(folders: tuple[Path, ...], as_json: bool) -> None:
         )
         return
     click.echo(
-        f"{report.files_seen} files: {report.files_indexed} indexed, {report.files_unchanged} unchanged, "
+        f"{report.files_seen} files: {report.files_indexed} indexed, {report.files_copied} moved or copied, "
+        f"{report.files_unchanged} unchanged, "
         f"{report.files_deleted} gone, {len(report.failed)} not readable; "
         f"{report.chunks_embedded} passages embedded, {report.chunks_reused} reused, in {report.seconds:.1f} s"
     )
@@ -177,9 +179,16 @@ def watch(task: str | None) -> None:
     with stopped_by_signals() as stop, _open_desk() as desk:
         desk.subscribe(say)
         lower_priority()  # nobody waits for this process
-        if desk.folders:
-            say(f"watching {shown(', '.join(map(str, desk.folders)))}; Ctrl+C ends it")
-        desk.watch(_print_progress, stop)
+        begun = f"watching {shown(', '.join(map(str, desk.folders)))}; Ctrl+C ends it"
+
+        def on_progress(progress: IndexProgress) -> None:
+            nonlocal begun
+            if begun:  # only now: another process may have been watching already
+                say(begun)
+                begun = ""
+            _print_progress(progress)
+
+        desk.watch(on_progress, stop)
 
 
 def _change_service(task: str) -> None:
@@ -231,6 +240,7 @@ def resume() -> None:
 def search(query: str, num_hits: int, mode: SearchMode, as_json: bool) -> None:
     """Find the passages that fit QUERY; "quoted words" must stand in that order."""
     with _open_desk() as desk:
+        desk.subscribe(say)
         hits = desk.search(query, num_hits, mode)
     if as_json:
         print_json({"query": query, "mode": mode, "hits": [_hit_json(n, hit) for n, hit in enumerate(hits, start=1)]})
@@ -319,6 +329,7 @@ def status(as_json: bool) -> None:
                 "files": found.files,
                 "chunks": found.chunks,
                 "pending": found.pending,
+                "awaiting": found.awaiting,
                 "failed": [{"path": str(each.path), "reason": each.reason} for each in found.failed],
                 "folders": [str(folder) for folder in found.folders],
                 "model": found.model,
@@ -332,6 +343,8 @@ def status(as_json: bool) -> None:
     click.echo(f"index    {shown(str(found.index_path))} ({found.index_bytes / 1e6:.1f} MB)")
     click.echo(f"folders  {shown(', '.join(map(str, found.folders))) or 'none; add one with `gritdesk index FOLDER`'}")
     click.echo(f"holds    {found.files} files, {found.chunks} passages; {found.pending} files wait to be read")
+    if found.awaiting:
+        click.echo(f"         {found.awaiting} passages are found by words and await their meaning")
     click.echo(f"kept up  {shown(found.keeper) or 'by no process now; `gritdesk watch` does it'}")
     if found.paused:
         click.echo(f"waits    {found.paused}")
@@ -429,8 +442,18 @@ def _print_progress(progress: IndexProgress) -> None:
     """Rewrite one line on a terminal's stderr; into a pipe say only what a person must know."""
     if progress.note:
         say(progress.note)
+    if progress.chunks_awaiting:
+        left = f", {_duration(progress.seconds_left)} left" if progress.seconds_left is not None else ""
+        rewrite_line(f"{progress.files_total} files found by words; {progress.chunks_awaiting} passages await{left}")
+        return
     name = shown(progress.current.name) if progress.current else ""
     rewrite_line(f"{progress.files_done} of {progress.files_total} files  {name}")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 if __name__ == "__main__":

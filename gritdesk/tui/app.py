@@ -246,9 +246,8 @@ class GritDeskApp(App[None]):
         progress = message.progress
         if progress.note:
             self.notify(progress.note, markup=False)
-        is_through = progress.files_done >= progress.files_total
-        self.activity = replace(self.activity, progress=progress, is_indexing=not is_through)
-        if is_through and self.desk is not None:
+        self.activity = replace(self.activity, progress=progress, is_indexing=not progress.is_done)
+        if progress.is_done and self.desk is not None:
             self._read_status(self.desk)
 
     def on_indexing_ended(self, message: IndexingEnded) -> None:
