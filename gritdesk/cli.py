@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from gritdesk.terminal import json_option, print_json, rewrite_line, say, shown,
 
 if TYPE_CHECKING:
     from gritdesk.desk import Desk
-    from gritdesk.records import Answer, Citation, Hit, IndexProgress, SearchMode
+    from gritdesk.records import Answer, Citation, Hit, IndexProgress, PathReport, SearchMode
 
 
 class _WrongUsage(click.UsageError):
@@ -69,8 +70,12 @@ class _Commands(click.Group):
 def _paths(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[Path, ...]:
     """Arguments as paths; an empty one, of a script's unset variable, would mean the current folder."""
     if "" in values:
-        raise click.BadParameter("it is empty; give a folder, `.` for this one", context, parameter)
+        raise click.BadParameter("it is empty; give a path, `.` for this folder", context, parameter)
     return tuple(map(Path, values))
+
+
+def _path(context: click.Context, parameter: click.Parameter, value: str) -> Path:
+    return _paths(context, parameter, (value,))[0]
 
 
 def _text(context: click.Context, parameter: click.Parameter, value: str) -> str:
@@ -337,6 +342,7 @@ def status(as_json: bool) -> None:
                 "sizes": {"index_bytes": found.index_bytes, "text_bytes": found.text_bytes},
                 "keeper": found.keeper,
                 "paused": found.paused,
+                "skipped": dict(found.skipped),
             }
         )
         return
@@ -349,10 +355,31 @@ def status(as_json: bool) -> None:
     if found.paused:
         click.echo(f"waits    {found.paused}")
     click.echo(f"model    {shown(found.model)}")
+    if found.skipped:
+        rules = sorted(found.skipped.items(), key=lambda each: -each[1])
+        click.echo(f"skipped  {shown(', '.join(f'{count} {rule}' for rule, count in rules))}; see `gritdesk why PATH`")
     if found.failed:
         click.echo(f"not read {len(found.failed)} files:")
         for each in found.failed:
             click.echo(f"  {shown(f'{each.path}: {each.reason}')}")
+
+
+@main.command()
+@click.argument("path", callback=_path)
+@json_option
+def why(path: Path, as_json: bool) -> None:
+    """Say whether PATH is in the index, and by which rule it is not."""
+    with _open_desk() as desk:
+        report = desk.why(path)
+    if as_json:
+        print_json(_path_report_json(report))
+        return
+    click.echo(shown(str(report.path)))
+    click.echo(f"    {shown(report.reason)}")
+    if report.state == "indexed":
+        click.echo(f"    {report.format}, {report.num_chunks} passages, {report.num_embedded} of them embedded")
+    if report.modified_ns:
+        click.echo(f"    as written on {_local_time(report.modified_ns)}")
 
 
 main.add_command(convert)
@@ -436,6 +463,32 @@ def _answer_json(answer: Answer) -> dict[str, Any]:
         ],
         "timings": {name: round(seconds, 4) for name, seconds in answer.timings.items()},
     }
+
+
+def _path_report_json(report: PathReport) -> dict[str, Any]:
+    skip = report.skip
+    return {
+        "path": str(report.path),
+        "state": report.state,
+        "reason": report.reason,
+        "rule": skip.rule if skip else None,
+        "rule_path": str(skip.path) if skip else None,
+        "rule_file": str(skip.file) if skip and skip.file else None,
+        "rule_line": skip.line if skip else None,
+        "exists": report.exists,
+        "format": report.format or None,
+        "chunks": report.num_chunks,
+        "embedded": report.num_embedded,
+        "modified_ns": report.modified_ns,
+        "changed": report.has_changed,
+    }
+
+
+def _local_time(time_ns: int) -> str:
+    try:
+        return datetime.fromtimestamp(time_ns // 1_000_000_000).strftime("%Y-%m-%d %H:%M:%S")
+    except (OverflowError, OSError, ValueError):  # a file may claim to be from whatever year
+        return f"{time_ns} ns since 1970"
 
 
 def _print_progress(progress: IndexProgress) -> None:

@@ -43,7 +43,7 @@ class IndexConfig:
     chunk_tokens: int = 256
     """Longest chunk, in the model's tokens."""
     max_file_mb: int = 32
-    """Larger files are listed as skipped."""
+    """Larger files are not opened, and listed with that reason."""
     quiet: bool = False
     """Rest between slices of work, longer than they took, so that a watched index takes a third of its share."""
     on_battery: str = "words only"
@@ -107,16 +107,6 @@ class Config:
     def log_dir(self) -> Path:
         return self.home / "logs"
 
-    def is_own(self, path: Path) -> bool:
-        """Whether gritdesk itself writes a file: a log that is indexed would change with every run, without end."""
-        if self.home not in path.parents:
-            return False
-        name = path.relative_to(self.home).parts[0]
-        return name in ("logs", "models", "index.lock") or name.startswith(_OWN_FILES)
-
-
-_OWN_FILES = ("index.sqlite", "index.keeper.json", "index.pause.json", "config.toml", "model_identities.json")
-"""How the names of files in the home begin; some are written under a longer name first."""
 
 _LEAST = {
     "engine.n_threads": 0,

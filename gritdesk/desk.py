@@ -25,6 +25,7 @@ from gritdesk.records import (
     Hit,
     IndexProgress,
     IndexReport,
+    PathReport,
     SearchMode,
     Status,
     Turn,
@@ -92,7 +93,7 @@ class Desk:
         Raises: ConfigError for a folder that is not there; StoreBusy if another process is indexing;
             ModelError if the engine cannot embed.
         """
-        wanted = [_existing_folder(folder) for folder in folders]
+        wanted = [self._known_name(_existing_folder(folder)) for folder in folders]
         with self._indexer() as indexer:
             for folder in wanted:
                 self._list_folder(folder)
@@ -137,7 +138,7 @@ class Desk:
         """Sweep, then follow changes until `stop` is set; after a pause another sweep finds what changed meanwhile."""
         from gritdesk.watcher import Changes
 
-        with Changes(self.folders, on_notice=self._notify, is_own=self.config.is_own) as changes:
+        with Changes(self.folders, on_notice=self._notify, home=self.config.home) as changes:
 
             def take_news() -> None:
                 """What changed during a run is found by words at once; its meaning comes in the order of that run."""
@@ -177,14 +178,14 @@ class Desk:
 
     def add_folder(self, folder: Path) -> None:
         """Keep one more folder in the index; it is read by the next `index` or `watch`."""
-        self._list_folder(_existing_folder(folder))
+        self._list_folder(self._known_name(_existing_folder(folder)))
 
     def hand_over(self, folders: Sequence[Path]) -> Keeper | None:
         """Have the process that watches read these folders, too; None if there is none. Raises: as `add_folder`."""
         keeper = find_keeper(self.config)
         if keeper is None or not keeper.watches:
             return None
-        for folder in [_existing_folder(each) for each in folders]:
+        for folder in [self._known_name(_existing_folder(each)) for each in folders]:
             self._list_folder(folder)
         return keeper
 
@@ -232,7 +233,7 @@ class Desk:
 
     def status(self) -> Status:
         """What the index holds and what it waits for; walks the folders, starts no engine."""
-        from gritdesk.indexer import count_pending
+        from gritdesk.indexer import survey
         from gritdesk.models import find_model
 
         try:
@@ -241,10 +242,11 @@ class Desk:
             model = str(error)
         store = self._store()
         files, chunks, text_bytes = store.counts()
+        pending, skipped = survey(store, self.folders, self.config.home)
         return Status(
             files=files,
             chunks=chunks,
-            pending=count_pending(store, self.folders, self.config.is_own),
+            pending=pending,
             awaiting=store.num_awaiting(),
             failed=tuple(store.failures()),
             folders=tuple(self.folders),
@@ -255,7 +257,14 @@ class Desk:
             text_bytes=text_bytes,
             keeper=str(find_keeper(self.config) or ""),
             paused=str(find_pause(self.config) or ""),
+            skipped=skipped,
         )
+
+    def why(self, path: Path) -> PathReport:
+        """Whether a path is in the index, and by which rule it is not; starts no engine."""
+        from gritdesk.explaining import explain
+
+        return explain(path, self.folders, self._store(), self.config.home)
 
     def check(self) -> list[str]:
         """Problems found in the index; an empty list is good."""
@@ -282,7 +291,10 @@ class Desk:
 
     @property
     def folders(self) -> list[Path]:
-        return [Path(folder) for folder in self.config.index.folders]
+        """Those of the configuration, without what others hold anyway, under this name or another."""
+        from gritdesk.walking import distinct
+
+        return distinct(map(Path, self.config.index.folders), self.config.home)
 
     @property
     def fingerprint(self) -> str:
@@ -333,10 +345,9 @@ class Desk:
 
     def _list_folder(self, folder: Path) -> None:
         """Keep one more folder, unless a listed one finds it; one that is asked for by name is not ignored."""
-        from gritdesk.walking import Walk
+        from gritdesk.walking import found_within
 
-        holders = [listed for listed in self.folders if listed in folder.parents]
-        if all(Walk(holder).skips(folder) for holder in holders):
+        if all(found_within(folder, listed, self.config.home) is None for listed in self.folders):
             self.config = add_folder(self.config, folder)
 
     def _folders_were_written(self) -> bool:
@@ -355,6 +366,13 @@ class Desk:
             return self.config.path.stat().st_mtime_ns
         except OSError:
             return 0
+
+    def _known_name(self, folder: Path) -> Path:
+        """A folder by the name under which its files are in the index, if they are: it may have several by links."""
+        from gritdesk.walking import found_within
+
+        names = [found_within(folder, listed, self.config.home) for listed in self.folders if listed.is_dir()]
+        return next((name for name in names if name is not None), folder)
 
     def _with_listed_ones_inside(self, folders: Sequence[Path]) -> list[Path]:
         """Folders and the listed ones in them, whose files a walk of their parent may not find."""
@@ -388,7 +406,7 @@ class Desk:
                 dimension=lambda: self.engine().info().dimension,
                 model=str(model),
                 tokenizer=tokenizer_identity(model, self.config.home),
-                is_own=self.config.is_own,
+                home=self.config.home,
                 embeds=embeds,
             )
 

@@ -26,6 +26,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -34,12 +35,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from gritdesk.chunking import split
 from gritdesk.config import IndexConfig
 from gritdesk.errors import ExtractError, GritDeskError, ReaderClosed, RequestRefused
-from gritdesk.extract import is_in_the_cloud
 from gritdesk.grit_format import passage_input
 from gritdesk.records import Chunk, Document, EmbeddingInput, FailedFile, IndexProgress, IndexReport
 from gritdesk.store.base import FileState, Space, Store
 from gritdesk.store.places import size_class
-from gritdesk.walking import Walk
+from gritdesk.walking import Walk, is_in_the_cloud
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,7 +65,7 @@ class Indexer:
         dimension: length of an embedding; asked when another space than the store's is entered.
         model: path of the model's file, for whoever asks in its space later.
         tokenizer: names what `count_tokens` counts; chunks measured by another one are made anew.
-        is_own: whether gritdesk itself writes a file, which is then no document.
+        home: of gritdesk, as Walk has it.
         embeds: whether meaning is worked on now; asked between slices.
     """
 
@@ -81,7 +81,7 @@ class Indexer:
         dimension: Callable[[], int],
         model: str = "",
         tokenizer: str = "",
-        is_own: Callable[[Path], bool] = lambda path: False,
+        home: Path | None = None,
         embeds: Callable[[], bool] = lambda: True,
     ) -> None:
         self._store = store
@@ -93,7 +93,7 @@ class Indexer:
         self._dimension = dimension
         self._model = model
         self._reading = f"{_READERS}/{config.chunk_tokens}/{tokenizer}"
-        self._is_own = is_own
+        self._home = home
         self._embeds = embeds
         self._known: dict[Path, FileState] | None = None
         self._by_content: dict[tuple[str, str], Path] | None = None
@@ -126,7 +126,7 @@ class Indexer:
         if forget_others:
             within = set(folders)
             self._delete([path for path in self._states if not _is_within(path, within)], tally)
-        files, unreadable = _walk(folders, self._is_own)
+        files, unreadable = _walk(folders, self._home)
         if not forget_emptied:
             unreadable |= self._emptied(folders, files)
         to_reread = self._write_words(files, folders, unreadable, set(unreadable), tally)
@@ -155,7 +155,7 @@ class Indexer:
         tally = _Tally(on_progress, is_stopped)
         changed_paths = set(paths)
         gone = {path for path in changed_paths if not os.path.lexists(path)}
-        files, unreadable = _walk([path for path in changed_paths - gone if not path.is_symlink()], self._is_own)
+        files, unreadable = _walk([path for path in changed_paths - gone if not path.is_symlink()], self._home)
         unreadable |= self._emptied(changed_paths.intersection(folders), files)
         lost = {folder for folder in folders if not folder.is_dir()}  # asked last: it may have gone a moment ago
         tally.num_awaited = self._store.num_awaiting()
@@ -382,11 +382,12 @@ class Indexer:
             self._by_content[_content_key(path, state)] = path
 
 
-def count_pending(store: Store, folders: Sequence[Path], is_own: Callable[[Path], bool] = lambda path: False) -> int:
-    """Number of files whose present content is not in the index."""
+def survey(store: Store, folders: Sequence[Path], home: Path | None = None) -> tuple[int, Mapping[str, int]]:
+    """Number of files whose present content is not in the index, and how many paths each rule leaves out."""
     known = store.files()
-    files, _ = _walk(folders, is_own)
-    return sum(not _is_same(known.get(path), seen, may_open=False) for path, seen in files.items())
+    skipped: Counter[str] = Counter()
+    files, _ = _walk(folders, home, skipped)
+    return sum(not _is_same(known.get(path), seen, may_open=False) for path, seen in files.items()), skipped
 
 
 @dataclass
@@ -478,14 +479,18 @@ def _as_seen(file_stat: os.stat_result) -> _Seen:
     return _Seen(file_stat.st_size, file_stat.st_mtime_ns, is_in_the_cloud(file_stat))
 
 
-def _walk(folders: Iterable[Path], is_own: Callable[[Path], bool]) -> tuple[dict[Path, _Seen], dict[Path, str]]:
+def _walk(
+    folders: Iterable[Path], home: Path | None, skipped: Counter[str] | None = None
+) -> tuple[dict[Path, _Seen], dict[Path, str]]:
     """All documents of the folders, and the folders that could not be listed with the reason."""
     files: dict[Path, _Seen] = {}
     unreadable: dict[Path, str] = {}
     for folder in folders:
-        walk = Walk(folder)
-        files.update((path, _as_seen(file_stat)) for path, file_stat in walk.files() if not is_own(path))
+        walk = Walk(folder, home)
+        files.update((path, _as_seen(file_stat)) for path, file_stat in walk.files())
         unreadable.update(walk.unreadable)
+        if skipped is not None:
+            skipped.update(walk.skipped)
     return files, unreadable
 
 

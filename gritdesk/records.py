@@ -203,6 +203,27 @@ class FailedFile:
 
 
 @dataclass(frozen=True)
+class Skip:
+    """By which rule a path is no document."""
+
+    rule: str
+    """Short and the same for all that it leaves out, to be counted: "hidden name", "no reader for .png"."""
+    path: Path
+    """What the rule speaks of: the path itself, or a folder above it."""
+    detail: str = ""
+    """The line of a file of rules, or where a link leads."""
+    file: Path | None = None
+    """The file of rules that says so, if one does."""
+    line: int | None = None
+    """1-based, in that file."""
+
+    @property
+    def reason(self) -> str:
+        """The rule with its place or its target, in one line."""
+        return f"{self.file}:{self.line}: {self.detail}" if self.file else f"{self.rule} {self.detail}".rstrip()
+
+
+@dataclass(frozen=True)
 class IndexReport:
     """What one indexing run did."""
 
@@ -242,3 +263,29 @@ class Status:
     """Passages that are found by words and await their meaning."""
     paused: str = ""
     """Since and until when indexing is paused; "" if it is not."""
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    """How many files and folders each rule leaves out, by Skip.rule; what lies in such a folder is not counted."""
+
+
+@dataclass(frozen=True)
+class PathReport:
+    """Whether a path is in the index, and why."""
+
+    path: Path
+    """Full, and by the name that the index has for it."""
+    state: Literal["indexed", "failed", "waiting", "skipped", "missing", "outside", "folder"]
+    """waiting: the next run reads it; missing: it is not there and was never read; outside: of no indexed folder."""
+    reason: str
+    """In one line, for a person."""
+    skip: Skip | None = None
+    """The rule that leaves it out, if one does; one that came after it was read may stand beside `indexed`."""
+    exists: bool = True
+    format: str = ""
+    """The reader's, as Document has it; of `indexed`, like the numbers that follow."""
+    num_chunks: int = 0
+    num_embedded: int = 0
+    """Chunks that are found by meaning, and not by words alone."""
+    modified_ns: int | None = None
+    """When the content that was read, or tried, had been written, in nanoseconds since 1970."""
+    has_changed: bool = False
+    """Whether the file has another content by now, by its size and time."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gritdesk.walking import Walk
+from gritdesk.walking import IGNORE_FILES, Walk
 
 if TYPE_CHECKING:
     from watchdog.events import FileSystemEvent
@@ -33,7 +33,6 @@ _MAX_PATHS = 5000
 """More than these in one batch are reported as their folder: a system that tells of so many also drops some."""
 _CHANGES = frozenset({"created", "deleted", "modified", "moved", "closed"})
 """Of watchdog's events; opening and reading a file are others, and the indexer causes those itself."""
-_IGNORE_FILES = frozenset({".gitignore", ".gritignore"})
 
 
 @dataclass
@@ -55,7 +54,7 @@ class Changes:
     Args:
         debounce_ms: a batch ends when nothing happened for so long.
         on_notice: called with one line when the system's limit of watches forces a slower way.
-        is_own: whether gritdesk itself writes a path, of which there is nothing to tell.
+        home: of gritdesk, as Walk has it.
     """
 
     def __init__(
@@ -64,11 +63,11 @@ class Changes:
         debounce_ms: int = 500,
         *,
         on_notice: Callable[[str], None] = lambda notice: None,
-        is_own: Callable[[Path], bool] = lambda path: False,
+        home: Path | None = None,
     ) -> None:
         self._debounce_s = debounce_ms / 1000
         self._on_notice = on_notice
-        self._is_own = is_own
+        self._home = home
         self._events: queue.SimpleQueue[Path] = queue.SimpleQueue()
         self._watched: dict[Path, _Watched] = {}
         self._paths: set[Path] = set()
@@ -140,12 +139,10 @@ class Changes:
     # ------------------------------------------------------------ gathering
 
     def _note(self, path: Path) -> None:
-        if self._is_own(path):
-            return
         for folder, watched in self._watched.items():
             if folder not in path.parents:
                 continue
-            if path.name in _IGNORE_FILES:
+            if path.name in IGNORE_FILES:
                 # other files may be documents now, wherever they are; a listed folder within has rows of its own
                 self._note_whole(each for each in self._watched if folder in (each, *each.parents))
             elif not watched.walk.skips(path):
@@ -158,7 +155,7 @@ class Changes:
         self._note_times()
         self._whole.update(folders)
         for folder in self._whole:
-            self._watched[folder].walk = Walk(folder)
+            self._watched[folder].walk = Walk(folder, self._home)
         self._paths = {path for path in self._paths if self._whole.isdisjoint(path.parents)}
 
     def _note_times(self) -> None:
@@ -170,7 +167,7 @@ class Changes:
         """What was gathered, folders as the files they hold; begins to gather anew."""
         paths, whole, self._paths, self._whole = self._paths, self._whole, set(), set()
         for folder, watched in self._watched.items():
-            watched.walk = Walk(folder)
+            watched.walk = Walk(folder, self._home)
         there = {folder: each.walk for folder, each in self._watched.items() if folder.is_dir()}
         changed_paths = {folder for folder in whole if folder in there}  # one that is not there keeps its rows
         for path in paths:
@@ -204,7 +201,7 @@ class Changes:
                 observer = _started(folder, self._events)
             except OSError as error:
                 self._on_notice(_notice(folder, error))
-        return _Watched(Walk(folder), identity, observer)
+        return _Watched(Walk(folder, self._home), identity, observer)
 
     def _end(self, watched: Iterable[_Watched]) -> None:
         observers = [each.observer for each in watched if each.observer]

@@ -667,6 +667,11 @@ class SqliteStore:
             return self._joined(document_id, tail)
         return None
 
+    def format_of(self, path: Path) -> str:
+        """The reader's format of an indexed file; "" if the index does not hold it."""
+        rows = self._run("SELECT format FROM document WHERE path = ?", (path_to_sql(path),))
+        return str(rows[0][0]) if rows else ""
+
     def chunks_of(self, path: Path) -> list[Chunk]:
         """The chunks of one file, in the order of its text."""
         rows = self._run(

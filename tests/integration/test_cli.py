@@ -189,6 +189,79 @@ def test_status_lists_bad_files_with_reasons(person: Person, docs: Path, tiny_gg
         assert said in reasons[name]
 
 
+def test_status_counts_what_rules_leave_out_and_lists_only_failures(newcomer: Person, tmp_path: Path) -> None:
+    docs = tmp_path / "docs"
+    write_documents(docs)
+    for name in ("a.png", "b.png", "tool.exe"):
+        (docs / name).write_bytes(b"\x89PNG\0\0")
+    (docs / ".gitignore").write_text("*.log\n")
+    (docs / "x.log").write_text("a log")
+    assert newcomer.json("index", docs)["failed"] == []
+    status = newcomer.json("status")
+    assert (status["failed"], status["pending"]) == ([], 0)
+    assert status["skipped"] == {
+        "no reader for .png": 2,
+        "no reader for .exe": 1,
+        "hidden name": 1,
+        "ignored by .gitignore": 1,
+    }
+    assert "skipped  2 no reader for .png, 1 " in newcomer.run("status").output
+
+
+def test_why_tells_of_every_file_what_the_index_has_of_it(person: Person, docs: Path, tmp_path: Path) -> None:
+    report = person.json("why", docs / "guide.md")
+    assert list(report) == [
+        "path",
+        "state",
+        "reason",
+        "rule",
+        "rule_path",
+        "rule_file",
+        "rule_line",
+        "exists",
+        "format",
+        "chunks",
+        "embedded",
+        "modified_ns",
+        "changed",
+    ]
+    assert (report["path"], report["state"], report["reason"]) == (str(docs / "guide.md"), "indexed", "in the index")
+    assert (report["format"], report["chunks"], report["embedded"]) == ("markdown", 1, 1)
+    assert (report["rule"], report["exists"], report["changed"]) == (None, True, False)
+    assert report["modified_ns"] == (docs / "guide.md").stat().st_mtime_ns
+    too_large = person.json("why", docs / "huge.txt")
+    assert too_large["state"] == "failed" and "index.max_file_mb" in too_large["reason"]
+    assert person.json("why", tmp_path)["state"] == "outside"
+    assert person.json("why", docs)["state"] == "folder"
+    for path in docs.iterdir():
+        assert person.json("why", path)["state"] == ("failed" if path.name in BAD_FILES else "indexed")
+
+
+def test_why_names_the_rule_before_and_after_a_file_is_read(newcomer: Person, tmp_path: Path) -> None:
+    docs = tmp_path / "docs"
+    write_documents(docs)
+    newcomer.json("index", docs)
+    (docs / "ferry.txt").write_text("The ferry leaves at one, and is back at seven.\n")
+    assert newcomer.json("why", docs / "ferry.txt")["changed"] is True
+    (docs / ".gritignore").write_text("# no timetables\nferry.*\n")
+    kept = newcomer.json("why", docs / "ferry.txt")
+    assert (kept["state"], kept["rule"], kept["rule_line"]) == ("indexed", "ignored by .gritignore", 2)
+    newcomer.json("index")
+    left_out = newcomer.json("why", docs / "ferry.txt")
+    assert (left_out["state"], left_out["reason"]) == ("skipped", f"{docs / '.gritignore'}:2: ferry.*")
+    (docs / "guide.md").unlink()
+    gone = newcomer.json("why", docs / "guide.md")
+    assert (gone["state"], gone["exists"]) == ("indexed", False) and "it is gone" in gone["reason"]
+    newcomer.json("index")
+    assert newcomer.json("why", docs / "guide.md")["state"] == "missing"
+    shown = newcomer.run("why", docs / "new\nline.txt")
+    assert (shown.code, shown.output.splitlines()[1:3]) == (
+        0,
+        ["    in the index", "    text, 1 passages, 1 of them embedded"],
+    )
+    assert shown.output.startswith(f"{docs}/new\\nline.txt\n") and "as written on" in shown.output
+
+
 def test_models_and_doctor_give_a_list_each(person: Person) -> None:
     (person.home / "models").mkdir()
     (person.home / "models" / "mine.gguf").write_bytes(b"")
@@ -286,6 +359,7 @@ def test_interrupted_indexing_says_so_and_is_taken_up_again(person: Person, tmp_
         (["search", " "], "empty"),
         (["ask", ""], "empty"),
         (["index", ""], "empty"),
+        (["why", ""], "empty"),
         (["search", "ship", "harbour"], "unexpected extra argument"),
         (["convert", "checkpoint"], "Missing argument 'OUT'"),
     ],

@@ -420,8 +420,26 @@ def test_linked_folder_is_known_by_the_name_that_was_given(desk: Desk, docs: Pat
         pytest.skip("no symbolic links here")
     desk.index([tmp_path / "elsewhere" / "link"])
     assert desk.folders == [tmp_path / "elsewhere" / "link"]
-    desk.index([tmp_path / "elsewhere" / "link" / ".." / "old"])  # the parent of what the link leads to
-    assert desk.folders[1:] == [(docs / "old").resolve()]
+    (docs / "new").mkdir()
+    desk.index([tmp_path / "elsewhere" / "link" / ".." / "new"])  # the parent of what the link leads to
+    assert desk.folders[1:] == [(docs / "new").resolve()]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a privilege there")
+def test_folder_listed_under_several_names_is_indexed_under_one(desk: Desk, docs: Path, tmp_path: Path) -> None:
+    desk.index([docs])
+    num_files = desk.status().files
+    (tmp_path / "link").symlink_to(docs)
+    (tmp_path / "sublink").symlink_to(docs / "old")
+    for alias in (tmp_path / "link", tmp_path / "sublink", tmp_path / "link" / "old"):
+        report = desk.index([alias])
+        assert (report.files_indexed, report.files_deleted) == (0, 0)
+    desk.add_folder(tmp_path / "sublink")
+    assert desk.folders == [docs] and load_config(desk.config.home).index.folders == (str(docs),)
+    desk.config = replace(desk.config, index=IndexConfig((str(tmp_path / "sublink"), str(docs))))  # by hand
+    assert desk.folders == [docs]
+    desk.index()
+    assert desk.status().files == num_files
 
 
 # ---------------------------------------------------------------- folders within folders

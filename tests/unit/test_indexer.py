@@ -13,7 +13,7 @@ from fake_engine import DIMENSION, FakeEngine, read_plain
 
 from gritdesk.config import IndexConfig
 from gritdesk.errors import ContextOverflow, ModelError, ReaderClosed, RequestRefused
-from gritdesk.indexer import Indexer, count_pending
+from gritdesk.indexer import Indexer, survey
 from gritdesk.records import Document, FailedFile, IndexProgress
 from gritdesk.store.base import Space
 from gritdesk.store.sqlite import SqliteStore
@@ -98,11 +98,11 @@ def test_touched_file_is_not_read_again(world: World) -> None:
     path = world.write("a.txt", "walrus")
     world.indexer().run([world.folder])
     os.utime(path, ns=(5, 5))
-    assert count_pending(world.store, [world.folder]) == 1
+    assert survey(world.store, [world.folder])[0] == 1
     report = world.indexer().run([world.folder])
     assert (report.files_indexed, report.files_unchanged, report.chunks_embedded) == (0, 1, 0)
     assert len(world.read_paths) == 1
-    assert count_pending(world.store, [world.folder]) == 0
+    assert survey(world.store, [world.folder])[0] == 0
 
 
 def test_moved_renamed_and_copied_files_embed_nothing(world: World) -> None:
@@ -217,7 +217,7 @@ def test_broken_file_is_listed_with_its_reason_and_stops_nothing(world: World) -
     assert report.failed == (FailedFile(broken, "it is broken"),)
     assert world.store.failures() == [FailedFile(broken, "it is broken")]
     assert world.names() == {"b.txt"}
-    assert count_pending(world.store, [world.folder]) == 0
+    assert survey(world.store, [world.folder])[0] == 0
 
 
 def test_broken_file_is_read_again_only_when_it_was_touched_or_changed(world: World) -> None:
@@ -342,7 +342,7 @@ def test_file_that_could_not_be_opened_is_tried_again_in_every_run(
         patch.setattr(Path, "read_text", refuse)
         world.indexer().run([world.folder])
         assert world.store.failures() == [FailedFile(path, "cannot be read: Permission denied")]
-        assert count_pending(world.store, [world.folder]) == 0
+        assert survey(world.store, [world.folder])[0] == 0
     world.indexer().run([world.folder])
     assert world.store.failures() == []
     assert world.found("walrus") == ["a.txt"]

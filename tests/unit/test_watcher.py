@@ -93,10 +93,22 @@ def test_hidden_and_ignored_files_are_not_reported(folder: Path) -> None:
 
 
 def test_what_gritdesk_writes_itself_is_not_reported(folder: Path) -> None:
-    with Changes([folder], 30, is_own=lambda path: path.name == "index.sqlite") as found:
-        (folder / "index.sqlite").write_text("rows")
+    with Changes([folder], 30, home=folder / "sub") as found:
+        for name in ("index.sqlite-wal", "index.keeper.json.7.new", "index.pause.json"):
+            (folder / "sub" / name).write_text("rows")
         (folder / "last.txt").write_text("wanted")
         assert changes(iterated(found), folder, "last.txt") == {"last.txt"}
+
+
+def test_what_gritdesks_home_says_of_all_folders_holds(folder: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "gritignore").write_text("drafts/\n")
+    (folder / "drafts").mkdir()
+    with Changes([folder], 30, home=home) as found:
+        (folder / "drafts" / "x.txt").write_text("x")
+        (folder / "plain.txt").write_text("x")
+        assert changes(iterated(found), folder, "plain.txt") == {"plain.txt"}
 
 
 @pytest.mark.parametrize("name", [".gitignore", ".gritignore"])
