@@ -26,7 +26,7 @@ from gritdesk.models import default_model
 from gritdesk.records import IndexProgress
 from gritdesk.store.sqlite import SqliteStore
 
-_PATIENCE_S = 120.0
+_PATIENCE_S = 600.0
 
 
 def main(num_changes: int, model: Path, seed: int) -> None:
@@ -81,6 +81,7 @@ def _wait_for_rest(desk: Desk, tree: LivingTree) -> None:
         if desk.document_text(tree.root / "last.rst") and not (status.pending or status.awaiting):
             return
         time.sleep(0.2)
+    raise AssertionError(f"not at rest: {status.pending} files wait, {status.awaiting} passages")
 
 
 def _compare(one: Path, other: Path) -> tuple[int, int]:
