@@ -179,9 +179,16 @@ def watch(task: str | None) -> None:
     if task is not None:
         _change_service(task)
         return
+    import dataclasses
+
+    from gritdesk.config import load_config
+    from gritdesk.desk import Desk
     from gritdesk.keeping import lower_priority
 
-    with stopped_by_signals() as stop, _open_desk() as desk:
+    config = load_config()
+    if config.index.quiet:
+        config = dataclasses.replace(config, engine=dataclasses.replace(config.engine, n_threads=1))
+    with stopped_by_signals() as stop, Desk.open(config) as desk:
         desk.subscribe(say)
         lower_priority()  # nobody waits for this process
         begun = f"watching {shown(', '.join(map(str, desk.folders)))}; Ctrl+C ends it"

@@ -45,7 +45,7 @@ class IndexConfig:
     max_file_mb: int = 32
     """Larger files are not opened, and listed with that reason."""
     quiet: bool = False
-    """Rest between slices of work, longer than they took, so that a watched index takes a third of its share."""
+    """A watched index works on one thread at most, and rests twice as long as it works."""
     on_battery: str = "words only"
     """What watching does without mains: "go on", "words only" (meaning follows when it is plugged in) or "pause"."""
 

@@ -183,6 +183,8 @@ def main(max_memory_mb: int, timeout_s: float) -> None:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print is no answer
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C is the parent's to handle
     _limit_memory(max_memory_mb)
+    if sys.platform != "win32":
+        os.nice(10)  # whatever a person does meanwhile comes first
     while (request := _receive(requests)) is not None:
         _end_after(timeout_s + 5)
         answer = _read(request)
