@@ -8,6 +8,7 @@ Imports that cost time stand inside the command that needs them.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -84,6 +85,21 @@ def _text(context: click.Context, parameter: click.Parameter, value: str) -> str
     return value.encode(errors="surrogateescape").decode(errors="replace")
 
 
+class _Duration(click.ParamType[float]):
+    """A number with the letter of its unit, as seconds."""
+
+    name = "duration"
+
+    def convert(self, value: object, parameter: click.Parameter | None, context: click.Context | None) -> float:
+        match = re.fullmatch(r"(\d{1,6}(?:\.\d+)?)([smhd])", str(value))
+        if match is None:
+            self.fail(f"{value} is no time; write it as 30m, 2h or 1d", parameter, context)
+        return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
+
+
+_DURATION = _Duration()
+
+
 @click.group(cls=_Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(None, package_name="gritdesk")
 @click.pass_context
@@ -111,13 +127,21 @@ def _run_tui() -> None:
 @json_option
 def index(folders: tuple[Path, ...], as_json: bool) -> None:
     """Add FOLDERS to the index and bring it up to date; alone: the folders it has."""
-    from gritdesk.errors import ConfigError
+    from gritdesk.errors import ConfigError, StoreBusy
 
     with stopped_by_signals() as stop, _open_desk() as desk:
         if not folders and not desk.folders:
             raise ConfigError("no folder is indexed yet; add one with `gritdesk index FOLDER`")
         desk.subscribe(say)
-        report = desk.index(folders, _print_progress, stop.is_set)
+        try:
+            report = desk.index(folders, _print_progress, stop.is_set)
+        except StoreBusy:
+            keeper = desk.hand_over(folders) if folders else None
+            if keeper is None:
+                raise
+            told = f"added; another gritdesk reads what is new ({keeper})"
+            print_json({"handed_to": keeper.pid}) if as_json else click.echo(told)
+            return
     rewrite_line()
     if stop.is_set():
         say("gritdesk: stopped; what was indexed is kept, `gritdesk index` does the rest")
@@ -127,6 +151,7 @@ def index(folders: tuple[Path, ...], as_json: bool) -> None:
             {
                 "files_seen": report.files_seen,
                 "files_indexed": report.files_indexed,
+                "files_copied": report.files_copied,
                 "files_unchanged": report.files_unchanged,
                 "files_deleted": report.files_deleted,
                 "chunks_embedded": report.chunks_embedded,
@@ -137,7 +162,8 @@ def index(folders: tuple[Path, ...], as_json: bool) -> None:
         )
         return
     click.echo(
-        f"{report.files_seen} files: {report.files_indexed} indexed, {report.files_unchanged} unchanged, "
+        f"{report.files_seen} files: {report.files_indexed} indexed, {report.files_copied} moved or copied, "
+        f"{report.files_unchanged} unchanged, "
         f"{report.files_deleted} gone, {len(report.failed)} not readable; "
         f"{report.chunks_embedded} passages embedded, {report.chunks_reused} reused, in {report.seconds:.1f} s"
     )
@@ -146,13 +172,70 @@ def index(folders: tuple[Path, ...], as_json: bool) -> None:
 
 
 @main.command()
-def watch() -> None:
-    """Keep the index up with its folders until interrupted."""
-    with stopped_by_signals() as stop, _open_desk() as desk:
+@click.option("--install", "task", flag_value="install", help="Write a service of yours that watches from login on.")
+@click.option("--uninstall", "task", flag_value="uninstall", help="Remove that service.")
+def watch(task: str | None) -> None:
+    """Keep the index up with its folders until interrupted, or by a service of yours."""
+    if task is not None:
+        _change_service(task)
+        return
+    import dataclasses
+
+    from gritdesk.config import load_config
+    from gritdesk.desk import Desk
+    from gritdesk.keeping import lower_priority
+
+    config = load_config()
+    if config.index.quiet:
+        config = dataclasses.replace(config, engine=dataclasses.replace(config.engine, n_threads=1))
+    with stopped_by_signals() as stop, Desk.open(config) as desk:
         desk.subscribe(say)
-        if desk.folders:
-            say(f"watching {shown(', '.join(map(str, desk.folders)))}; Ctrl+C ends it")
-        desk.watch(_print_progress, stop)
+        lower_priority()  # nobody waits for this process
+        begun = f"watching {shown(', '.join(map(str, desk.folders)))}; Ctrl+C ends it"
+
+        def on_progress(progress: IndexProgress) -> None:
+            nonlocal begun
+            if begun:  # only now: another process may have been watching already
+                say(begun)
+                begun = ""
+            _print_progress(progress)
+
+        desk.watch(on_progress, stop)
+
+
+def _change_service(task: str) -> None:
+    from gritdesk.config import load_config
+    from gritdesk.service import install, service_file, uninstall
+
+    service = service_file(load_config())
+    if task == "install":
+        install(service)
+        click.echo(f"wrote {shown(str(service.path))}; this starts it now and at every login:")
+        click.echo(f"  {shown(service.start)}")
+    elif uninstall(service):
+        click.echo(f"removed {shown(str(service.path))}; this ends it if it runs:")
+        click.echo(f"  {shown(service.stop)}")
+    else:
+        click.echo(f"there is no {shown(str(service.path))}; nothing was removed")
+
+
+@main.command()
+@click.option("--for", "for_s", type=_DURATION, default=None, help="How long, such as 30m or 2h; else until `resume`.")
+def pause(for_s: float | None) -> None:
+    """Have indexing and watching wait, in every process, until `gritdesk resume`."""
+    from gritdesk.config import load_config
+    from gritdesk.keeping import pause
+
+    click.echo(f"indexing is {pause(load_config(), for_s)}")
+
+
+@main.command()
+def resume() -> None:
+    """Let indexing and watching go on."""
+    from gritdesk.config import load_config
+    from gritdesk.keeping import resume
+
+    click.echo("indexing goes on" if resume(load_config()) else "indexing was not paused")
 
 
 @main.command()
@@ -169,6 +252,7 @@ def watch() -> None:
 def search(query: str, num_hits: int, mode: SearchMode, as_json: bool) -> None:
     """Find the passages that fit QUERY; "quoted words" must stand in that order."""
     with _open_desk() as desk:
+        desk.subscribe(say)
         hits = desk.search(query, num_hits, mode)
     if as_json:
         print_json({"query": query, "mode": mode, "hits": [_hit_json(n, hit) for n, hit in enumerate(hits, start=1)]})
@@ -257,11 +341,14 @@ def status(as_json: bool) -> None:
                 "files": found.files,
                 "chunks": found.chunks,
                 "pending": found.pending,
+                "awaiting": found.awaiting,
                 "failed": [{"path": str(each.path), "reason": each.reason} for each in found.failed],
                 "folders": [str(folder) for folder in found.folders],
                 "model": found.model,
                 "fingerprint": found.fingerprint,
                 "sizes": {"index_bytes": found.index_bytes, "text_bytes": found.text_bytes},
+                "keeper": found.keeper,
+                "paused": found.paused,
                 "skipped": dict(found.skipped),
             }
         )
@@ -269,6 +356,11 @@ def status(as_json: bool) -> None:
     click.echo(f"index    {shown(str(found.index_path))} ({found.index_bytes / 1e6:.1f} MB)")
     click.echo(f"folders  {shown(', '.join(map(str, found.folders))) or 'none; add one with `gritdesk index FOLDER`'}")
     click.echo(f"holds    {found.files} files, {found.chunks} passages; {found.pending} files wait to be read")
+    if found.awaiting:
+        click.echo(f"         {found.awaiting} passages are found by words and await their meaning")
+    click.echo(f"kept up  {shown(found.keeper) or 'by no process now; `gritdesk watch` does it'}")
+    if found.paused:
+        click.echo(f"waits    {found.paused}")
     click.echo(f"model    {shown(found.model)}")
     if found.skipped:
         rules = sorted(found.skipped.items(), key=lambda each: -each[1])
@@ -410,8 +502,18 @@ def _print_progress(progress: IndexProgress) -> None:
     """Rewrite one line on a terminal's stderr; into a pipe say only what a person must know."""
     if progress.note:
         say(progress.note)
+    if progress.chunks_awaiting:
+        left = f", {_duration(progress.seconds_left)} left" if progress.seconds_left is not None else ""
+        rewrite_line(f"{progress.files_total} files found by words; {progress.chunks_awaiting} passages await{left}")
+        return
     name = shown(progress.current.name) if progress.current else ""
     rewrite_line(f"{progress.files_done} of {progress.files_total} files  {name}")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 if __name__ == "__main__":

@@ -44,6 +44,10 @@ class IndexConfig:
     """Longest chunk, in the model's tokens."""
     max_file_mb: int = 32
     """Larger files are not opened, and listed with that reason."""
+    quiet: bool = False
+    """A watched index works on one thread at most, and rests twice as long as it works."""
+    on_battery: str = "words only"
+    """What watching does without mains: "go on", "words only" (meaning follows when it is plugged in) or "pause"."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,14 @@ class Config:
         return self.home / "index.lock"
 
     @property
+    def keeper_path(self) -> Path:
+        return self.home / "index.keeper.json"
+
+    @property
+    def pause_path(self) -> Path:
+        return self.home / "index.pause.json"
+
+    @property
     def models_dir(self) -> Path:
         return self.home / "models"
 
@@ -109,6 +121,8 @@ _LEAST = {
     "answer.temperature": 0,
 }
 """The smallest number that makes sense; what a number is too large for, the engine knows."""
+
+_CHOICES = {"index.on_battery": ("go on", "words only", "pause")}
 
 TITLE_TOKENS = 136
 """Room beside a chunk for its title, which has at most so many bytes (grit_format), and the frame."""
@@ -233,6 +247,9 @@ def _converted(path: Path, key: str, value: Any, default: Any) -> Any:
 def _in_range(path: Path, key: str, value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"{path}: {key} must be a finite number, found {value}")
+    if key in _CHOICES and value not in _CHOICES[key]:
+        known = ", ".join(f'"{each}"' for each in _CHOICES[key])
+        raise ConfigError(f"{path}: {key} must be one of {known}, found {value!r}")
     if key in _LEAST and value < _LEAST[key]:
         raise ConfigError(f"{path}: {key} must be {_LEAST[key]} or more, found {value}")
     return value

@@ -177,7 +177,7 @@ AnswerEvent = EvidenceFound | PieceGenerated | AnswerRestarted | AnswerFinished
 
 @dataclass(frozen=True)
 class IndexProgress:
-    """Where indexing stands; one is sent at least per file."""
+    """Where indexing stands; one is sent at least per changed file and per slice of passages."""
 
     files_done: int
     files_total: int
@@ -185,7 +185,16 @@ class IndexProgress:
     chunks_embedded: int = 0
     """Embeddings computed in this run (reused ones do not count)."""
     note: str = ""
-    """What a person should know at once, such as a restart of the engine; mostly empty."""
+    """What a person should know at once, such as a change of the model; mostly empty."""
+    chunks_awaiting: int = 0
+    """Passages that are found by words now and await their embedding."""
+    seconds_left: float | None = None
+    """How long that will take, as far as can be told."""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether words and meaning are up to date."""
+        return self.files_done >= self.files_total and not self.chunks_awaiting
 
 
 @dataclass(frozen=True)
@@ -226,8 +235,11 @@ class IndexReport:
     files_deleted: int
     chunks_embedded: int
     chunks_reused: int
+    """Of the files that were read, those whose embedding was there already."""
     failed: tuple[FailedFile, ...]
     seconds: float
+    files_copied: int = 0
+    """New ones whose content another file had: moved, renamed, copied or restored, and not read."""
 
 
 @dataclass(frozen=True)
@@ -246,6 +258,12 @@ class Status:
     index_path: Path
     index_bytes: int
     text_bytes: int
+    keeper: str = ""
+    """The process that indexes now, as shown to a person; "" if there is none."""
+    awaiting: int = 0
+    """Passages that are found by words and await their meaning."""
+    paused: str = ""
+    """Since and until when indexing is paused; "" if it is not."""
     skipped: Mapping[str, int] = field(default_factory=dict)
     """How many files and folders each rule leaves out, by Skip.rule; what lies in such a folder is not counted."""
 

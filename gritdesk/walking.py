@@ -259,7 +259,7 @@ class Walk:
             return False
         name = path.relative_to(self._own_home).parts[0]
         return name in ("logs", "models", "index.lock", GLOBAL_IGNORE_FILE) or name.startswith(
-            ("index.sqlite", "config.toml", "model_identities.json")
+            ("index.sqlite", "index.keeper.json", "index.pause.json", "config.toml", "model_identities.json")
         )
 
     @cached_property

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,7 @@ def test_index_says_what_it_did_in_one_json_value(library: tuple[Path, Path, dic
     assert list(report) == [
         "files_seen",
         "files_indexed",
+        "files_copied",
         "files_unchanged",
         "files_deleted",
         "chunks_embedded",
@@ -478,7 +480,7 @@ def test_unusable_model_is_said_and_costs_no_embeddings(person: Person, tmp_path
         if content is not None:
             model.write_bytes(content)
         assert str(model) in person.run("index").failure()
-    person.run("search", "zebra").failure()
+    assert person.json("search", "zebra")["hits"], "the model that made the index is still there"
     person.run("ask", "zebra?").failure()
     assert len(person.json("search", "zebra", "--mode", "keyword")["hits"]) >= 2
     model.unlink()
@@ -495,12 +497,14 @@ def counts(person: Person) -> tuple[int, int, int]:
         return store.counts()
 
 
-def test_index_of_another_model_waits_to_be_embedded_anew(person: Person, tiny_gguf: Path, tiny_gguf_q8: Path) -> None:
+def test_index_of_another_model_is_searched_as_it_was_until_it_is_embedded_anew(
+    person: Person, tiny_gguf: Path, tiny_gguf_q8: Path
+) -> None:
+    before = person.json("search", "zebra")["hits"]
     config = person.home / "config.toml"
     config.write_text(config.read_text().replace(str(tiny_gguf), str(tiny_gguf_q8)))
-    for arguments in (["search", "zebra"], ["ask", "zebra?"]):
-        assert "run `gritdesk index`" in person.run(*arguments).failure()
-    assert person.json("search", "zebra", "--mode", "keyword")["hits"]
+    assert person.json("search", "zebra")["hits"] == before
+    assert person.json("ask", "zebra?")["answer"]
     done = person.run("index", "--json")
     assert "embedded anew" in done.errors
     assert json.loads(done.output)["chunks_embedded"] == person.json("status")["chunks"]
@@ -512,6 +516,59 @@ def test_second_indexer_is_sent_away(person: Person) -> None:
         assert "another gritdesk is indexing" in person.run("index").failure()
         assert person.json("search", "zebra", "--mode", "keyword")["hits"]
     person.json("index")
+
+
+def test_folder_is_handed_to_the_process_that_watches(person: Person, docs: Path, tmp_path: Path) -> None:
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "okapi.txt").write_text("An okapi walks the deck.")
+    watching = person.start("watch")
+    try:
+        wait_until(lambda: person.json("status")["keeper"].startswith(f"process {watching.pid}, watching"))
+        assert f"process {watching.pid}, watching since" in person.run("watch").failure()
+        assert "another gritdesk reads what is new" in person.run("index", tmp_path / "more").output
+        wait_until(lambda: bool(person.json("search", "okapi", "--mode", "keyword")["hits"]))
+        assert person.run("pause", "--for", "2h").output.startswith("indexing is paused since")
+        assert "until" in person.json("status")["paused"]
+        assert person.run("resume").output == "indexing goes on\n"
+        assert person.run("resume").output == "indexing was not paused\n"
+    finally:
+        watching.terminate()
+    assert watching.wait(timeout=20) == 0 and person.json("status")["keeper"] == ""
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    give_up_at = time.monotonic() + 30
+    while not is_so():
+        assert time.monotonic() < give_up_at
+        time.sleep(0.05)
+
+
+def test_paused_index_goes_on_when_it_is_resumed(person: Person, docs: Path) -> None:
+    person.run("pause")
+    waiting = subprocess.Popen(
+        [sys.executable, "-c", MAIN, "index"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=person.environment()
+    )
+    assert waiting.stderr is not None and waiting.stderr.readline().startswith(b"indexing is paused since")
+    person.run("resume")
+    output, errors = waiting.communicate(timeout=30)
+    assert (waiting.returncode, errors) == (0, b"") and b"unchanged" in output
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no service is installed there")
+def test_service_is_installed_and_removed(newcomer: Person, tmp_path: Path) -> None:
+    environment = {"HOME": str(tmp_path), "XDG_CONFIG_HOME": ""}
+    wrote, start = newcomer.run("watch", "--install", **environment).output.splitlines()
+    path = Path(wrote.removeprefix("wrote ").split(";")[0])
+    assert path.is_relative_to(tmp_path) and str(newcomer.home) in path.read_text() and start.startswith("  ")
+    path.write_text("mine")
+    assert "left as it is" in newcomer.run("watch", "--uninstall", **environment).failure()
+    path.unlink()
+    assert "nothing was removed" in newcomer.run("watch", "--uninstall", **environment).output
+
+
+@pytest.mark.parametrize("time", ["2", "two hours", "-1h", "2 h"])
+def test_pause_of_no_time_is_wrong_usage(newcomer: Person, time: str) -> None:
+    assert "write it as 30m, 2h or 1d" in newcomer.run("pause", "--for", time).failure(code=2)
 
 
 def test_home_that_cannot_be_made_is_said(tmp_path: Path) -> None:
@@ -532,6 +589,25 @@ def test_home_that_may_not_be_written_is_said(person: Person, docs: Path) -> Non
             line = person.run(MAIN, *arguments, code=ORDINARY_PERSON).failure()
             assert str(person.home) in line and "write there" in line
     person.home.chmod(0o700)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="files have no such limit there")
+def test_disk_that_is_full_is_said_and_costs_nothing(person: Person, tmp_path: Path) -> None:
+    (tmp_path / "many").mkdir()
+    for n in range(100):
+        (tmp_path / "many" / f"{n}.txt").write_text(f"Note {n} about the harbour. " * 100)
+    before = snapshot(tmp_path / "many")
+    room = max(path.stat().st_size for path in person.home.iterdir()) + 100_000
+    code = (
+        "import resource, signal\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({room}, {room}))\n{MAIN}"
+    )
+    assert str(person.home / "index.sqlite") in person.run("index", tmp_path / "many", code=code).failure()
+    assert person.json("search", "zebra", "--mode", "keyword")["hits"] and snapshot(tmp_path / "many") == before
+    person.json("index")
+    assert person.json("status")["pending"] == person.json("status")["awaiting"] == 0
+    with SqliteStore(person.home / "index.sqlite") as store:
+        assert store.integrity() == []
 
 
 @linux

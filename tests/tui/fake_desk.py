@@ -150,6 +150,9 @@ class FakeDesk:
         self.folders = (*self.folders, *folders)
         return IndexReport(0, 0, 0, 0, 0, 0, (), 0.0)
 
+    def add_folder(self, folder: Path) -> None:
+        self._called("add_folder", folder)
+
     def search(self, query: str, n: int = 10, mode: SearchMode = "hybrid") -> list[Hit]:
         self._called("search", query, mode)
         with self._lock:
@@ -186,7 +189,9 @@ class FakeDesk:
         self._called("status")
         return Status(1204, 8310, 0, self.failed, self.folders, "grit-nano.gguf", "f", Path("/home/index.sqlite"), 1, 1)
 
-    def watch(self, on_progress: Callable[[IndexProgress], None], stop: threading.Event) -> None:
+    def watch(
+        self, on_progress: Callable[[IndexProgress], None], stop: threading.Event, *, stands_by: bool = False
+    ) -> None:
         self._called("watch")
         for progress in self.progress:
             on_progress(progress)

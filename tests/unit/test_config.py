@@ -33,6 +33,8 @@ def test_values_are_read_and_whole_numbers_stand_for_fractions(tmp_path: Path) -
         ("[motor]\n", "unknown section"),
         ("[index]\nchunk_tokens = 'many'\n", "index.chunk_tokens must be int"),
         ("[index]\nfolders = [1]\n", "must be a list of strings"),
+        ("[index]\nquiet = 1\n", "index.quiet must be bool"),
+        ("[index]\non_battery = 'stop'\n", 'one of "go on", "words only", "pause"'),
         ("not toml", "cannot read"),
     ],
 )

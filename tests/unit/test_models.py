@@ -22,6 +22,7 @@ from gritdesk.models import (
     only_embeds,
     removable,
     remove_model,
+    tokenizer_identity,
 )
 
 
@@ -128,6 +129,25 @@ def test_a_damaged_memory_of_identities_is_made_anew(config: Config, tmp_path: P
 def test_identity_of_a_missing_file_is_a_clear_error(config: Config, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"cannot read the model .*none\.gguf"):
         model_identity(tmp_path / "none.gguf", config.home)
+
+
+def test_models_that_count_tokens_alike_are_told_from_those_that_do_not(config: Config, tmp_path: Path) -> None:
+    def counting(name: str, kind: str, num_tokens: int) -> str:
+        writer = gguf.GGUFWriter(tmp_path / name, "llama")
+        writer.add_string("tokenizer.ggml.model", kind)
+        writer.add_string("tokenizer.ggml.pre", "qwen2")
+        writer.add_array("tokenizer.ggml.tokens", ["piece"] * num_tokens)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.close()
+        return tokenizer_identity(tmp_path / name, config.home)
+
+    first = counting("a.gguf", "gpt2", 100)
+    assert counting("b.gguf", "gpt2", 100) == first == tokenizer_identity(tmp_path / "a.gguf", config.home)
+    assert len({first, counting("c.gguf", "bert", 100), counting("d.gguf", "gpt2", 101)}) == 3
+    assert model_identity(tmp_path / "a.gguf", config.home) != first
+    with pytest.raises(ModelError):
+        tokenizer_identity(put(tmp_path / "e.gguf"), config.home)
 
 
 @pytest.mark.parametrize("metadata", [GritMetadata(8), GritMetadata(8, generation_attention="none", is_encoder=True)])
