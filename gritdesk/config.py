@@ -44,6 +44,8 @@ class IndexConfig:
     """Longest chunk, in the model's tokens."""
     max_file_mb: int = 32
     """Larger files are listed as skipped."""
+    store: str = ""
+    """Where the index is: empty, a file at home; postgresql://USER@HOST/DATABASE, one that a team shares."""
 
 
 @dataclass(frozen=True)

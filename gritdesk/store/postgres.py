@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import re
 import unicodedata
@@ -33,18 +34,23 @@ if TYPE_CHECKING:  # numpy takes 0.1 s to import, which a search by words need n
     from numpy.typing import NDArray
 
 _MAX_ANY_WORDS = 12
-_MAX_RANKED = 20_000
-"""Chunks that BM25 is computed for in one search. Frequent words rank what rarer ones found; alone they are cut off."""
+_MAX_RANKED = 2000
+"""Chunks that BM25 is computed for in one search, at some 50 microseconds each; rare words choose them."""
 _K1, _B = 1.2, 0.75  # those of FTS5
+_MAX_EXACT = 5000
+"""Chunks in a scope that are all compared; beyond, the index is quicker."""
 _MAX_INDEXED_DIMENSION = 4000
 """Of halfvec in an HNSW index; longer embeddings are indexed by the signs of their numbers and compared exactly."""
-_MAX_EXACT = 10_000
-"""Chunks in a scope that are all compared; beyond, the index is quicker."""
-_EF_SEARCH = 400
-"""Rows that one step of the HNSW index weighs; measured by benchmarks/postgres.py."""
 _SIGNS_PER_HIT = 20
+_SETTINGS = {"hnsw.iterative_scan": "strict_order", "hnsw.ef_search": "200", "hnsw.max_scan_tuples": "100000"}
+"""How the HNSW index is searched; recall and times are measured by benchmarks/postgres.py."""
+_BUILD_MEMORY = "1GB"
+"""For making the index, which is slow as soon as it does not fit; the server's default is 64 MB."""
 _BETWEEN = "'¶':1"
 """A lexeme that nobody can ask for: no phrase runs from a text into its heading."""
+
+_Frequencies = tuple[int, dict[str, int]]
+"""How many chunks there are, and in how many each term is."""
 
 _HIT_COLUMNS = """chunk.id, document.path, chunk.text, chunk.char_start, chunk.char_end, chunk.line_start,
     chunk.line_end, chunk.heading, chunk.page, chunk.num_tokens"""
@@ -62,6 +68,8 @@ class PostgresStore:
         self._connection = Connection(address)
         try:
             open_schema(self._connection)
+            for name, value in _SETTINGS.items():
+                self._connection.set(name, value)
         except BaseException:
             self._connection.close()
             raise
@@ -98,9 +106,14 @@ class PostgresStore:
                     f"the index holds embeddings of {known.dimension} numbers by {known.fingerprint}, now it makes "
                     f"{space.dimension}; run `gritdesk doctor` to look at the model"
                 )
-        if spaces and spaces[-1][1].fingerprint == space.fingerprint:
-            return
         with self._connection.transaction():
+            self._run(
+                "UPDATE space SET model = :model WHERE fingerprint = :fingerprint AND model <> :model",
+                model=space.model,
+                fingerprint=space.fingerprint,
+            )
+            if spaces and spaces[-1][1].fingerprint == space.fingerprint:
+                return
             for number, _, is_searched in spaces:
                 if not is_searched:
                     self._drop_space(number)
@@ -109,14 +122,20 @@ class PostgresStore:
             self._await_all()
 
     def finish_space(self) -> None:
-        """Search the next space from now on and drop the old one; no-op if there is none, or while chunks await."""
+        """Search the next space from now on and drop the old one; no-op if there is none, or while chunks await.
+
+        A space of many embeddings gets its index here, once they are all there: to make it at once takes a fifth of
+        the time that it takes to keep it up with each of them.
+        """
         with self._connection.transaction():
             spaces = self._spaces("FOR UPDATE")
-            if len(spaces) < 2 or self.num_awaiting():
+            if not spaces or self.num_awaiting():
                 return
-            (searched, _, _), (filled, _, _) = spaces
-            self._drop_space(searched)
-            self._run("UPDATE space SET is_searched = true WHERE id = :id", id=filled)
+            number, space, is_searched = spaces[-1]
+            self._index_space(number, space.dimension)
+            if not is_searched:
+                self._drop_space(spaces[0][0])
+                self._run("UPDATE space SET is_searched = true WHERE id = :id", id=number)
 
     def _spaces(self, lock: str = "") -> list[tuple[int, Space, bool]]:
         """Number, space and whether it is searched; the searched one first, then the one that is being filled."""
@@ -142,6 +161,19 @@ class PostgresStore:
             f"""CREATE TABLE {table}(passage_id bigint PRIMARY KEY REFERENCES passage(id) ON DELETE CASCADE,
                     embedding halfvec({dimension}) NOT NULL)"""
         )
+
+    def _index_space(self, number: int, dimension: int) -> None:
+        """Make the index of a space, if it is large and has none."""
+        table = _table(number)
+        ((is_large, is_indexed),) = self._run(
+            f"""SELECT count(*) >= :most, to_regclass(:name) IS NOT NULL
+                FROM (SELECT FROM {table} LIMIT :most) AS bounded""",
+            most=_MAX_EXACT,
+            name=f"{table}_nearest",
+        )
+        if is_indexed or not is_large:
+            return
+        self._run("SELECT set_config('maintenance_work_mem', :memory, true)", memory=_BUILD_MEMORY)
         if dimension <= _MAX_INDEXED_DIMENSION:
             self._run(f"CREATE INDEX {table}_nearest ON {table} USING hnsw(embedding halfvec_cosine_ops)")
         else:
@@ -184,7 +216,7 @@ class PostgresStore:
         gaps, tail = _gaps(document, chunks)
         with self._connection.transaction():
             dropped = self._delete_chunks([document.path])
-            document_id = self._write_document(document.path, state, document.format, tail, document.text)
+            document_id = self._write_document(document, state, tail, len(chunks))
             self._attach(hashes, state)
             self._run(
                 """INSERT INTO chunk(document_id, passage_id, gap, text, heading, char_start, char_end, line_start,
@@ -210,7 +242,7 @@ class PostgresStore:
         """Give `path` the rows of an indexed file of the same content; False if there are none any more."""
         with self._connection.transaction():
             found = self._run(
-                """SELECT id, format, tail, text_bytes, text_hash FROM document
+                """SELECT id, format, tail, text_bytes, text_hash, num_chunks FROM document
                    WHERE sha256(path) = sha256(:path) AND state = 'indexed' AND content_hash = :content_hash""",
                 path=_path_bytes(source),
                 content_hash=state.content_hash,
@@ -237,7 +269,7 @@ class PostgresStore:
         assert state.state == "failed" and state.reason
         with self._connection.transaction():
             dropped = self._delete_chunks([path])
-            self._write_document(path, state, "", "", "")
+            self._write_document(Document(path, "", ""), state, "", 0)
             self._await_no_more(dropped)
 
     def touch(self, path: Path, state: FileState) -> None:
@@ -264,19 +296,20 @@ class PostgresStore:
         )
         return len(rows)
 
-    def _write_document(self, path: Path, state: FileState, format_: str, tail: str, text: str) -> int:
-        encoded = text.encode()
-        return self._insert_document(path, state, format_, tail, len(encoded), _text_hash(encoded))
+    def _write_document(self, document: Document, state: FileState, tail: str, num_chunks: int) -> int:
+        text = document.text.encode()
+        columns = (document.format, tail, len(text), _text_hash(text), num_chunks)
+        return self._insert_document(document.path, state, *columns)
 
     def _insert_document(
-        self, path: Path, state: FileState, format_: str, tail: str, text_bytes: int, text_hash: bytes
+        self, path: Path, state: FileState, format_: str, tail: str, text_bytes: int, text_hash: bytes, num_chunks: int
     ) -> int:
         sql_path = places.path_to_sql(path)
         ((document_id,),) = self._run(
             """INSERT INTO document(path, folder, name, suffix, size_bytes, mtime_ns, content_hash, state, reason,
-                   reading, format, tail, text_bytes, text_hash)
+                   reading, format, tail, text_bytes, text_hash, num_chunks)
                VALUES (:path, :folder, :name, :suffix, :size_bytes, :mtime_ns, :content_hash, :state, :reason,
-                   :reading, :format_, :tail, :text_bytes, :text_hash) RETURNING id""",
+                   :reading, :format_, :tail, :text_bytes, :text_hash, :num_chunks) RETURNING id""",
             path=_path_bytes(path),
             folder=places.folder_of(sql_path),
             name=places.name_of(sql_path),
@@ -285,6 +318,7 @@ class PostgresStore:
             tail=tail,
             text_bytes=text_bytes,
             text_hash=text_hash,
+            num_chunks=num_chunks,
             **dataclasses.asdict(state),
         )
         return int(document_id)
@@ -318,7 +352,7 @@ class PostgresStore:
                 SET awaits = true, size_class = excluded.size_class, mtime_ns = excluded.mtime_ns
                 WHERE NOT passage.awaits AND passage.refusal = '' AND NOT {is_stored}""",
             hashes=list(hashes),
-            size_class=_size_class(state.size_bytes),
+            size_class=places.size_class(state.size_bytes),
             mtime_ns=state.mtime_ns,
         )
 
@@ -403,19 +437,21 @@ class PostgresStore:
         no word is found, chunks that hold the query letter by letter are taken.
         """
         phrases, single_words = words.search_terms(query)
-        bound = [_asked(each) for each in phrases]
-        terms = [each for each in map(_asked, single_words) if each]
+        bound, terms = ([each for each in map(_asked, asked) if each] for asked in (phrases, single_words))
         hits: dict[int, Hit] = {}
-        for expression, ranking, is_scored in _widening([each for each in bound if each], terms, all_first):
+        frequencies = self._frequencies([*bound, *terms, *map(_started, terms[-1:])])
+        for required, others, is_scored in _widening(bound, terms, all_first):
             if len(hits) < limit:
-                for hit in self._matching(expression, ranking, limit, scope):
+                for hit in self._matching(required, others, frequencies, limit, scope):
                     hits.setdefault(hit.chunk_id, hit if is_scored else dataclasses.replace(hit, score=0.0))
         return _keyword_ranked([*hits.values()][:limit]) or self.literal(query.strip().strip('"'), limit, scope)
 
     def phrase(self, text: str, limit: int, scope: Scope = EVERYWHERE) -> list[Hit]:
         """Chunks that hold the words of the text in that very order, best first."""
         asked = _asked(text)
-        return _keyword_ranked(self._matching(asked, [asked], limit, scope)) if asked else []
+        if not asked:
+            return []
+        return _keyword_ranked(self._matching([asked], [], self._frequencies([asked]), limit, scope))
 
     def literal(self, text: str, limit: int, scope: Scope = EVERYWHERE) -> list[Hit]:
         """Chunks that hold the text letter by letter, upper and lower case alike; whatever is there is found.
@@ -446,6 +482,18 @@ class PostgresStore:
             last = rows[-1][0]
         return _keyword_ranked(hits[:limit])
 
+    def newest(self, limit: int, scope: Scope = EVERYWHERE) -> list[Hit]:
+        """The first chunk of each file, of those that were modified last first."""
+        condition, values = _condition(scope)
+        rows = self._run(
+            f"""SELECT {_HIT_COLUMNS} FROM document CROSS JOIN LATERAL (
+                    SELECT * FROM chunk WHERE document_id = document.id ORDER BY char_start LIMIT 1) AS chunk
+                WHERE {condition} ORDER BY document.mtime_ns DESC, document.path LIMIT :limit""",
+            limit=limit,
+            **values,
+        )
+        return [_hit(row, score=1.0 / rank) for rank, row in enumerate(rows, start=1)]
+
     def holding(self, phrases: Sequence[str], chunk_ids: Sequence[int]) -> set[int]:
         """Those of the chunks that hold the words of every phrase (at least one) in its order."""
         asked = [each for each in map(_asked, phrases) if each]
@@ -454,27 +502,22 @@ class PostgresStore:
         rows = self._run(
             "SELECT id FROM chunk WHERE id = ANY(:ids::bigint[]) AND words @@ to_tsquery('words', :expression)",
             ids=list(chunk_ids),
-            expression=_all_of(asked),
+            expression=" & ".join(asked),
         )
         return {row[0] for row in rows}
 
-    def _matching(self, expression: str, ranking: Sequence[str], limit: int, scope: Scope) -> list[Hit]:
-        """Chunks that meet an expression of the text search, ranked by BM25 of the ranking terms."""
-        if not expression:
-            return []
+    def _matching(
+        self, required: Sequence[str], others: Sequence[str], frequencies: _Frequencies, limit: int, scope: Scope
+    ) -> list[Hit]:
+        """Chunks with all required terms, or any of the others if none is required; best first, by BM25 of all."""
+        terms = [*required, *others]
+        num_chunks, found = frequencies
+        expression = " & ".join(required) or " | ".join(_rarest(others, found))
         condition, values = _condition(scope)
         rows = self._run(
             f"""WITH term AS MATERIALIZED (
-                    SELECT to_tsquery('words', asked) AS query FROM unnest(:ranking::text[]) AS asked),
-                size AS (
-                    SELECT greatest(reltuples::bigint, (
-                        SELECT count(*) FROM (SELECT FROM chunk LIMIT :most) AS bounded)) AS num_chunks
-                    FROM pg_class WHERE oid = 'chunk'::regclass),
-                counted AS (
-                    SELECT query, (SELECT count(*) FROM (
-                        SELECT FROM chunk WHERE chunk.words @@ query LIMIT :most) AS bounded) AS num_found FROM term),
-                weighed AS MATERIALIZED (
-                    SELECT query, ln(1 + (num_chunks - num_found + 0.5) / (num_found + 0.5)) AS idf FROM counted, size),
+                    SELECT to_tsquery('words', asked) AS query, idf
+                    FROM unnest(:terms::text[], :idfs::float8[]) AS new(asked, idf)),
                 found AS MATERIALIZED (
                     SELECT chunk.id, chunk.words, chunk.num_words
                     FROM chunk JOIN document ON document.id = chunk.document_id
@@ -483,20 +526,45 @@ class PostgresStore:
                     SELECT id, (
                         SELECT coalesce(sum(idf * tf * ({_K1} + 1) /
                             (tf + {_K1} * (1 - {_B} + {_B} * num_words / greatest(mean, 1)))), 0)
-                        FROM weighed CROSS JOIN LATERAL (
+                        FROM term CROSS JOIN LATERAL (
                             SELECT ts_rank_cd('{{1, 1, 1, 1}}', found.words, query)::float8 AS tf) AS occurrences
                         ) AS score
                     FROM found, (SELECT avg(num_words)::float8 AS mean FROM found) AS average
                     ORDER BY score DESC, id LIMIT :limit)
                 SELECT best.score, {_HIT_COLUMNS} FROM best JOIN chunk ON chunk.id = best.id
                 JOIN document ON document.id = chunk.document_id ORDER BY best.score DESC, chunk.id""",
-            ranking=list(ranking),
+            terms=terms,
+            idfs=[math.log(1 + (num_chunks - found[each] + 0.5) / (found[each] + 0.5)) for each in terms],
             expression=expression,
             most=_MAX_RANKED,
             limit=limit,
             **values,
         )
         return [_hit(row, score=float(score)) for score, *row in rows]
+
+    def _frequencies(self, terms: Sequence[str]) -> _Frequencies:
+        """Counted for rare terms, of frequent ones what the server estimates."""
+        if not terms:
+            return 0, {}
+        rows = self._run(
+            """SELECT (SELECT greatest(reltuples::bigint, (
+                           SELECT count(*) FROM (SELECT FROM chunk LIMIT :most) AS bounded))
+                       FROM pg_class WHERE oid = 'chunk'::regclass), asked, (
+                   SELECT count(*) FROM (
+                       SELECT FROM chunk WHERE words @@ to_tsquery('words', asked) LIMIT :most) AS bounded)
+               FROM unnest(:terms::text[]) AS asked""",
+            terms=list(terms),
+            most=_MAX_RANKED,
+        )
+        num_chunks = rows[0][0]
+        found = {asked: min(num_found, num_chunks) for _, asked, num_found in rows}
+        for asked, num_found in found.items():
+            if num_found == _MAX_RANKED:
+                ((plan,),) = self._run(
+                    "EXPLAIN (FORMAT JSON) SELECT FROM chunk WHERE words @@ to_tsquery('words', :asked)", asked=asked
+                )
+                found[asked] = min(max(num_found, int(plan[0]["Plan"]["Plan Rows"])), num_chunks)
+        return num_chunks, found
 
     # ------------------------------------------------------------ searching by meaning
 
@@ -524,10 +592,7 @@ class PostgresStore:
             self._check_dimension(space, len(embedding))
             condition, values = _condition(scope)
             ((num_within,),) = self._run(
-                f"""SELECT count(*) FROM (SELECT FROM chunk JOIN document ON document.id = chunk.document_id
-                    WHERE {condition} LIMIT :most) AS bounded""",
-                most=_MAX_EXACT,
-                **values,
+                f"SELECT coalesce(sum(num_chunks), 0) FROM document WHERE {condition}", **values
             )
             values |= {"query": _vector(embedding), "limit": limit}
             if num_within < _MAX_EXACT:
@@ -547,12 +612,6 @@ class PostgresStore:
     def _nearest_by_index(self, number: int, dimension: int, condition: str, values: dict[str, Any]) -> Rows:
         """By the HNSW index, which goes on until enough of what it finds is within the scope."""
         table = _table(number)
-        self._run(
-            """SELECT set_config('hnsw.iterative_scan', 'strict_order', true),
-                   set_config('hnsw.ef_search', :ef_search, true), set_config('enable_seqscan', 'off', true),
-                   set_config('enable_sort', 'off', true)""",
-            ef_search=str(_EF_SEARCH),
-        )
         if dimension <= _MAX_INDEXED_DIMENSION:
             return self._run(
                 f"""SELECT stored.embedding <=> :query::halfvec AS distance, {_HIT_COLUMNS}
@@ -589,6 +648,11 @@ class PostgresStore:
         ):
             return self._joined(document_id, tail)
         return None
+
+    def format_of(self, path: Path) -> str:
+        """The reader's format of an indexed file; "" if the index does not hold it."""
+        rows = self._run("SELECT format FROM document WHERE sha256(path) = sha256(:path)", path=_path_bytes(path))
+        return str(rows[0][0]) if rows else ""
 
     def chunks_of(self, path: Path) -> list[Chunk]:
         """The chunks of one file, in the order of its text."""
@@ -726,11 +790,6 @@ def _vector(embedding: NDArray[np.float32]) -> str:
     return f"[{','.join([f'{number:.5g}' for number in embedding.tolist()])}]"
 
 
-def _size_class(size_bytes: int) -> int:
-    """Of the file, in factors of 16: within one, the recent go first."""
-    return size_bytes.bit_length() // 4
-
-
 def _condition(scope: Scope) -> tuple[str, dict[str, Any]]:
     """SQL that holds for the rows of `document` within the scope, and its values."""
     conditions = ["true"]
@@ -793,14 +852,12 @@ def _started(asked: str) -> str:
     return asked if asked.endswith(":*)") else f"{asked[:-1]}:*)"
 
 
-def _all_of(terms: Sequence[str]) -> str:
-    return " & ".join(terms)
-
-
 def _widening(
     phrases: Sequence[str], terms: Sequence[str], all_first: bool
-) -> Iterator[tuple[str, Sequence[str], bool]]:
-    """Expressions, each wider than those before, the terms that rank what they find, and whether the rank counts.
+) -> Iterator[tuple[Sequence[str], Sequence[str], bool]]:
+    """Required terms, others that count for the rank, and whether it is to be compared; each wider than those before.
+
+    Where none is required, any of the others will do.
 
     As words.widening for the SQLite file.
     """
@@ -809,16 +866,26 @@ def _widening(
         return
     is_one = len(everything) == 1
     if all_first:
-        yield _all_of(everything), everything, True
+        yield everything, [], True
     if all_first and not is_one and terms:
-        started = [*everything[:-1], _started(terms[-1])]
-        yield _all_of(started), started, True
+        yield [*everything[:-1], _started(terms[-1])], [], True
     if not is_one or not all_first:  # of one term all is any
         longest = sorted(terms[:-1], key=len, reverse=True)[:_MAX_ANY_WORDS]  # long words are the rare ones
-        some = [*phrases[:1], *longest, *terms[-1:]]
-        yield _all_of([*phrases, f"({' | '.join(some)})"]), some, True
+        yield phrases, [*longest, *terms[-1:]], True
     if terms:
-        yield _all_of([*phrases, _started(terms[-1])]), [_started(terms[-1])], False
+        yield [*phrases, _started(terms[-1])], [], False
+
+
+def _rarest(terms: Sequence[str], num_found: Mapping[str, int]) -> list[str]:
+    """Those that find candidates: the rarest, together in not many more chunks than are ranked."""
+    telling: list[str] = []
+    total = 0
+    for term in sorted(terms, key=lambda each: num_found[each]):
+        total += num_found[term]
+        if telling and total > _MAX_RANKED:
+            break
+        telling.append(term)
+    return telling
 
 
 # ---------------------------------------------------------------- rows as records

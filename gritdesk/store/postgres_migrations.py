@@ -6,7 +6,7 @@ is one more step at the end. Whoever only searches needs no right to write: a sc
 
 The tables are those of the SQLite file (see migrations.py): a document's text lies in its chunks and the gaps between
 them; a passage is what is embedded, once however many chunks have it. Each space has a table of its own,
-`embedding_N`, made when it is entered.
+`embedding_N`, made when it is entered; it gets its index when it is filled (see PostgresStore.finish_space).
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ MIGRATIONS: tuple[str, ...] = (
       format text NOT NULL,
       tail text NOT NULL,            -- text after the last chunk
       text_bytes bigint NOT NULL,
-      text_hash bytea NOT NULL       -- of the whole text
+      text_hash bytea NOT NULL,      -- of the whole text
+      num_chunks integer NOT NULL
     );
     CREATE UNIQUE INDEX document_by_path ON document(sha256(path));  -- a path may be longer than an index takes
 

@@ -306,6 +306,8 @@ def test_entering_a_space_twice_changes_nothing(store: Store) -> None:
     assert store.space() == SPACE and store.next_space() is None and store.num_awaiting() == 0
     with pytest.raises(FingerprintMismatch):
         store.enter_space(Space("model-a", DIMENSION + 1))
+    store.enter_space(Space("model-a", DIMENSION, "/moved/a.gguf"))
+    assert store.space() == Space("model-a", DIMENSION, "/moved/a.gguf") and store.num_awaiting() == 0
 
 
 def test_old_space_is_searched_until_the_new_one_is_complete(store: Store) -> None:
