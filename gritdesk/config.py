@@ -32,6 +32,16 @@ class EngineConfig:
     """Context for answers, in tokens; a model trained on less lowers it."""
     batch_tokens: int = 512
     """Tokens embedded in one call, and so the longest passage with its title and frame."""
+    embed_url: str = ""
+    """A server that embeds in the model's place, as http://HOST:8080/v1; your texts are sent to it. Empty: none."""
+    embed_model: str = ""
+    """The embedding model's name, as the server knows it."""
+    embed_key_env: str = "OPENAI_API_KEY"
+    """Name of the environment variable that holds the server's key."""
+    embed_query_prefix: str = ""
+    """Put before a question, as the model's card says; {instruction} stands for the task."""
+    embed_passage_prefix: str = ""
+    """Put before a passage, as the model's card says."""
 
 
 @dataclass(frozen=True)
