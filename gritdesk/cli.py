@@ -8,9 +8,11 @@ Imports that cost time stand inside the command that needs them.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -22,7 +24,7 @@ from gritdesk.terminal import json_option, print_json, rewrite_line, say, shown,
 
 if TYPE_CHECKING:
     from gritdesk.desk import Desk
-    from gritdesk.records import Answer, Citation, Hit, IndexProgress, SearchMode
+    from gritdesk.records import Answer, Citation, Hit, IndexProgress, PathReport, SearchMode
 
 
 class _WrongUsage(click.UsageError):
@@ -68,8 +70,12 @@ class _Commands(click.Group):
 def _paths(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[Path, ...]:
     """Arguments as paths; an empty one, of a script's unset variable, would mean the current folder."""
     if "" in values:
-        raise click.BadParameter("it is empty; give a folder, `.` for this one", context, parameter)
+        raise click.BadParameter("it is empty; give a path, `.` for this folder", context, parameter)
     return tuple(map(Path, values))
+
+
+def _path(context: click.Context, parameter: click.Parameter, value: str) -> Path:
+    return _paths(context, parameter, (value,))[0]
 
 
 def _text(context: click.Context, parameter: click.Parameter, value: str) -> str:
@@ -77,6 +83,21 @@ def _text(context: click.Context, parameter: click.Parameter, value: str) -> str
     if isinstance(parameter, click.Argument) and not value.strip():
         raise click.BadParameter("it is empty; give at least one word", context, parameter)
     return value.encode(errors="surrogateescape").decode(errors="replace")
+
+
+class _Duration(click.ParamType[float]):
+    """A number with the letter of its unit, as seconds."""
+
+    name = "duration"
+
+    def convert(self, value: object, parameter: click.Parameter | None, context: click.Context | None) -> float:
+        match = re.fullmatch(r"(\d{1,6}(?:\.\d+)?)([smhd])", str(value))
+        if match is None:
+            self.fail(f"{value} is no time; write it as 30m, 2h or 1d", parameter, context)
+        return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
+
+
+_DURATION = _Duration()
 
 
 @click.group(cls=_Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
@@ -106,13 +127,21 @@ def _run_tui() -> None:
 @json_option
 def index(folders: tuple[Path, ...], as_json: bool) -> None:
     """Add FOLDERS to the index and bring it up to date; alone: the folders it has."""
-    from gritdesk.errors import ConfigError
+    from gritdesk.errors import ConfigError, StoreBusy
 
     with stopped_by_signals() as stop, _open_desk() as desk:
         if not folders and not desk.folders:
             raise ConfigError("no folder is indexed yet; add one with `gritdesk index FOLDER`")
         desk.subscribe(say)
-        report = desk.index(folders, _print_progress, stop.is_set)
+        try:
+            report = desk.index(folders, _print_progress, stop.is_set)
+        except StoreBusy:
+            keeper = desk.hand_over(folders) if folders else None
+            if keeper is None:
+                raise
+            told = f"added; another gritdesk reads what is new ({keeper})"
+            print_json({"handed_to": keeper.pid}) if as_json else click.echo(told)
+            return
     rewrite_line()
     if stop.is_set():
         say("gritdesk: stopped; what was indexed is kept, `gritdesk index` does the rest")
@@ -122,6 +151,7 @@ def index(folders: tuple[Path, ...], as_json: bool) -> None:
             {
                 "files_seen": report.files_seen,
                 "files_indexed": report.files_indexed,
+                "files_copied": report.files_copied,
                 "files_unchanged": report.files_unchanged,
                 "files_deleted": report.files_deleted,
                 "chunks_embedded": report.chunks_embedded,
@@ -132,7 +162,8 @@ def index(folders: tuple[Path, ...], as_json: bool) -> None:
         )
         return
     click.echo(
-        f"{report.files_seen} files: {report.files_indexed} indexed, {report.files_unchanged} unchanged, "
+        f"{report.files_seen} files: {report.files_indexed} indexed, {report.files_copied} moved or copied, "
+        f"{report.files_unchanged} unchanged, "
         f"{report.files_deleted} gone, {len(report.failed)} not readable; "
         f"{report.chunks_embedded} passages embedded, {report.chunks_reused} reused, in {report.seconds:.1f} s"
     )
@@ -141,13 +172,63 @@ def index(folders: tuple[Path, ...], as_json: bool) -> None:
 
 
 @main.command()
-def watch() -> None:
-    """Keep the index up with its folders until interrupted."""
+@click.option("--install", "task", flag_value="install", help="Write a service of yours that watches from login on.")
+@click.option("--uninstall", "task", flag_value="uninstall", help="Remove that service.")
+def watch(task: str | None) -> None:
+    """Keep the index up with its folders until interrupted, or by a service of yours."""
+    if task is not None:
+        _change_service(task)
+        return
+    from gritdesk.keeping import lower_priority
+
     with stopped_by_signals() as stop, _open_desk() as desk:
         desk.subscribe(say)
-        if desk.folders:
-            say(f"watching {shown(', '.join(map(str, desk.folders)))}; Ctrl+C ends it")
-        desk.watch(_print_progress, stop)
+        lower_priority()  # nobody waits for this process
+        begun = f"watching {shown(', '.join(map(str, desk.folders)))}; Ctrl+C ends it"
+
+        def on_progress(progress: IndexProgress) -> None:
+            nonlocal begun
+            if begun:  # only now: another process may have been watching already
+                say(begun)
+                begun = ""
+            _print_progress(progress)
+
+        desk.watch(on_progress, stop)
+
+
+def _change_service(task: str) -> None:
+    from gritdesk.config import load_config
+    from gritdesk.service import install, service_file, uninstall
+
+    service = service_file(load_config())
+    if task == "install":
+        install(service)
+        click.echo(f"wrote {shown(str(service.path))}; this starts it now and at every login:")
+        click.echo(f"  {shown(service.start)}")
+    elif uninstall(service):
+        click.echo(f"removed {shown(str(service.path))}; this ends it if it runs:")
+        click.echo(f"  {shown(service.stop)}")
+    else:
+        click.echo(f"there is no {shown(str(service.path))}; nothing was removed")
+
+
+@main.command()
+@click.option("--for", "for_s", type=_DURATION, default=None, help="How long, such as 30m or 2h; else until `resume`.")
+def pause(for_s: float | None) -> None:
+    """Have indexing and watching wait, in every process, until `gritdesk resume`."""
+    from gritdesk.config import load_config
+    from gritdesk.keeping import pause
+
+    click.echo(f"indexing is {pause(load_config(), for_s)}")
+
+
+@main.command()
+def resume() -> None:
+    """Let indexing and watching go on."""
+    from gritdesk.config import load_config
+    from gritdesk.keeping import resume
+
+    click.echo("indexing goes on" if resume(load_config()) else "indexing was not paused")
 
 
 @main.command()
@@ -164,6 +245,7 @@ def watch() -> None:
 def search(query: str, num_hits: int, mode: SearchMode, as_json: bool) -> None:
     """Find the passages that fit QUERY; "quoted words" must stand in that order."""
     with _open_desk() as desk:
+        desk.subscribe(say)
         hits = desk.search(query, num_hits, mode)
     if as_json:
         print_json({"query": query, "mode": mode, "hits": [_hit_json(n, hit) for n, hit in enumerate(hits, start=1)]})
@@ -252,22 +334,52 @@ def status(as_json: bool) -> None:
                 "files": found.files,
                 "chunks": found.chunks,
                 "pending": found.pending,
+                "awaiting": found.awaiting,
                 "failed": [{"path": str(each.path), "reason": each.reason} for each in found.failed],
                 "folders": [str(folder) for folder in found.folders],
                 "model": found.model,
                 "fingerprint": found.fingerprint,
                 "sizes": {"index_bytes": found.index_bytes, "text_bytes": found.text_bytes},
+                "keeper": found.keeper,
+                "paused": found.paused,
+                "skipped": dict(found.skipped),
             }
         )
         return
     click.echo(f"index    {shown(str(found.index_path))} ({found.index_bytes / 1e6:.1f} MB)")
     click.echo(f"folders  {shown(', '.join(map(str, found.folders))) or 'none; add one with `gritdesk index FOLDER`'}")
     click.echo(f"holds    {found.files} files, {found.chunks} passages; {found.pending} files wait to be read")
+    if found.awaiting:
+        click.echo(f"         {found.awaiting} passages are found by words and await their meaning")
+    click.echo(f"kept up  {shown(found.keeper) or 'by no process now; `gritdesk watch` does it'}")
+    if found.paused:
+        click.echo(f"waits    {found.paused}")
     click.echo(f"model    {shown(found.model)}")
+    if found.skipped:
+        rules = sorted(found.skipped.items(), key=lambda each: -each[1])
+        click.echo(f"skipped  {shown(', '.join(f'{count} {rule}' for rule, count in rules))}; see `gritdesk why PATH`")
     if found.failed:
         click.echo(f"not read {len(found.failed)} files:")
         for each in found.failed:
             click.echo(f"  {shown(f'{each.path}: {each.reason}')}")
+
+
+@main.command()
+@click.argument("path", callback=_path)
+@json_option
+def why(path: Path, as_json: bool) -> None:
+    """Say whether PATH is in the index, and by which rule it is not."""
+    with _open_desk() as desk:
+        report = desk.why(path)
+    if as_json:
+        print_json(_path_report_json(report))
+        return
+    click.echo(shown(str(report.path)))
+    click.echo(f"    {shown(report.reason)}")
+    if report.state == "indexed":
+        click.echo(f"    {report.format}, {report.num_chunks} passages, {report.num_embedded} of them embedded")
+    if report.modified_ns:
+        click.echo(f"    as written on {_local_time(report.modified_ns)}")
 
 
 main.add_command(convert)
@@ -353,12 +465,48 @@ def _answer_json(answer: Answer) -> dict[str, Any]:
     }
 
 
+def _path_report_json(report: PathReport) -> dict[str, Any]:
+    skip = report.skip
+    return {
+        "path": str(report.path),
+        "state": report.state,
+        "reason": report.reason,
+        "rule": skip.rule if skip else None,
+        "rule_path": str(skip.path) if skip else None,
+        "rule_file": str(skip.file) if skip and skip.file else None,
+        "rule_line": skip.line if skip else None,
+        "exists": report.exists,
+        "format": report.format or None,
+        "chunks": report.num_chunks,
+        "embedded": report.num_embedded,
+        "modified_ns": report.modified_ns,
+        "changed": report.has_changed,
+    }
+
+
+def _local_time(time_ns: int) -> str:
+    try:
+        return datetime.fromtimestamp(time_ns // 1_000_000_000).strftime("%Y-%m-%d %H:%M:%S")
+    except (OverflowError, OSError, ValueError):  # a file may claim to be from whatever year
+        return f"{time_ns} ns since 1970"
+
+
 def _print_progress(progress: IndexProgress) -> None:
     """Rewrite one line on a terminal's stderr; into a pipe say only what a person must know."""
     if progress.note:
         say(progress.note)
+    if progress.chunks_awaiting:
+        left = f", {_duration(progress.seconds_left)} left" if progress.seconds_left is not None else ""
+        rewrite_line(f"{progress.files_total} files found by words; {progress.chunks_awaiting} passages await{left}")
+        return
     name = shown(progress.current.name) if progress.current else ""
     rewrite_line(f"{progress.files_done} of {progress.files_total} files  {name}")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 if __name__ == "__main__":

@@ -53,7 +53,11 @@ class IndexConfig:
     chunk_tokens: int = 256
     """Longest chunk, in the model's tokens."""
     max_file_mb: int = 32
-    """Larger files are listed as skipped."""
+    """Larger files are not opened, and listed with that reason."""
+    quiet: bool = False
+    """Rest between slices of work, longer than they took, so that a watched index takes a third of its share."""
+    on_battery: str = "words only"
+    """What watching does without mains: "go on", "words only" (meaning follows when it is plugged in) or "pause"."""
     store: str = ""
     """Where the index is: empty, a file at home; postgresql://USER@HOST/DATABASE, one that a team shares."""
 
@@ -100,6 +104,14 @@ class Config:
         return self.home / "index.lock"
 
     @property
+    def keeper_path(self) -> Path:
+        return self.home / "index.keeper.json"
+
+    @property
+    def pause_path(self) -> Path:
+        return self.home / "index.pause.json"
+
+    @property
     def models_dir(self) -> Path:
         return self.home / "models"
 
@@ -121,6 +133,8 @@ _LEAST = {
     "answer.temperature": 0,
 }
 """The smallest number that makes sense; what a number is too large for, the engine knows."""
+
+_CHOICES = {"index.on_battery": ("go on", "words only", "pause")}
 
 TITLE_TOKENS = 136
 """Room beside a chunk for its title, which has at most so many bytes (grit_format), and the frame."""
@@ -245,6 +259,9 @@ def _converted(path: Path, key: str, value: Any, default: Any) -> Any:
 def _in_range(path: Path, key: str, value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"{path}: {key} must be a finite number, found {value}")
+    if key in _CHOICES and value not in _CHOICES[key]:
+        known = ", ".join(f'"{each}"' for each in _CHOICES[key])
+        raise ConfigError(f"{path}: {key} must be one of {known}, found {value!r}")
     if key in _LEAST and value < _LEAST[key]:
         raise ConfigError(f"{path}: {key} must be {_LEAST[key]} or more, found {value}")
     return value

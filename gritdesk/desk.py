@@ -8,20 +8,24 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from gritdesk.config import TITLE_TOKENS, Config, add_folder
-from gritdesk.errors import ConfigError, FingerprintMismatch, ModelError, StoreBusy, StoreError
+from gritdesk.config import TITLE_TOKENS, Config, add_folder, load_config
+from gritdesk.errors import ConfigError, FingerprintMismatch, ModelError, StoreBusy
+from gritdesk.keeping import Keeper, Pace, find_keeper, find_pause, index_lock
 from gritdesk.records import (
     AnswerEvent,
     EmbeddingInput,
     Hit,
     IndexProgress,
     IndexReport,
+    PathReport,
     SearchMode,
     Status,
     Turn,
@@ -39,6 +43,8 @@ if TYPE_CHECKING:
 Listener = Callable[[str], None]
 SWEEP_EVERY_S = 600.0
 """A watched tree is walked again this often, to find what file events missed."""
+_LOOK_AT_STOP_S = 0.5
+_LOOK_AT_LOCK_EVERY_S = 3.0
 
 
 class Desk:
@@ -50,11 +56,15 @@ class Desk:
         self._stores: list[SqliteStore] = []
         self._shared = Shared()
         self._engine: EngineHost | None = None
+        self._earlier_engine: tuple[Path, EngineHost] | None = None
+        """Of the model that made the index, while it is embedded anew."""
         self._reader: Reader | None = None
         self._lock = threading.Lock()
         self._listeners: list[Listener] = []
         self._closed = False
         self._has_told_of_cut_ends = False
+        self._has_told_of_words_alone = False
+        self._config_read = self._config_stamp()
 
     @classmethod
     def open(cls, config: Config) -> Desk:
@@ -83,55 +93,116 @@ class Desk:
         Raises: ConfigError for a folder that is not there; StoreBusy if another process is indexing;
             ModelError if the engine cannot embed.
         """
-        wanted = [_existing_folder(folder) for folder in folders]
+        wanted = [self._known_name(_existing_folder(folder)) for folder in folders]
         with self._indexer() as indexer:
             for folder in wanted:
                 self._list_folder(folder)
-            # another model forgets all embeddings: then every folder is read, not only the new ones
-            is_full = not wanted or self._is_of_another_model()
             return indexer.run(
-                self.folders if is_full else self._with_listed_ones_inside(wanted),
+                self._with_listed_ones_inside(wanted) if wanted else self.folders,
                 on_progress or (lambda progress: None),
-                is_stopped or (lambda: False),
-                forget_others=is_full,
+                self._paced(Pace(self.config, self._notify, is_awaited=True), is_stopped or (lambda: False)),
+                forget_others=not wanted,
+                forget_emptied=bool(wanted),
             )
 
-    def watch(self, on_progress: Callable[[IndexProgress], None], stop: threading.Event) -> None:
+    def watch(
+        self, on_progress: Callable[[IndexProgress], None], stop: threading.Event, *, stands_by: bool = False
+    ) -> None:
         """Sweep the folders, then keep the index up with every change until `stop` is set.
 
+        Folders that another process adds to the configuration are kept from then on, too.
+
+        Args:
+            stands_by: while another process keeps the index up, wait for its end instead of raising StoreBusy.
         Raises: as `index`.
         """
-        import time
-
-        from gritdesk import watcher
-
         if not self.folders:
             raise ConfigError("no folder is indexed yet; add one with `gritdesk index FOLDER`")
-        with self._indexer() as indexer:
+        told = ""
+        while not stop.is_set():
+            try:
+                pace = Pace(self.config, self._notify)
+                with self._indexer(watches=True, embeds=pace.embeds) as indexer:
+                    self._keep_up(indexer, pace, on_progress, stop)
+            except StoreBusy as error:
+                if not stands_by:
+                    raise
+                if (keeper := str(find_keeper(self.config) or error)) != told:
+                    told = keeper
+                    on_progress(IndexProgress(0, 0, note=f"another gritdesk keeps the index up: {keeper}"))
+                stop.wait(_LOOK_AT_LOCK_EVERY_S)
+
+    def _keep_up(
+        self, indexer: Indexer, pace: Pace, on_progress: Callable[[IndexProgress], None], stop: threading.Event
+    ) -> None:
+        """Sweep, then follow changes until `stop` is set; after a pause another sweep finds what changed meanwhile."""
+        from gritdesk.watcher import Changes
+
+        with Changes(self.folders, on_notice=self._notify, home=self.config.home) as changes:
+
+            def take_news() -> None:
+                """What changed during a run is found by words at once; its meaning comes in the order of that run."""
+                changes.gather()
+                if not pace.holds() and (changed_paths := changes.ready()):
+                    indexer.update(changed_paths, folders=self.folders, words_only=True)
+
+            is_stopped = self._paced(pace, stop.is_set, take_news)
+            swept_at = float("-inf")
             while not stop.is_set():
-                swept_at: float | None = None
-                for changed_paths in watcher.watch(self.folders, stop, on_notice=self._notify, timeout_s=SWEEP_EVERY_S):
-                    if swept_at is None:
-                        indexer.run(self.folders, on_progress, stop.is_set, forget_others=True)
-                        swept_at = time.monotonic()
-                    elif changed_paths:
-                        indexer.update(changed_paths, on_progress, stop.is_set)
-                    if time.monotonic() - swept_at > SWEEP_EVERY_S:
-                        break
+                changed_paths = changes.wait(_LOOK_AT_STOP_S)
+                if self._folders_were_written():
+                    changes.follow(self.folders)
+                    swept_at = float("-inf")
+                if pace.holds():
+                    swept_at = float("-inf")
+                elif time.monotonic() - swept_at > SWEEP_EVERY_S:
+                    indexer.run(self.folders, on_progress, is_stopped, forget_others=True, forget_emptied=False)
+                    swept_at = time.monotonic()
+                elif changed_paths or (indexer.is_behind and pace.embeds()):
+                    indexer.update(changed_paths, on_progress, is_stopped, folders=self.folders)
+
+    def _paced(
+        self, pace: Pace, is_stopped: Callable[[], bool], take_news: Callable[[], None] = lambda: None
+    ) -> Callable[[], bool]:
+        """What an indexer asks between files and slices: there work rests or waits, and news come first."""
+
+        def should_stop() -> bool:
+            pace.rest(is_stopped)
+            take_news()
+            while pace.holds() and not is_stopped():
+                time.sleep(_LOOK_AT_STOP_S)
+                take_news()
+            return is_stopped()
+
+        return should_stop
 
     def add_folder(self, folder: Path) -> None:
         """Keep one more folder in the index; it is read by the next `index` or `watch`."""
-        self._list_folder(_existing_folder(folder))
+        self._list_folder(self._known_name(_existing_folder(folder)))
+
+    def hand_over(self, folders: Sequence[Path]) -> Keeper | None:
+        """Have the process that watches read these folders, too; None if there is none. Raises: as `add_folder`."""
+        keeper = find_keeper(self.config)
+        if keeper is None or not keeper.watches:
+            return None
+        for folder in [self._known_name(_existing_folder(each)) for each in folders]:
+            self._list_folder(folder)
+        return keeper
 
     def search(self, query: str, n: int = 10, mode: SearchMode = "hybrid") -> list[Hit]:
         """The `n` best chunks, best first; by words alone the engine is not started.
 
-        Raises: FingerprintMismatch if the index was made by another model and meaning is asked for.
+        While the index is embedded anew, the model that made it is asked; where that is gone, words must do.
+
+        Raises: FingerprintMismatch if it is gone and meaning alone is asked for.
         """
         from gritdesk.retriever import Retriever
 
-        if mode != "keyword":
-            self.check_fingerprint()
+        if mode != "keyword" and self._query_model() is None:
+            if mode == "semantic":
+                self.check_fingerprint()
+            mode = "keyword"
+            self._tell_of_words_alone()
         return Retriever(self._store(), self._embed_query, self.config.search).search(query, n, mode)
 
     def ask(
@@ -162,7 +233,7 @@ class Desk:
 
     def status(self) -> Status:
         """What the index holds and what it waits for; walks the folders, starts no engine."""
-        from gritdesk.indexer import count_pending
+        from gritdesk.indexer import survey
         from gritdesk.models import find_model
 
         try:
@@ -171,10 +242,12 @@ class Desk:
             model = str(error)
         store = self._store()
         files, chunks, text_bytes = store.counts()
+        pending, skipped = survey(store, self.folders, self.config.home)
         return Status(
             files=files,
             chunks=chunks,
-            pending=count_pending(store, self.folders, self.config.index),
+            pending=pending,
+            awaiting=store.num_awaiting(),
             failed=tuple(store.failures()),
             folders=tuple(self.folders),
             model=model,
@@ -182,7 +255,16 @@ class Desk:
             index_path=self.config.index_path,
             index_bytes=sum(each.stat().st_size for each in self.config.home.glob("index.sqlite*") if each.is_file()),
             text_bytes=text_bytes,
+            keeper=str(find_keeper(self.config) or ""),
+            paused=str(find_pause(self.config) or ""),
+            skipped=skipped,
         )
+
+    def why(self, path: Path) -> PathReport:
+        """Whether a path is in the index, and by which rule it is not; starts no engine."""
+        from gritdesk.explaining import explain
+
+        return explain(path, self.folders, self._store(), self.config.home)
 
     def check(self) -> list[str]:
         """Problems found in the index; an empty list is good."""
@@ -209,15 +291,22 @@ class Desk:
 
     @property
     def folders(self) -> list[Path]:
-        return [Path(folder) for folder in self.config.index.folders]
+        """Those of the configuration, without what others hold anyway, under this name or another."""
+        from gritdesk.walking import distinct
+
+        return distinct(map(Path, self.config.index.folders), self.config.home)
 
     @property
     def fingerprint(self) -> str:
-        """Names the vector space: model file, GRIT format, pooling, chunking."""
-        from gritdesk.models import find_model, model_identity
+        """Names the space of embeddings: model file, GRIT format, pooling."""
+        from gritdesk.models import find_model
 
-        identity = model_identity(find_model(self.config), self.config.home)
-        return f"{identity}/grit1/mean/chunk{self.config.index.chunk_tokens}"
+        return self._fingerprint_of(find_model(self.config))
+
+    def _fingerprint_of(self, model: Path) -> str:
+        from gritdesk.models import model_identity
+
+        return f"{model_identity(model, self.config.home)}/grit1/mean"
 
     def engine(self) -> EngineHost:
         """The engine's process; started by its first request."""
@@ -236,11 +325,13 @@ class Desk:
         """End the engine and close the index; calls under way in other threads fail. Safe to call twice."""
         with self._lock:
             self._closed = True
-            engine, self._engine = self._engine, None
+            engines = [self._engine, self._earlier_engine and self._earlier_engine[1]]
+            self._engine = self._earlier_engine = None
             reader, self._reader = self._reader, None
             stores, self._stores = self._stores, []
-        if engine is not None:
-            engine.close()
+        for engine in engines:
+            if engine is not None:
+                engine.close()
         if reader is not None:
             reader.close()
         for store in stores:
@@ -254,11 +345,34 @@ class Desk:
 
     def _list_folder(self, folder: Path) -> None:
         """Keep one more folder, unless a listed one finds it; one that is asked for by name is not ignored."""
-        from gritdesk.walking import Walk
+        from gritdesk.walking import found_within
 
-        holders = [listed for listed in self.folders if listed in folder.parents]
-        if all(Walk(holder).skips(folder) for holder in holders):
+        if all(found_within(folder, listed, self.config.home) is None for listed in self.folders):
             self.config = add_folder(self.config, folder)
+
+    def _folders_were_written(self) -> bool:
+        """Take over the folders that another process wrote into config.toml; whether they are others than before."""
+        if (stamp := self._config_stamp()) == self._config_read:
+            return False
+        self._config_read = stamp
+        before = self.config.index.folders
+        with suppress(ConfigError):  # half written by a person: it is read again when it is whole
+            index = replace(self.config.index, folders=load_config(self.config.home).index.folders)
+            self.config = replace(self.config, index=index)
+        return self.config.index.folders != before
+
+    def _config_stamp(self) -> int:
+        try:
+            return self.config.path.stat().st_mtime_ns
+        except OSError:
+            return 0
+
+    def _known_name(self, folder: Path) -> Path:
+        """A folder by the name under which its files are in the index, if they are: it may have several by links."""
+        from gritdesk.walking import found_within
+
+        names = [found_within(folder, listed, self.config.home) for listed in self.folders if listed.is_dir()]
+        return next((name for name in names if name is not None), folder)
 
     def _with_listed_ones_inside(self, folders: Sequence[Path]) -> list[Path]:
         """Folders and the listed ones in them, whose files a walk of their parent may not find."""
@@ -275,22 +389,13 @@ class Desk:
         return store
 
     @contextmanager
-    def _indexer(self) -> Iterator[Indexer]:
-        """The one indexer of this index, under a lock that other processes see and a crash releases."""
-        from filelock import FileLock, Timeout
-
+    def _indexer(self, *, watches: bool = False, embeds: Callable[[], bool] = lambda: True) -> Iterator[Indexer]:
+        """The one indexer of this index. Raises: StoreBusy if another process has it."""
         from gritdesk.indexer import Indexer
+        from gritdesk.models import find_model, tokenizer_identity
 
-        lock = FileLock(self.config.lock_path)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise StoreBusy(f"another gritdesk is indexing {self.config.home}; wait for it, or close it") from None
-        except OSError as error:
-            raise StoreError(f"cannot lock {self.config.lock_path}: {error.strerror}; may you write there?") from error
-        try:
-            if self._is_of_another_model():
-                self.engine().info()  # before the old embeddings are forgotten: is the other model any good?
+        with index_lock(self.config, watches=watches):
+            model = find_model(self.config)
             yield Indexer(
                 self._store(),
                 self._embed_passages,
@@ -298,13 +403,12 @@ class Desk:
                 self._read,
                 self.fingerprint,
                 self.config.index,
+                dimension=lambda: self.engine().info().dimension,
+                model=str(model),
+                tokenizer=tokenizer_identity(model, self.config.home),
+                home=self.config.home,
+                embeds=embeds,
             )
-        finally:
-            lock.release()
-
-    def _is_of_another_model(self) -> bool:
-        space = self._store().space()
-        return space is not None and space.fingerprint != self.fingerprint
 
     def _read(self, path: Path) -> Any:
         self._check_open()
@@ -318,8 +422,47 @@ class Desk:
         from gritdesk.engine.host import Priority
         from gritdesk.grit_format import query_input
 
-        embedding: NDArray[np.float32] = self.engine().embed([query_input(question)], priority=Priority.QUERY)[0]
+        model = self._query_model()
+        engine = self.engine() if model is None else self._engine_of(model)
+        embedding: NDArray[np.float32] = engine.embed([query_input(question)], priority=Priority.QUERY)[0]
         return embedding
+
+    def _query_model(self) -> Path | None:
+        """The model whose space is searched; None if its file is not there any more, or is another one now."""
+        from gritdesk.models import find_model
+
+        model, space = find_model(self.config), self._store().space()
+        if space is None or space.fingerprint == self._fingerprint_of(model):
+            return model
+        earlier = Path(space.model)
+        with suppress(ModelError):
+            if space.model and space.fingerprint == self._fingerprint_of(earlier):
+                return earlier
+        return None
+
+    def _engine_of(self, model: Path) -> EngineHost:
+        """The engine of a model: the one in use, or another beside it while the index is embedded anew."""
+        from gritdesk.engine.host import EngineHost
+        from gritdesk.models import find_model
+
+        if model == find_model(self.config):
+            return self.engine()
+        with self._lock:
+            self._check_open()
+            if self._earlier_engine is None or self._earlier_engine[0] != model:
+                outdated, host = self._earlier_engine, EngineHost(model, self.config.engine, self.config.log_dir)
+                self._earlier_engine = model, host
+                if outdated is not None:
+                    outdated[1].close()
+            return self._earlier_engine[1]
+
+    def _tell_of_words_alone(self) -> None:
+        if not self._has_told_of_words_alone:
+            self._has_told_of_words_alone = True
+            self._notify(
+                "the index was made by a model that is not here any more, and is searched by words alone until "
+                "`gritdesk index` has embedded it anew"
+            )
 
     def _count_tokens(self, texts: Sequence[str]) -> list[int]:
         from gritdesk.engine.host import Priority

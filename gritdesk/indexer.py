@@ -1,13 +1,24 @@
-"""Changed file -> rows: path, document, chunks, embeddings, store, read top to bottom in `Indexer._write`.
+"""Changed file -> rows, in two steps that are read top to bottom here: words first, their meaning after.
+
+    words      path -> read -> Document -> chunking.split -> [Chunk] -> Store.replace_document          `_write`
+    meaning    Store.awaiting -> [Chunk] -> passage_input -> embed -> Store.add_embeddings              `_embed_slice`
+
+A run takes every changed file through the first step, then whatever awaits it through the second, small and recent
+files first, a slice at a time. Between two files and two slices it asks `is_stopped`, where its caller may also do
+what is more urgent, such as `update` with a change that has just come, or wait.
 
 What is not done twice:
 - a file of unchanged size and time is not opened; one of unchanged content is not read;
-- a chunk whose text was embedded before, in whatever file, is not embedded: files may be moved, copied, renamed.
+- content that another file has in the index already, such as the file it was before it was moved, is copied there;
+- a chunk whose text was embedded before, in whatever file, is not embedded.
 So additions come first, then deletions, then embeddings that nothing uses any more.
 
-What is not lost: every file is one transaction, so a run that ends anywhere is continued by the next one. A file
-that fails, be it in the reader or in the engine, is listed with its reason and tried again when it changes or is
-touched. A folder that cannot be read, or is not there, keeps its rows.
+What is not lost: every file is one transaction, every slice another, so a run that ends anywhere is continued by the
+next one. A file that cannot be read is listed with its reason and tried again when it changes or is touched; a chunk
+that the engine refuses is found by words. A folder that cannot be read, or is not there, keeps its rows. When the
+model changes, the index is searched as it was until all of it is embedded anew.
+
+What is not seen: an edit that leaves both the size and the modification time of a file as they were.
 """
 
 from __future__ import annotations
@@ -15,27 +26,33 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from gritdesk.chunking import split
 from gritdesk.config import IndexConfig
 from gritdesk.errors import ExtractError, GritDeskError, ReaderClosed, RequestRefused
-from gritdesk.extract import is_in_the_cloud
 from gritdesk.grit_format import passage_input
-from gritdesk.records import Document, EmbeddingInput, FailedFile, IndexProgress, IndexReport
-from gritdesk.store.base import FileState, Space
-from gritdesk.store.sqlite import SqliteStore
-from gritdesk.walking import Walk
+from gritdesk.records import Chunk, Document, EmbeddingInput, FailedFile, IndexProgress, IndexReport
+from gritdesk.store.base import FileState, Space, Store
+from gritdesk.store.places import size_class
+from gritdesk.walking import Walk, is_in_the_cloud
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_SLICE = 16
-"""Chunks that are embedded between two looks at `is_stopped`."""
+_READERS = 1
+"""To be raised when readers or chunking make other rows of the same bytes: every file is read again then."""
+_FETCH = 256
+"""Chunks that are asked of the store at once."""
+_FIRST_SLICE, _LARGEST_SLICE, _SLICE_S = 16, 64, 1.0
+"""Chunks that are embedded between two looks at `is_stopped`: so many that it takes about a second."""
+_TICK_S = 0.02
+"""Two changes of a file within this time may leave the same modification time; file systems count in such steps."""
 
 
 class Indexer:
@@ -44,17 +61,28 @@ class Indexer:
     Args:
         embed: float32[num, dimension], one row per input; raises RequestRefused for a text that it cannot take.
         read: raises ExtractError for a file that cannot be turned into text.
-        fingerprint: names the vector space of `embed`; embeddings of another one are forgotten.
+        fingerprint: names the space of `embed`.
+        dimension: length of an embedding; asked when another space than the store's is entered.
+        model: path of the model's file, for whoever asks in its space later.
+        tokenizer: names what `count_tokens` counts; chunks measured by another one are made anew.
+        home: of gritdesk, as Walk has it.
+        embeds: whether meaning is worked on now; asked between slices.
     """
 
     def __init__(
         self,
-        store: SqliteStore,
+        store: Store,
         embed: Callable[[Sequence[EmbeddingInput]], NDArray[np.float32]],
         count_tokens: Callable[[Sequence[str]], list[int]],
         read: Callable[[Path], Document],
         fingerprint: str,
         config: IndexConfig,
+        *,
+        dimension: Callable[[], int],
+        model: str = "",
+        tokenizer: str = "",
+        home: Path | None = None,
+        embeds: Callable[[], bool] = lambda: True,
     ) -> None:
         self._store = store
         self._embed = embed
@@ -62,7 +90,18 @@ class Indexer:
         self._read = read
         self._fingerprint = fingerprint
         self._config = config
+        self._dimension = dimension
+        self._model = model
+        self._reading = f"{_READERS}/{config.chunk_tokens}/{tokenizer}"
+        self._home = home
+        self._embeds = embeds
         self._known: dict[Path, FileState] | None = None
+        self._by_content: dict[tuple[str, str], Path] | None = None
+        self._num_written = 0
+        self._slice = _FIRST_SLICE
+        self._may_have_orphans = True
+        self.is_behind = False
+        """Whether words are ahead of meaning, since a run was broken off or was not to embed."""
 
     def run(
         self,
@@ -71,143 +110,256 @@ class Indexer:
         is_stopped: Callable[[], bool] = lambda: False,
         *,
         forget_others: bool = False,
+        forget_emptied: bool = True,
     ) -> IndexReport:
         """Bring the index up to date with all files of the folders.
 
         Args:
             forget_others: also forget, before all else, whatever lies under none of the folders.
+            forget_emptied: forget the files of a folder that holds nothing any more, not even a hidden file; a disk
+                that is not mounted looks so, too.
         Raises: ModelError, StoreError or ReaderClosed where no file is at fault; what was indexed until then stays.
         """
         tally = _Tally(on_progress, is_stopped)
-        self._forget_other_embeddings(tally)
+        self._enter_space(tally)
+        tally.num_awaited = self._store.num_awaiting()
         if forget_others:
             within = set(folders)
             self._delete([path for path in self._states if not _is_within(path, within)], tally)
-        files, unreadable = _walk(folders, self._store)
-        self._bring_up(files, folders, unreadable, tally)
-        if not tally.was_stopped:  # files that were not reached may still use what seems orphaned now
+        files, unreadable = _walk(folders, self._home)
+        if not forget_emptied:
+            unreadable |= self._emptied(folders, files)
+        to_reread = self._write_words(files, folders, unreadable, set(unreadable), tally)
+        self._embed_awaiting(tally)
+        self._reread(to_reread, tally)
+        if self._may_have_orphans and not tally.was_stopped:  # files not reached may use what seems orphaned now
             self._store.prune()
-        return tally.report()
+            self._may_have_orphans = False
+        return tally.report(self._store.num_awaiting())
 
     def update(
         self,
         paths: Iterable[Path],
         on_progress: Callable[[IndexProgress], None] = lambda progress: None,
         is_stopped: Callable[[], bool] = lambda: False,
+        *,
+        folders: Sequence[Path] = (),
+        words_only: bool = False,
     ) -> IndexReport:
-        """Bring the index up to date with what a watcher reported: files, folders, and paths that are gone."""
+        """Bring the index up to date with what a watcher reported: files, folders, and paths that are gone.
+
+        Args:
+            folders: those that are watched; one that is not there, or empty, keeps its rows.
+            words_only: leave meaning to a later call; this one may come from within `is_stopped` of another.
+        """
         tally = _Tally(on_progress, is_stopped)
-        self._forget_other_embeddings(tally)
         changed_paths = set(paths)
         gone = {path for path in changed_paths if not os.path.lexists(path)}
-        files, unreadable = _walk([path for path in changed_paths - gone if not path.is_symlink()], self._store)
-        self._bring_up(files, sorted(changed_paths), unreadable, tally)
-        return tally.report()
+        files, unreadable = _walk([path for path in changed_paths - gone if not path.is_symlink()], self._home)
+        unreadable |= self._emptied(changed_paths.intersection(folders), files)
+        lost = {folder for folder in folders if not folder.is_dir()}  # asked last: it may have gone a moment ago
+        tally.num_awaited = self._store.num_awaiting()
+        self._write_words(files, sorted(changed_paths), unreadable, lost.union(unreadable), tally)
+        if words_only:
+            self.is_behind = True
+        else:
+            self._enter_space(tally)
+            self._embed_awaiting(tally)
+        return tally.report(self._store.num_awaiting())
 
-    def pending(self, folders: Sequence[Path]) -> int:
-        """Number of files whose present content is not in the index."""
-        return count_pending(self._store, folders, self._config)
+    # ------------------------------------------------------------ first step: words
 
-    # ------------------------------------------------------------ one file
+    def _write_words(
+        self,
+        files: Mapping[Path, _Seen],
+        roots: Iterable[Path],
+        unreadable: Mapping[Path, str],
+        kept: set[Path],
+        tally: _Tally,
+    ) -> list[tuple[Path, _Seen]]:
+        """Write what changed, small and recent files first, then delete rows under the roots that stand for no file.
 
-    def _write(self, path: Path, state: FileState, tally: _Tally) -> None:
-        """The straight line from a path to its rows."""
-        document = self._read(path)
-        chunks = split(document, self._count_tokens, self._config.chunk_tokens)
-        inputs = [passage_input(chunk) for chunk in chunks]
-        hashes = [_embedding_hash(each) for each in inputs]
-        embeddings = self._embed_unknown(dict(zip(hashes, inputs, strict=True)), tally)
-        self._store.add_embeddings(embeddings)  # first: what a kill leaves without a chunk is pruned
-        self._store.replace_document(document, state, chunks, hashes)
-        tally.files_indexed += 1
-        tally.chunks_reused += len(chunks) - len(embeddings)
-
-    def _embed_unknown(self, inputs: Mapping[bytes, EmbeddingInput], tally: _Tally) -> dict[bytes, NDArray[np.float32]]:
-        known = self._store.known_embeddings(list(inputs))
-        unknown = [each for each in inputs if each not in known]
-        embeddings: dict[bytes, NDArray[np.float32]] = {}
-        for start in range(0, len(unknown), _SLICE):
+        Args:
+            kept: folders whose files keep their rows, seen or not.
+        Returns: unchanged files of which another reading made the rows.
+        """
+        before = dict(self._states)
+        changed = [(path, seen) for path, seen in files.items() if not _is_same(before.get(path), seen)]
+        of_old_reading = [(path, seen) for path, seen in files.items() if self._is_of_old_reading(path, seen)]
+        changed.sort(key=lambda each: (size_class(each[1].size_bytes), -each[1].mtime_ns))
+        tally.files_total = len(files)
+        tally.files_done = tally.files_unchanged = len(files) - len(changed)
+        tally.send()
+        for path, seen in changed:
             if tally.should_stop():
-                raise _Stopped
-            hashes = unknown[start : start + _SLICE]
-            rows = self._embed([inputs[each] for each in hashes]).astype("float32", copy=False)
-            self._store.enter_space(Space(self._fingerprint, rows.shape[1]))
-            embeddings.update(zip(hashes, rows, strict=True))
-            tally.chunks_embedded += len(hashes)
+                return []
+            tally.current = path
+            if self._states.get(path) is before.get(path):  # else written meanwhile, by what was more urgent
+                self._index_file(path, seen, tally)
+            tally.files_done += 1
             tally.send()
-        return embeddings
+        for folder, reason in unreadable.items():
+            self._record_failure(folder, FileState(0, 0, ""), reason, tally)
+        within = set(roots)
+        self._delete(
+            [
+                path
+                for path, state in before.items()
+                if path not in files
+                and self._states.get(path) is state
+                and _is_within(path, within)
+                and not _is_within(path, kept)
+            ],
+            tally,
+        )
+        return of_old_reading
 
-    def _index_file(self, path: Path, file_stat: os.stat_result, tally: _Tally) -> None:
-        known = self._states.get(path)
-        if _is_same(known, file_stat) and not _could_not_be_opened(known):
-            tally.files_unchanged += 1
-            return
-        state = FileState(file_stat.st_size, file_stat.st_mtime_ns, _content_hash(path, file_stat, self._config))
-        if _is_same_content(known, state):
-            self._store.touch(path, state)
-            self._states[path] = state
-            tally.files_unchanged += 1
-            return
+    def _index_file(self, path: Path, seen: _Seen, tally: _Tally) -> None:
+        _let_settle(seen)
+        state = FileState(
+            seen.size_bytes, seen.mtime_ns, _content_hash(path, seen, self._config), reading=self._reading
+        )
         try:
-            self._write(path, state, tally)
-            self._states[path] = state
+            if self._is_content_of(path, state):
+                self._store.touch(path, state)
+                self._remember(path, state)
+                tally.files_unchanged += 1
+            elif not self._copy(path, state, tally):
+                self._write(path, seen, state, tally)
         except ReaderClosed:
             raise
-        except (ExtractError, RequestRefused) as error:
-            self._record_failure(path, state, str(error), tally)
-        except (GritDeskError, _Stopped):
+        except ExtractError as error:
+            if os.path.lexists(path):
+                self._record_failure(path, state, str(error), tally)
+            elif path in self._states:
+                self._delete([path], tally)
+        except GritDeskError:
             raise
         except Exception as error:  # one file never stops the others
             reason = f"could not be indexed ({type(error).__name__}: {error}); please report this file"
             self._record_failure(path, state, " ".join(reason.split()), tally)
 
+    def _write(self, path: Path, seen: _Seen, state: FileState, tally: _Tally) -> None:
+        """The straight line from a path to its rows."""
+        document = self._read(path)
+        chunks = split(document, self._count_tokens, self._config.chunk_tokens)
+        hashes = [_embedding_hash(passage_input(chunk)) for chunk in chunks]
+        if _seen(path) != seen:  # then this may be the text of other bytes than were hashed: nobody is to copy it
+            state = replace(state, content_hash="")
+        self._store.replace_document(document, state, chunks, hashes)
+        self._remember(path, state)
+        tally.files_indexed += 1
+        tally.chunks_written += len(chunks)
+
+    def _copy(self, path: Path, state: FileState, tally: _Tally) -> bool:
+        """Give a file the rows of another one of its content; False if there is none."""
+        source = self._sources.get(_content_key(path, state))
+        if source is None or source == path or not self._is_content_of(source, state):
+            return False
+        if not self._store.copy_document(source, path, state):
+            return False
+        self._remember(path, state)
+        tally.files_copied += 1
+        return True
+
+    def _is_content_of(self, path: Path, state: FileState) -> bool:
+        """Whether a file's rows stand for this content. One that failed is tried again: it may be the machine."""
+        known = self._states.get(path)
+        if known is None or known.state == "failed" or not known.content_hash:
+            return False
+        return (known.content_hash, known.reading) == (state.content_hash, state.reading)
+
+    def _is_of_old_reading(self, path: Path, seen: _Seen) -> bool:
+        known = self._states.get(path)
+        return known is not None and known.reading != self._reading and _is_same(known, seen)
+
     def _record_failure(self, path: Path, state: FileState, reason: str, tally: _Tally) -> None:
-        failed = replace(state, state="failed", reason=reason)
+        failed = replace(state, state="failed", reason=reason, reading=self._reading)
         self._store.record_failure(path, failed)
-        self._states[path] = failed
+        self._remember(path, failed)
         tally.failed.append(FailedFile(path, reason))
 
-    # ------------------------------------------------------------ all files
-
-    def _bring_up(
-        self,
-        files: Mapping[Path, os.stat_result],
-        roots: Sequence[Path],
-        unreadable: Mapping[Path, str],
-        tally: _Tally,
-    ) -> None:
-        """Index the files, then delete rows under the roots that stand for none of them."""
-        tally.files_total = len(files)
-        tally.send()
-        try:
-            for path, file_stat in files.items():
-                if tally.should_stop():
-                    return
-                tally.current = path
-                self._index_file(path, file_stat, tally)
-                tally.files_done += 1
-                tally.send()
-        except _Stopped:
-            return
-        for folder, reason in unreadable.items():
-            self._record_failure(folder, FileState(0, 0, ""), reason, tally)
-        self._delete_gone(files, roots, unreadable, tally)
-
-    def _delete_gone(
-        self, files: Iterable[Path], roots: Iterable[Path], unreadable: Iterable[Path], tally: _Tally
-    ) -> None:
-        present, within, kept = set(files), set(roots), set(unreadable)
-        gone = [
-            path
-            for path in self._states
-            if path not in present and _is_within(path, within) and not _is_within(path, kept)
-        ]
-        self._delete(gone, tally)
-
     def _delete(self, paths: Sequence[Path], tally: _Tally) -> None:
-        self._store.delete_documents(paths)
+        if paths:
+            self._store.delete_documents(paths)
+            self._may_have_orphans = True
         for path in paths:
             tally.files_deleted += self._states.pop(path).state == "indexed"
+
+    def _emptied(self, folders: Iterable[Path], files: Iterable[Path]) -> dict[Path, str]:
+        """Folders without any content whose files the index knows, and what is to be said of them."""
+        empty = {folder for folder in folders if _is_empty(folder)}
+        held = {folder for path in self._states for folder in empty.intersection(path.parents)} if empty else set()
+        reason = "the folder is empty (its disk not mounted?); its files are kept until `gritdesk index` is given it"
+        return dict.fromkeys(sorted(held), reason)
+
+    # ------------------------------------------------------------ second step: meaning
+
+    def _enter_space(self, tally: _Tally) -> None:
+        """Say what embeds, when it is another model than before or the first one."""
+        searched, filled = self._store.space(), self._store.next_space()
+        if searched is None and not self._store.num_awaiting():
+            return  # nothing to embed: the engine need not be started to ask for the dimension
+        space = filled or searched
+        if space is None or (space.fingerprint, space.model) != (self._fingerprint, self._model):
+            self._store.enter_space(Space(self._fingerprint, self._dimension(), self._model))
+            if searched is not None and searched.fingerprint != self._fingerprint:
+                tally.send(note="the model changed: all passages are embedded anew, and until then found as before")
+
+    def _embed_awaiting(self, tally: _Tally) -> None:
+        """Embed what awaits it, until all is done or it is to stop."""
+        self.is_behind = True
+        self._enter_space(tally)
+        tally.begin_to_embed(self._store.num_awaiting())
+        while awaiting := self._store.awaiting(_FETCH):
+            num_written = self._num_written
+            while awaiting:
+                if tally.should_stop() or not self._embeds():
+                    return
+                if num_written != self._num_written:  # smaller and more recent files may await now
+                    break
+                began_at = time.perf_counter()
+                self._embed_slice(awaiting[: self._slice], tally)
+                del awaiting[: self._slice]
+                per_second = self._slice / max(time.perf_counter() - began_at, 1e-9)
+                self._slice = max(1, min(int(per_second * _SLICE_S), _LARGEST_SLICE))
+                tally.send()
+        self._store.finish_space()
+        self.is_behind = False
+        tally.end_embedding()
+
+    def _embed_slice(self, awaiting: Sequence[tuple[bytes, Chunk]], tally: _Tally) -> None:
+        """The straight line from chunks to their embeddings; of a slice that is refused, each chunk for itself."""
+        try:
+            rows = self._embed([passage_input(chunk) for _, chunk in awaiting]).astype("float32", copy=False)
+        except RequestRefused as error:
+            if len(awaiting) == 1:
+                self._store.give_up(awaiting[0][0], str(error))
+                tally.chunks_given_up += 1
+                return
+            for each in awaiting:
+                self._embed_slice([each], tally)
+            return
+        self._store.add_embeddings({hash_: row for (hash_, _), row in zip(awaiting, rows, strict=True)})
+        tally.chunks_embedded += len(awaiting)
+
+    def _reread(self, files: Sequence[tuple[Path, _Seen]], tally: _Tally) -> None:
+        """Read files again whose rows another reading made, each with its meaning: nothing is missed for long."""
+        tally.files_total += len(files)
+        for path, seen in files:
+            if self.is_behind or tally.should_stop():
+                return
+            tally.current = path
+            self._index_file(path, seen, tally)
+            tally.files_done += 1
+            tally.files_unchanged -= 1
+            if self._store.num_awaiting() >= _LARGEST_SLICE:
+                self._embed_awaiting(tally)
+            tally.send()
+        if files and not self.is_behind:
+            self._embed_awaiting(tally)
+
+    # ------------------------------------------------------------ what is known
 
     @property
     def _states(self) -> dict[Path, FileState]:
@@ -215,23 +367,27 @@ class Indexer:
             self._known = self._store.files()
         return self._known
 
-    def _forget_other_embeddings(self, tally: _Tally) -> None:
-        space = self._store.space()
-        if space is not None and space.fingerprint != self._fingerprint:
-            self._store.clear_embeddings()
-            self._known = None
-            tally.send(note="the model or its settings changed: every file is embedded anew")
+    @property
+    def _sources(self) -> dict[tuple[str, str], Path]:
+        """By suffix and content, a file that has or had it."""
+        if self._by_content is None:
+            self._by_content = {_content_key(path, state): path for path, state in self._states.items()}
+        return self._by_content
+
+    def _remember(self, path: Path, state: FileState) -> None:
+        self._states[path] = state
+        self._num_written += 1
+        self._may_have_orphans = True
+        if state.state == "indexed" and state.content_hash and self._by_content is not None:
+            self._by_content[_content_key(path, state)] = path
 
 
-def count_pending(store: SqliteStore, folders: Sequence[Path], config: IndexConfig) -> int:
-    """Number of files whose present content is not in the index."""
+def survey(store: Store, folders: Sequence[Path], home: Path | None = None) -> tuple[int, Mapping[str, int]]:
+    """Number of files whose present content is not in the index, and how many paths each rule leaves out."""
     known = store.files()
-    files, _ = _walk(folders, store)
-    return sum(not _is_same(known.get(path), file_stat) for path, file_stat in files.items())
-
-
-class _Stopped(Exception):
-    """The person stopped the run within a file."""
+    skipped: Counter[str] = Counter()
+    files, _ = _walk(folders, home, skipped)
+    return sum(not _is_same(known.get(path), seen, may_open=False) for path, seen in files.items()), skipped
 
 
 @dataclass
@@ -243,87 +399,144 @@ class _Tally:
     files_total: int = 0
     files_done: int = 0
     files_indexed: int = 0
+    files_copied: int = 0
     files_unchanged: int = 0
     files_deleted: int = 0
+    chunks_written: int = 0
     chunks_embedded: int = 0
-    chunks_reused: int = 0
+    chunks_given_up: int = 0
+    num_awaited: int = 0
+    """Chunks that awaited their embedding when the run began."""
     current: Path | None = None
     was_stopped: bool = False
     failed: list[FailedFile] = field(default_factory=list)
     started_at: float = field(default_factory=time.perf_counter)
+    _awaiting: int = 0
+    _embedding_since: float = 0.0
+    _embedded_before: int = 0
 
     def should_stop(self) -> bool:
         self.was_stopped = self.was_stopped or self.is_stopped()
         return self.was_stopped
 
-    def send(self, note: str = "") -> None:
-        self.on_progress(IndexProgress(self.files_done, self.files_total, self.current, self.chunks_embedded, note))
+    def begin_to_embed(self, num_awaiting: int) -> None:
+        self._awaiting = num_awaiting
+        self._embedding_since, self._embedded_before = time.perf_counter(), self.chunks_embedded + self.chunks_given_up
+        if num_awaiting:
+            self.send()
 
-    def report(self) -> IndexReport:
+    def end_embedding(self) -> None:
+        self._awaiting = 0
+        self.send()
+
+    def send(self, note: str = "") -> None:
+        embedded = self.chunks_embedded + self.chunks_given_up - self._embedded_before
+        awaiting = max(self._awaiting - embedded, 0)
+        seconds = time.perf_counter() - self._embedding_since
+        self.on_progress(
+            IndexProgress(
+                self.files_done,
+                self.files_total,
+                self.current,
+                self.chunks_embedded,
+                note,
+                awaiting,
+                seconds * awaiting / embedded if embedded and awaiting else None,
+            )
+        )
+
+    def report(self, num_awaiting: int) -> IndexReport:
+        num_new = self.chunks_embedded + self.chunks_given_up + num_awaiting - self.num_awaited
         return IndexReport(
             files_seen=self.files_total,
             files_indexed=self.files_indexed,
+            files_copied=self.files_copied,
             files_unchanged=self.files_unchanged,
             files_deleted=self.files_deleted,
             chunks_embedded=self.chunks_embedded,
-            chunks_reused=self.chunks_reused,
+            chunks_reused=max(self.chunks_written - max(num_new, 0), 0),
             failed=tuple(self.failed),
             seconds=time.perf_counter() - self.started_at,
         )
 
 
-def _walk(folders: Iterable[Path], store: SqliteStore) -> tuple[dict[Path, os.stat_result], dict[Path, str]]:
+class _Seen(NamedTuple):
+    """What a walk saw of a file."""
+
+    size_bytes: int
+    mtime_ns: int
+    is_in_the_cloud: bool
+
+
+def _seen(path: Path) -> _Seen | None:
+    try:
+        return _as_seen(path.stat())
+    except OSError:
+        return None
+
+
+def _as_seen(file_stat: os.stat_result) -> _Seen:
+    return _Seen(file_stat.st_size, file_stat.st_mtime_ns, is_in_the_cloud(file_stat))
+
+
+def _walk(
+    folders: Iterable[Path], home: Path | None, skipped: Counter[str] | None = None
+) -> tuple[dict[Path, _Seen], dict[Path, str]]:
     """All documents of the folders, and the folders that could not be listed with the reason."""
-    files: dict[Path, os.stat_result] = {}
+    files: dict[Path, _Seen] = {}
     unreadable: dict[Path, str] = {}
     for folder in folders:
-        walk = Walk(folder)
-        files.update(walk.files())
+        walk = Walk(folder, home)
+        files.update((path, _as_seen(file_stat)) for path, file_stat in walk.files())
         unreadable.update(walk.unreadable)
-    if isinstance(store.path, Path):
-        files = {path: found for path, found in files.items() if not _is_own(path, store.path.parent)}
+        if skipped is not None:
+            skipped.update(walk.skipped)
     return files, unreadable
 
 
-def _is_own(path: Path, home: Path) -> bool:
-    """Whether gritdesk itself writes the file: a log that is indexed would change with every run, without end."""
-    if not path.is_relative_to(home):
+def _is_same(known: FileState | None, seen: _Seen, *, may_open: bool = True) -> bool:
+    """Whether nothing tells that a file changed.
+
+    One that could not be opened is tried again in every run: a permission that is given leaves size and time alone.
+    """
+    if known is None or (may_open and known.state == "failed" and not known.content_hash):
         return False
-    name = path.relative_to(home).parts[0]
-    return name in ("logs", "models", "index.lock") or name.startswith(
-        ("index.sqlite", "config.toml", "model_identities.json")
-    )
-
-
-def _is_same(known: FileState | None, file_stat: os.stat_result) -> bool:
-    return known is not None and (known.size_bytes, known.mtime_ns) == (file_stat.st_size, file_stat.st_mtime_ns)
-
-
-def _is_same_content(known: FileState | None, state: FileState) -> bool:
-    """Whether the rows stand for this content; a file that failed is tried again: it may have been the machine."""
-    if known is None or known.state == "failed" or not known.content_hash:
-        return False
-    return known.content_hash == state.content_hash
+    return (known.size_bytes, known.mtime_ns) == (seen.size_bytes, seen.mtime_ns)
 
 
 def _is_within(path: Path, folders: set[Path]) -> bool:
     return not folders.isdisjoint([path, *path.parents])
 
 
-def _could_not_be_opened(known: FileState | None) -> bool:
-    """Such a file is tried again in every run: a permission that is given leaves its size and time alone."""
-    return known is not None and known.state == "failed" and not known.content_hash
+def _is_empty(folder: Path) -> bool:
+    try:
+        with os.scandir(folder) as listing:
+            return next(listing, None) is None
+    except OSError:
+        return False
 
 
-def _content_hash(path: Path, file_stat: os.stat_result, config: IndexConfig) -> str:
+def _let_settle(seen: _Seen) -> None:
+    """Wait until no later change of the file can leave its modification time as it is."""
+    age_s = time.time() - seen.mtime_ns / 1e9
+    if 0 <= age_s < _TICK_S:
+        time.sleep(_TICK_S - age_s)
+
+
+def _content_hash(path: Path, seen: _Seen, config: IndexConfig) -> str:
     """Of the file's bytes; "" if it cannot or should not be opened, for which the reader finds the words."""
-    if file_stat.st_size > config.max_file_mb * 1_000_000 or is_in_the_cloud(file_stat):
+    if seen.size_bytes > config.max_file_mb * 1_000_000 or seen.is_in_the_cloud:
         return ""
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "blake2b").hexdigest()[:32]
     except OSError:
         return ""
+
+
+def _content_key(path: Path, state: FileState) -> tuple[str, str]:
+    """Files of one key are read alike: readers look at the content, and at the suffix or a name without one."""
+    return path.suffix.lower() or path.name, state.content_hash
 
 
 def _embedding_hash(embedding_input: EmbeddingInput) -> bytes:

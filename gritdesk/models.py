@@ -10,12 +10,13 @@ import contextlib
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from gritdesk.config import Config, home_dir
 from gritdesk.errors import ModelError
-from gritdesk.gguf_file import read_opening
+from gritdesk.gguf_file import read_header, read_opening
 from gritdesk.grit_format import EMBEDS_ONLY
 
 DEFAULT_MODEL = "grit-nano"
@@ -127,24 +128,43 @@ def remove_model(model: ModelFile) -> None:
 def model_identity(path: Path, home: Path | None = None) -> str:
     """What tells this model from every other: 16 hex digits of the sha256 of its file.
 
-    Reading gigabytes takes seconds, so HOME keeps the result for as long as size and modification time stay.
+    Raises: ModelError if the file cannot be read.
+    """
+    return _remembered("", path, home, lambda: file_sha256(path)[:16])
+
+
+def tokenizer_identity(path: Path, home: Path | None = None) -> str:
+    """What tells how this model counts tokens: another file of one identity counts as this one does.
+
+    Its kind and its size tell it: models that share both and count in other ways count much alike.
 
     Raises: ModelError if the file cannot be read.
     """
+
+    def describe() -> str:
+        header = read_header(path)
+        kind = [str(header.values.get(f"tokenizer.ggml.{key}", "")) for key in ("model", "pre")]
+        return "-".join([*kind, str(header.lengths.get("tokenizer.ggml.tokens", 0))])
+
+    return _remembered("#tokenizer", path, home, describe)
+
+
+def _remembered(what: str, path: Path, home: Path | None, find: Callable[[], str]) -> str:
+    """What was found of a file. Finding takes seconds, so HOME keeps it for as long as size and time stay."""
     cache_path = (home or home_dir()) / "model_identities.json"
     try:
         stat = path.stat()
         stamp = [stat.st_size, stat.st_mtime_ns]
         cached = _read_cache(cache_path)
-        key = str(path.resolve())
+        key = f"{path.resolve()}{what}"
         entry = cached.get(key)
         if isinstance(entry, list) and entry[:2] == stamp and len(entry) == 3:
             return str(entry[2])
-        identity = file_sha256(path)[:16]
+        found = find()
     except OSError as error:
         raise ModelError(f"cannot read the model {path}: {error.strerror}") from error
-    _write_cache(cache_path, {**cached, key: [*stamp, identity]})
-    return identity
+    _write_cache(cache_path, {**cached, key: [*stamp, found]})
+    return found
 
 
 def file_sha256(path: Path) -> str:

@@ -176,7 +176,7 @@ AnswerEvent = EvidenceFound | PieceGenerated | AnswerRestarted | AnswerFinished
 
 @dataclass(frozen=True)
 class IndexProgress:
-    """Where indexing stands; one is sent at least per file."""
+    """Where indexing stands; one is sent at least per changed file and per slice of passages."""
 
     files_done: int
     files_total: int
@@ -184,13 +184,43 @@ class IndexProgress:
     chunks_embedded: int = 0
     """Embeddings computed in this run (reused ones do not count)."""
     note: str = ""
-    """What a person should know at once, such as a restart of the engine; mostly empty."""
+    """What a person should know at once, such as a change of the model; mostly empty."""
+    chunks_awaiting: int = 0
+    """Passages that are found by words now and await their embedding."""
+    seconds_left: float | None = None
+    """How long that will take, as far as can be told."""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether words and meaning are up to date."""
+        return self.files_done >= self.files_total and not self.chunks_awaiting
 
 
 @dataclass(frozen=True)
 class FailedFile:
     path: Path
     reason: str
+
+
+@dataclass(frozen=True)
+class Skip:
+    """By which rule a path is no document."""
+
+    rule: str
+    """Short and the same for all that it leaves out, to be counted: "hidden name", "no reader for .png"."""
+    path: Path
+    """What the rule speaks of: the path itself, or a folder above it."""
+    detail: str = ""
+    """The line of a file of rules, or where a link leads."""
+    file: Path | None = None
+    """The file of rules that says so, if one does."""
+    line: int | None = None
+    """1-based, in that file."""
+
+    @property
+    def reason(self) -> str:
+        """The rule with its place or its target, in one line."""
+        return f"{self.file}:{self.line}: {self.detail}" if self.file else f"{self.rule} {self.detail}".rstrip()
 
 
 @dataclass(frozen=True)
@@ -204,8 +234,11 @@ class IndexReport:
     files_deleted: int
     chunks_embedded: int
     chunks_reused: int
+    """Of the files that were read, those whose embedding was there already."""
     failed: tuple[FailedFile, ...]
     seconds: float
+    files_copied: int = 0
+    """New ones whose content another file had: moved, renamed, copied or restored, and not read."""
 
 
 @dataclass(frozen=True)
@@ -224,3 +257,35 @@ class Status:
     index_path: Path
     index_bytes: int
     text_bytes: int
+    keeper: str = ""
+    """The process that indexes now, as shown to a person; "" if there is none."""
+    awaiting: int = 0
+    """Passages that are found by words and await their meaning."""
+    paused: str = ""
+    """Since and until when indexing is paused; "" if it is not."""
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    """How many files and folders each rule leaves out, by Skip.rule; what lies in such a folder is not counted."""
+
+
+@dataclass(frozen=True)
+class PathReport:
+    """Whether a path is in the index, and why."""
+
+    path: Path
+    """Full, and by the name that the index has for it."""
+    state: Literal["indexed", "failed", "waiting", "skipped", "missing", "outside", "folder"]
+    """waiting: the next run reads it; missing: it is not there and was never read; outside: of no indexed folder."""
+    reason: str
+    """In one line, for a person."""
+    skip: Skip | None = None
+    """The rule that leaves it out, if one does; one that came after it was read may stand beside `indexed`."""
+    exists: bool = True
+    format: str = ""
+    """The reader's, as Document has it; of `indexed`, like the numbers that follow."""
+    num_chunks: int = 0
+    num_embedded: int = 0
+    """Chunks that are found by meaning, and not by words alone."""
+    modified_ns: int | None = None
+    """When the content that was read, or tried, had been written, in nanoseconds since 1970."""
+    has_changed: bool = False
+    """Whether the file has another content by now, by its size and time."""

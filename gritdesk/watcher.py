@@ -1,125 +1,231 @@
 """Folders -> batches of changed paths: events gathered until it is quiet, filtered by the rules of a walk.
 
 An event is a hint: it says that a path may have changed, never how; the indexer looks for itself. Not reported are
-hidden and ignored files (editors' own files are mostly those), folders that vanish with their disk, and reading.
+hidden and ignored files (editors' own files are mostly those), folders that vanish with their disk, and reading. Where
+hints are too many to be counted, or the system gives none, the whole folder is reported instead, and walked.
 """
 
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import queue
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gritdesk.walking import Walk
+from gritdesk.walking import IGNORE_FILES, Walk
 
 if TYPE_CHECKING:
     from watchdog.events import FileSystemEvent
     from watchdog.observers.api import BaseObserver
 
-_LOOK_AT_STOP_S = 0.2
-_POLL_EVERY_S = 10.0
+_LOOK_AT_FOLDERS_S = 2.0
+"""A folder that went, came back or was mounted anew is noticed within this time."""
+_POLL_EVERY_S = 30.0
+"""A folder of which the system tells nothing is walked this often."""
 _LONGEST_BATCH = 20
 """A folder that never comes to rest is reported after this many debounce times."""
+_MAX_PATHS = 5000
+"""More than these in one batch are reported as their folder: a system that tells of so many also drops some."""
 _CHANGES = frozenset({"created", "deleted", "modified", "moved", "closed"})
 """Of watchdog's events; opening and reading a file are others, and the indexer causes those itself."""
 
 
-def watch(
-    folders: Sequence[Path],
-    stop: threading.Event,
-    debounce_ms: int = 500,
-    *,
-    on_notice: Callable[[str], None] = lambda notice: None,
-    timeout_s: float | None = None,
-) -> Iterator[set[Path]]:
-    """Changed files, folders and paths that are gone, one batch at a time, until `stop` is set.
+@dataclass
+class _Watched:
+    """One folder: what tells its changes, and the rules that say which of them count."""
 
-    The first batch is empty and comes as soon as the folders are watched: a sweep at that moment, however long,
-    misses nothing.
+    walk: Walk
+    identity: tuple[int, int] | None
+    """Device and number of the folder that is observed; None while it is not there."""
+    observer: BaseObserver | None
+    """None where the folder is looked at in turn instead."""
+
+
+class Changes:
+    """Changed files, folders and paths that are gone, told from `with` on, so that a sweep within it misses nothing.
+
+    Use it from one thread.
 
     Args:
         debounce_ms: a batch ends when nothing happened for so long.
         on_notice: called with one line when the system's limit of watches forces a slower way.
-        timeout_s: yield an empty batch when nothing changed for so long; None: wait on.
+        home: of gritdesk, as Walk has it.
     """
-    events: queue.SimpleQueue[Path] = queue.SimpleQueue()
-    with _observed([folder for folder in folders if folder.is_dir()], events, on_notice):
-        yield set()
-        quiet_since = time.monotonic()
-        while not stop.is_set():
-            paths = _next_batch(events, stop, debounce_ms / 1000)
-            changed_paths = _filtered(paths, folders)
-            if changed_paths or (timeout_s is not None and time.monotonic() - quiet_since >= timeout_s):
-                yield changed_paths
-                quiet_since = time.monotonic()
 
+    def __init__(
+        self,
+        folders: Sequence[Path],
+        debounce_ms: int = 500,
+        *,
+        on_notice: Callable[[str], None] = lambda notice: None,
+        home: Path | None = None,
+    ) -> None:
+        self._debounce_s = debounce_ms / 1000
+        self._on_notice = on_notice
+        self._home = home
+        self._events: queue.SimpleQueue[Path] = queue.SimpleQueue()
+        self._watched: dict[Path, _Watched] = {}
+        self._paths: set[Path] = set()
+        self._whole: set[Path] = set()
+        """Folders to be reported as they are, for all that they hold."""
+        self._first_at = self._last_at = 0.0
+        self._looked_at = self._polled_at = time.monotonic()
+        self._folders = list(folders)
 
-def _next_batch(events: queue.SimpleQueue[Path], stop: threading.Event, debounce_s: float) -> set[Path]:
-    """Paths of all events until none came for `debounce_s`; empty if none came for a moment."""
-    try:
-        paths = {events.get(timeout=_LOOK_AT_STOP_S)}
-    except queue.Empty:
-        return set()
-    give_up_at = time.monotonic() + _LONGEST_BATCH * debounce_s
-    while time.monotonic() < give_up_at and not stop.is_set():
+    def __enter__(self) -> Changes:
+        # what the library logs would be printed into the terminal UI
+        logging.getLogger("watchdog").addHandler(logging.NullHandler())
         try:
-            paths.add(events.get(timeout=debounce_s))
-        except queue.Empty:
-            break
-    return paths
+            for folder in self._folders:
+                self._watched[folder] = self._watch(folder)
+        except BaseException:
+            self._end(self._watched.values())
+            raise
+        return self
 
+    def __exit__(self, *_: object) -> None:
+        self._end(self._watched.values())
 
-def _filtered(paths: Iterable[Path], folders: Sequence[Path]) -> set[Path]:
-    """The paths that a walk of their folder would find, or would have found; folders as the files they hold."""
-    changed_paths: set[Path] = set()
-    walks = {folder: Walk(folder) for folder in folders if folder.is_dir()}  # one that is not there keeps its rows
-    for path in paths:
-        for folder, walk in walks.items():
-            if path != folder and folder not in path.parents:
-                continue
-            if path.name == ".gitignore":
-                # other files may be documents now, wherever they are; a listed folder within has rows of its own
-                changed_paths.update(each for each in walks if folder in (each, *each.parents))
-            elif path != folder and not walk.skips(path):
-                changed_paths.update((found for found, _ in walk.files_under(path)) if path.is_dir() else [path])
-    return changed_paths
-
-
-# ---------------------------------------------------------------- the door to watchdog
-
-
-@contextmanager
-def _observed(
-    folders: Sequence[Path], events: queue.SimpleQueue[Path], on_notice: Callable[[str], None]
-) -> Iterator[None]:
-    """Have the system tell of changes while the context lasts; where it refuses, look at the folders in turn."""
-    from watchdog.observers import Observer
-    from watchdog.observers.polling import PollingObserver
-
-    observers: list[BaseObserver] = []
-    try:
+    def follow(self, folders: Sequence[Path]) -> None:
+        """Watch these folders from now on; one that is new is reported as a whole."""
+        for folder in [each for each in self._watched if each not in folders]:
+            self._end([self._watched.pop(folder)])
+            self._whole.discard(folder)
         for folder in folders:
+            if folder not in self._watched:
+                self._watched[folder] = self._watch(folder)
+                self._note_whole([folder])
+
+    def wait(self, timeout_s: float) -> set[Path]:
+        """The next batch; empty if there is none within so long."""
+        give_up_at = time.monotonic() + timeout_s
+        while not (batch := self.ready()):
+            left_s = give_up_at - time.monotonic()
+            if left_s <= 0:
+                break
+            is_gathering = bool(self._paths or self._whole)
+            self.gather(min(left_s, self._debounce_s if is_gathering else _LOOK_AT_FOLDERS_S))
+        return batch
+
+    def ready(self) -> set[Path]:
+        """The batch that is complete now, empty if there is none; never waits."""
+        self.gather()
+        self._look_at_folders()
+        now = time.monotonic()
+        is_quiet = now - self._last_at >= self._debounce_s
+        if not (self._paths or self._whole) or not (
+            is_quiet or now - self._first_at >= _LONGEST_BATCH * self._debounce_s
+        ):
+            return set()
+        return self._batch()
+
+    def gather(self, timeout_s: float = 0) -> None:
+        """Note all events that are there; wait for the first of them at most so long.
+
+        Whoever does not want a batch for a long while calls this now and then: the notes stay few, events pile up.
+        """
+        try:
+            self._note(self._events.get(timeout=timeout_s) if timeout_s else self._events.get_nowait())
+            for _ in range(self._events.qsize()):
+                self._note(self._events.get_nowait())
+        except queue.Empty:
+            pass
+
+    # ------------------------------------------------------------ gathering
+
+    def _note(self, path: Path) -> None:
+        for folder, watched in self._watched.items():
+            if folder not in path.parents:
+                continue
+            if path.name in IGNORE_FILES:
+                # other files may be documents now, wherever they are; a listed folder within has rows of its own
+                self._note_whole(each for each in self._watched if folder in (each, *each.parents))
+            elif not watched.walk.skips(path):
+                self._note_times()
+                self._paths.add(path)
+        if len(self._paths) > _MAX_PATHS:
+            self._note_whole(self._watched)
+
+    def _note_whole(self, folders: Iterable[Path]) -> None:
+        self._note_times()
+        self._whole.update(folders)
+        for folder in self._whole:
+            self._watched[folder].walk = Walk(folder, self._home)
+        self._paths = {path for path in self._paths if self._whole.isdisjoint(path.parents)}
+
+    def _note_times(self) -> None:
+        self._last_at = time.monotonic()
+        if not (self._paths or self._whole):
+            self._first_at = self._last_at
+
+    def _batch(self) -> set[Path]:
+        """What was gathered, folders as the files they hold; begins to gather anew."""
+        paths, whole, self._paths, self._whole = self._paths, self._whole, set(), set()
+        for folder, watched in self._watched.items():
+            watched.walk = Walk(folder, self._home)
+        there = {folder: each.walk for folder, each in self._watched.items() if folder.is_dir()}
+        changed_paths = {folder for folder in whole if folder in there}  # one that is not there keeps its rows
+        for path in paths:
+            for folder, walk in there.items():
+                if folder in path.parents and folder not in changed_paths and not walk.skips(path):
+                    changed_paths.update((found for found, _ in walk.files_under(path)) if path.is_dir() else [path])
+        return changed_paths
+
+    # ------------------------------------------------------------ folders
+
+    def _look_at_folders(self) -> None:
+        """Report folders that are not those they were, and now and then those of which nothing is told."""
+        now = time.monotonic()
+        if now - self._looked_at < _LOOK_AT_FOLDERS_S:
+            return
+        self._looked_at = now
+        for folder, watched in list(self._watched.items()):
+            if _identity(folder) != watched.identity:
+                self._end([watched])
+                self._watched[folder] = self._watch(folder)
+                self._note_whole([folder])
+        if now - self._polled_at >= _POLL_EVERY_S:
+            self._polled_at = now
+            self._note_whole(folder for folder, each in self._watched.items() if each.identity and not each.observer)
+
+    def _watch(self, folder: Path) -> _Watched:
+        identity = _identity(folder)
+        observer = None
+        if identity:
             try:
-                observers.append(_started(Observer(), folder, events))
+                observer = _started(folder, self._events)
             except OSError as error:
-                on_notice(_notice(folder, error))
-                observers.append(_started(PollingObserver(timeout=_POLL_EVERY_S), folder, events))
-        yield
-    finally:
+                self._on_notice(_notice(folder, error))
+        return _Watched(Walk(folder, self._home), identity, observer)
+
+    def _end(self, watched: Iterable[_Watched]) -> None:
+        observers = [each.observer for each in watched if each.observer]
         for observer in observers:
             observer.stop()
         for observer in observers:
             observer.join()
 
 
-def _started(observer: BaseObserver, folder: Path, events: queue.SimpleQueue[Path]) -> BaseObserver:
+def _identity(folder: Path) -> tuple[int, int] | None:
+    try:
+        found = folder.stat()
+    except OSError:
+        return None
+    return (found.st_dev, found.st_ino) if folder.is_dir() else None
+
+
+# ---------------------------------------------------------------- the door to watchdog
+
+
+def _started(folder: Path, events: queue.SimpleQueue[Path]) -> BaseObserver:
+    """Have the system tell of changes below a folder. Raises: OSError where it refuses."""
     from watchdog.events import FileSystemEventHandler
+    from watchdog.observers import Observer
 
     real_folder = folder.resolve()  # some systems tell of real paths only, whatever was asked for
 
@@ -131,6 +237,7 @@ def _started(observer: BaseObserver, folder: Path, events: queue.SimpleQueue[Pat
                     if real_folder == path or real_folder in path.parents:
                         events.put(folder / path.relative_to(real_folder))
 
+    observer = Observer()
     observer.schedule(Handler(), str(real_folder), recursive=True)
     try:
         observer.start()

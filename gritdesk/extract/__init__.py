@@ -7,7 +7,6 @@ child process (see worker.py), because a file can make any library hang, crash o
 
 from __future__ import annotations
 
-import os
 import re
 import stat
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 from gritdesk.errors import ExtractError
 from gritdesk.extract.decoding import decode
 from gritdesk.records import Document, Section
+from gritdesk.walking import is_in_the_cloud
 
 _MARKDOWN_SUFFIXES = frozenset({".md", ".markdown", ".mdown", ".mkd", ".mdx"})
 _HTML_SUFFIXES = frozenset({".html", ".htm", ".xhtml"})
@@ -34,13 +34,7 @@ _PACKED = (
     b"Rar!\x1a\x07",
 )
 """How gzip, zip, bzip2, xz, 7z, zstd and rar begin."""
-_IN_THE_CLOUD = 0x40000000  # SF_DATALESS of macOS: opening such a file downloads it, or hangs
 _UNREADABLE_TEXT = re.compile("[\0\ud800-\udfff]")
-
-
-def is_in_the_cloud(file_stat: os.stat_result) -> bool:
-    """Whether opening a file would download it; no file of such a folder is opened."""
-    return bool(getattr(file_stat, "st_flags", 0) & _IN_THE_CLOUD)
 
 
 def read_document(path: Path, max_bytes: int) -> Document:

@@ -161,6 +161,9 @@ class Store(Protocol):
     def document_text(self, path: Path) -> str | None:
         """The text of an indexed file as it was read; None if the index does not hold it."""
 
+    def format_of(self, path: Path) -> str:
+        """The reader's format of an indexed file; "" if the index does not hold it."""
+
     def chunks_of(self, path: Path) -> list[Chunk]:
         """The chunks of one file, in the order of its text."""
 

@@ -88,8 +88,12 @@ MIGRATIONS: tuple[str, ...] = (
     ALTER TABLE document ADD COLUMN folder TEXT NOT NULL DEFAULT '';   -- folder, name, suffix: what scopes ask for
     ALTER TABLE document ADD COLUMN name TEXT NOT NULL DEFAULT '';
     ALTER TABLE document ADD COLUMN suffix TEXT NOT NULL DEFAULT '';
+    ALTER TABLE document ADD COLUMN first_chunk INTEGER NOT NULL DEFAULT 0;  -- its chunks' ids follow each other
+    ALTER TABLE document ADD COLUMN num_chunks INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE document ADD COLUMN passages BLOB NOT NULL DEFAULT x'';  -- int32 ids of its chunks' passages
     UPDATE document SET folder = folder_of(path), name = name_of(path), suffix = suffix_of(path),
+      first_chunk = coalesce((SELECT min(id) FROM chunk WHERE chunk.document_id = document.id), 0),
+      num_chunks = (SELECT count(*) FROM chunk WHERE chunk.document_id = document.id),
       size_bytes = -1, content_hash = '';                              -- every file counts as changed
 
     CREATE TABLE passage(

@@ -18,7 +18,7 @@ import re
 import threading
 import time
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -95,6 +95,8 @@ class SqliteStore:
         """
         self.path = path
         self._shared = shared or Shared()
+        self._scope_moment: tuple[Scope, int, int] | None = None
+        """The scope that SQL's is_within() knows, and when it was asked."""
         with self._translated():
             if isinstance(path, Path):
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -254,6 +256,7 @@ class SqliteStore:
                     for chunk, gap, passage_id in zip(chunks, gaps, passage_ids, strict=True)
                 ),
             )
+            self._note_chunks(document_id)
             self._await_embeddings(state, dict(zip(passage_ids, hashes, strict=True)))
 
     def copy_document(self, source: Path, path: Path, state: FileState) -> bool:
@@ -275,6 +278,7 @@ class SqliteStore:
                        num_tokens FROM chunk WHERE document_id = ? ORDER BY id""",
                 (document_id, source_id),
             )
+            self._note_chunks(document_id)
         return True  # its passages have embeddings, await them or were given up, as those of the source
 
     def record_failure(self, path: Path, state: FileState) -> None:
@@ -331,6 +335,14 @@ class SqliteStore:
             (key, *dataclasses.astuple(state), *columns),
         )
         return self._connection.last_insert_rowid()
+
+    def _note_chunks(self, document_id: int) -> None:
+        """A document's chunks are written at once, so their ids follow each other."""
+        self._run(
+            """UPDATE document SET (first_chunk, num_chunks) =
+                   (SELECT coalesce(min(id), 0), count(*) FROM chunk WHERE document_id = ?1) WHERE id = ?1""",
+            (document_id,),
+        )
 
     def _passage_ids(self, hashes: Iterable[bytes]) -> list[int]:
         """Ids of the passages of these hashes; those that are new are written."""
@@ -472,10 +484,13 @@ class SqliteStore:
         """
         phrases, terms = words.search_terms(query)
         hits: dict[int, Hit] = {}
-        for expression, scored in words.widening(phrases, terms, all_first):
-            if len(hits) < limit:
-                for hit in self._matching(expression, limit, scope):
+        with self._reading():
+            within = self._chunks_within(scope)
+            for expression, scored in words.widening(phrases, terms, all_first, lambda each: self._count(each, within)):
+                for hit in self._matching(expression, limit, within):
                     hits.setdefault(hit.chunk_id, hit if scored else dataclasses.replace(hit, score=0.0))
+                if len(hits) >= limit:
+                    break
         found = [*hits.values()][:limit] or self._containing(query.strip().strip('"').strip(), limit, scope)
         return _keyword_ranked(found)
 
@@ -484,13 +499,14 @@ class SqliteStore:
 
         Stop words count only where there is nothing else, quotation marks not at all.
         """
-        return _keyword_ranked(self._matching(words.any_of(query), limit, EVERYWHERE))
+        return _keyword_ranked(self._matching(words.any_of(query), limit, "", is_bounded=False))
 
     def phrase(self, text: str, limit: int, scope: Scope = EVERYWHERE) -> list[Hit]:
         """Chunks that hold the words of the text in that very order, best first."""
         if not re.search(r"\w", text):
             return []
-        return _keyword_ranked(self._matching(words.quoted(text), limit, scope))
+        with self._reading():
+            return _keyword_ranked(self._matching(words.quoted(text), limit, self._chunks_within(scope)))
 
     def literal(self, text: str, limit: int, scope: Scope = EVERYWHERE) -> list[Hit]:
         """Chunks that hold the text letter by letter, upper and lower case alike; whatever is there is found."""
@@ -578,17 +594,47 @@ class SqliteStore:
         rows = self._run(f"SELECT passages FROM document WHERE {within or 'true'}", values)
         return np.frombuffer(b"".join(row for (row,) in rows), np.int32)
 
-    def _matching(self, expression: str, limit: int, scope: Scope) -> list[Hit]:
+    def _matching(self, expression: str, limit: int, within: str, *, is_bounded: bool = True) -> list[Hit]:
+        """The best of what the expression finds; of very many rows only the newest are ranked."""
         if not expression:
             return []
-        within, values = condition(scope)
+        newest = 0
+        if is_bounded:
+            nth = "SELECT rowid FROM word WHERE word MATCH ? {} ORDER BY rowid DESC LIMIT 1 OFFSET ?"
+            for (rowid,) in self._run(nth.format(within), (expression, words.MAX_RANKED)):
+                newest = rowid + 1
         rows = self._run(
-            f"""SELECT -word.rank, {_HIT_COLUMNS} FROM word
-                JOIN chunk ON chunk.id = word.rowid JOIN document ON document.id = chunk.document_id
-                WHERE word MATCH ? {within and "AND " + within} ORDER BY word.rank LIMIT ?""",
-            (expression, *values, limit),
+            f"""WITH found AS MATERIALIZED (
+                    SELECT rowid AS id, bm25(word) AS rank FROM word WHERE word MATCH ? AND rowid >= ? {within}
+                    ORDER BY rank, id LIMIT ?)
+                SELECT -found.rank, {_HIT_COLUMNS} FROM found
+                JOIN chunk ON chunk.id = found.id JOIN document ON document.id = chunk.document_id
+                ORDER BY found.rank, found.id""",
+            (expression, newest, limit),
         )
         return [_hit(row, score=score) for score, *row in rows]
+
+    def _count(self, expression: str, within: str) -> int:
+        """How many rows the expression finds, up to one more than are ranked."""
+        found = f"SELECT 1 FROM word WHERE word MATCH ? {within} LIMIT ?"
+        return int(self._run(f"SELECT count(*) FROM ({found})", (expression, words.MAX_RANKED + 1))[0][0])
+
+    def _chunks_within(self, scope: Scope) -> str:
+        """SQL that holds for the rows of `word` of a scope; good for the transaction at hand."""
+        if scope == EVERYWHERE:
+            return ""
+        moment = (scope, self._connection.pragma("data_version"), self._connection.total_changes())
+        if moment != self._scope_moment:
+            is_within = bytearray(1 + (self._run("SELECT max(id) FROM chunk")[0][0] or 0))
+            sql, values = condition(scope)
+            for first, num in self._run(
+                f"SELECT first_chunk, num_chunks FROM document WHERE num_chunks > 0 AND {sql}", values
+            ):
+                is_within[first : first + num] = b"\1" * num
+            looked_up: Callable[..., int] = is_within.__getitem__
+            self._connection.create_scalar_function("is_within", looked_up, 1)
+            self._scope_moment = moment
+        return "AND is_within(rowid)"
 
     def _containing(self, text: str, limit: int, scope: Scope) -> list[Hit]:
         """LIKE knows the case of ASCII letters only, so of others any letter will do, and Python looks again."""
@@ -620,6 +666,11 @@ class SqliteStore:
         ):
             return self._joined(document_id, tail)
         return None
+
+    def format_of(self, path: Path) -> str:
+        """The reader's format of an indexed file; "" if the index does not hold it."""
+        rows = self._run("SELECT format FROM document WHERE path = ?", (path_to_sql(path),))
+        return str(rows[0][0]) if rows else ""
 
     def chunks_of(self, path: Path) -> list[Chunk]:
         """The chunks of one file, in the order of its text."""
@@ -694,10 +745,13 @@ class SqliteStore:
                   + (id IN (SELECT passage_id FROM given_up))"""
         ):
             yield f"passage {passage_id} neither has an embedding nor awaits it, or both"
-        for document_id, path, passages in self._run("SELECT id, path, passages FROM document"):
-            rows = self._run("SELECT passage_id FROM chunk WHERE document_id = ? ORDER BY id", (document_id,))
-            if array("i", [each for (each,) in rows if each is not None]).tobytes() != passages:
-                yield f"the passages of {_path_from_sql(path)} are not those of its chunks"
+        for document_id, path, first, num, passages in self._run(
+            "SELECT id, path, first_chunk, num_chunks, passages FROM document"
+        ):
+            rows = self._run("SELECT id, passage_id FROM chunk WHERE document_id = ? ORDER BY id", (document_id,))
+            passage_ids = [each for _, each in rows if each is not None]
+            if [each for each, _ in rows] != [*range(first, first + num)] or passage_ids != [*array("i", passages)]:
+                yield f"the chunks of {_path_from_sql(path)} are not those it was written with"
 
     def _problems_of_space(self, space: _SpaceRow) -> Iterator[str]:
         import numpy as np

@@ -24,6 +24,7 @@ from textual.binding import Binding, BindingType
 from textual.reactive import reactive
 from textual.screen import Screen
 
+from gritdesk.errors import StoreBusy
 from gritdesk.records import Hit, IndexProgress
 from gritdesk.tui.editor import EditorCommand, editor_command
 from gritdesk.tui.lane import Lane, problem_of
@@ -229,10 +230,13 @@ class GritDeskApp(App[None]):
         with self._indexing_lock:  # the worker before this one has been told to stop, and lets go here
             try:
                 if new_folder is not None and not stop.is_set():
-                    desk.index([new_folder], post_progress, stop.is_set)
+                    try:
+                        desk.index([new_folder], post_progress, stop.is_set)
+                    except StoreBusy:  # the process that keeps the index up finds the folder in the configuration
+                        desk.add_folder(new_folder)
                 if not stop.is_set() and (status := desk.status()).folders:
                     self.post_message(StatusRead(status))
-                    desk.watch(post_progress, stop)
+                    desk.watch(post_progress, stop, stands_by=True)
             except Exception as error:  # a worker's edge
                 problem = problem_of(error)
         if not stop.is_set():
@@ -242,9 +246,8 @@ class GritDeskApp(App[None]):
         progress = message.progress
         if progress.note:
             self.notify(progress.note, markup=False)
-        is_through = progress.files_done >= progress.files_total
-        self.activity = replace(self.activity, progress=progress, is_indexing=not is_through)
-        if is_through and self.desk is not None:
+        self.activity = replace(self.activity, progress=progress, is_indexing=not progress.is_done)
+        if progress.is_done and self.desk is not None:
             self._read_status(self.desk)
 
     def on_indexing_ended(self, message: IndexingEnded) -> None:

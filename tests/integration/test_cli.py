@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,7 @@ def test_index_says_what_it_did_in_one_json_value(library: tuple[Path, Path, dic
     assert list(report) == [
         "files_seen",
         "files_indexed",
+        "files_copied",
         "files_unchanged",
         "files_deleted",
         "chunks_embedded",
@@ -185,6 +187,79 @@ def test_status_lists_bad_files_with_reasons(person: Person, docs: Path, tiny_gg
         "corrupt.docx": "damaged docx",
     }.items():
         assert said in reasons[name]
+
+
+def test_status_counts_what_rules_leave_out_and_lists_only_failures(newcomer: Person, tmp_path: Path) -> None:
+    docs = tmp_path / "docs"
+    write_documents(docs)
+    for name in ("a.png", "b.png", "tool.exe"):
+        (docs / name).write_bytes(b"\x89PNG\0\0")
+    (docs / ".gitignore").write_text("*.log\n")
+    (docs / "x.log").write_text("a log")
+    assert newcomer.json("index", docs)["failed"] == []
+    status = newcomer.json("status")
+    assert (status["failed"], status["pending"]) == ([], 0)
+    assert status["skipped"] == {
+        "no reader for .png": 2,
+        "no reader for .exe": 1,
+        "hidden name": 1,
+        "ignored by .gitignore": 1,
+    }
+    assert "skipped  2 no reader for .png, 1 " in newcomer.run("status").output
+
+
+def test_why_tells_of_every_file_what_the_index_has_of_it(person: Person, docs: Path, tmp_path: Path) -> None:
+    report = person.json("why", docs / "guide.md")
+    assert list(report) == [
+        "path",
+        "state",
+        "reason",
+        "rule",
+        "rule_path",
+        "rule_file",
+        "rule_line",
+        "exists",
+        "format",
+        "chunks",
+        "embedded",
+        "modified_ns",
+        "changed",
+    ]
+    assert (report["path"], report["state"], report["reason"]) == (str(docs / "guide.md"), "indexed", "in the index")
+    assert (report["format"], report["chunks"], report["embedded"]) == ("markdown", 1, 1)
+    assert (report["rule"], report["exists"], report["changed"]) == (None, True, False)
+    assert report["modified_ns"] == (docs / "guide.md").stat().st_mtime_ns
+    too_large = person.json("why", docs / "huge.txt")
+    assert too_large["state"] == "failed" and "index.max_file_mb" in too_large["reason"]
+    assert person.json("why", tmp_path)["state"] == "outside"
+    assert person.json("why", docs)["state"] == "folder"
+    for path in docs.iterdir():
+        assert person.json("why", path)["state"] == ("failed" if path.name in BAD_FILES else "indexed")
+
+
+def test_why_names_the_rule_before_and_after_a_file_is_read(newcomer: Person, tmp_path: Path) -> None:
+    docs = tmp_path / "docs"
+    write_documents(docs)
+    newcomer.json("index", docs)
+    (docs / "ferry.txt").write_text("The ferry leaves at one, and is back at seven.\n")
+    assert newcomer.json("why", docs / "ferry.txt")["changed"] is True
+    (docs / ".gritignore").write_text("# no timetables\nferry.*\n")
+    kept = newcomer.json("why", docs / "ferry.txt")
+    assert (kept["state"], kept["rule"], kept["rule_line"]) == ("indexed", "ignored by .gritignore", 2)
+    newcomer.json("index")
+    left_out = newcomer.json("why", docs / "ferry.txt")
+    assert (left_out["state"], left_out["reason"]) == ("skipped", f"{docs / '.gritignore'}:2: ferry.*")
+    (docs / "guide.md").unlink()
+    gone = newcomer.json("why", docs / "guide.md")
+    assert (gone["state"], gone["exists"]) == ("indexed", False) and "it is gone" in gone["reason"]
+    newcomer.json("index")
+    assert newcomer.json("why", docs / "guide.md")["state"] == "missing"
+    shown = newcomer.run("why", docs / "new\nline.txt")
+    assert (shown.code, shown.output.splitlines()[1:3]) == (
+        0,
+        ["    in the index", "    text, 1 passages, 1 of them embedded"],
+    )
+    assert shown.output.startswith(f"{docs}/new\\nline.txt\n") and "as written on" in shown.output
 
 
 def test_models_and_doctor_give_a_list_each(person: Person) -> None:
@@ -284,6 +359,7 @@ def test_interrupted_indexing_says_so_and_is_taken_up_again(person: Person, tmp_
         (["search", " "], "empty"),
         (["ask", ""], "empty"),
         (["index", ""], "empty"),
+        (["why", ""], "empty"),
         (["search", "ship", "harbour"], "unexpected extra argument"),
         (["convert", "checkpoint"], "Missing argument 'OUT'"),
     ],
@@ -404,7 +480,7 @@ def test_unusable_model_is_said_and_costs_no_embeddings(person: Person, tmp_path
         if content is not None:
             model.write_bytes(content)
         assert str(model) in person.run("index").failure()
-    person.run("search", "zebra").failure()
+    assert person.json("search", "zebra")["hits"], "the model that made the index is still there"
     person.run("ask", "zebra?").failure()
     assert len(person.json("search", "zebra", "--mode", "keyword")["hits"]) >= 2
     model.unlink()
@@ -421,12 +497,14 @@ def counts(person: Person) -> tuple[int, int, int]:
         return store.counts()
 
 
-def test_index_of_another_model_waits_to_be_embedded_anew(person: Person, tiny_gguf: Path, tiny_gguf_q8: Path) -> None:
+def test_index_of_another_model_is_searched_as_it_was_until_it_is_embedded_anew(
+    person: Person, tiny_gguf: Path, tiny_gguf_q8: Path
+) -> None:
+    before = person.json("search", "zebra")["hits"]
     config = person.home / "config.toml"
     config.write_text(config.read_text().replace(str(tiny_gguf), str(tiny_gguf_q8)))
-    for arguments in (["search", "zebra"], ["ask", "zebra?"]):
-        assert "run `gritdesk index`" in person.run(*arguments).failure()
-    assert person.json("search", "zebra", "--mode", "keyword")["hits"]
+    assert person.json("search", "zebra")["hits"] == before
+    assert person.json("ask", "zebra?")["answer"]
     done = person.run("index", "--json")
     assert "embedded anew" in done.errors
     assert json.loads(done.output)["chunks_embedded"] == person.json("status")["chunks"]
@@ -438,6 +516,59 @@ def test_second_indexer_is_sent_away(person: Person) -> None:
         assert "another gritdesk is indexing" in person.run("index").failure()
         assert person.json("search", "zebra", "--mode", "keyword")["hits"]
     person.json("index")
+
+
+def test_folder_is_handed_to_the_process_that_watches(person: Person, docs: Path, tmp_path: Path) -> None:
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "okapi.txt").write_text("An okapi walks the deck.")
+    watching = person.start("watch")
+    try:
+        wait_until(lambda: person.json("status")["keeper"].startswith(f"process {watching.pid}, watching"))
+        assert f"process {watching.pid}, watching since" in person.run("watch").failure()
+        assert "another gritdesk reads what is new" in person.run("index", tmp_path / "more").output
+        wait_until(lambda: bool(person.json("search", "okapi", "--mode", "keyword")["hits"]))
+        assert person.run("pause", "--for", "2h").output.startswith("indexing is paused since")
+        assert "until" in person.json("status")["paused"]
+        assert person.run("resume").output == "indexing goes on\n"
+        assert person.run("resume").output == "indexing was not paused\n"
+    finally:
+        watching.terminate()
+    assert watching.wait(timeout=20) == 0 and person.json("status")["keeper"] == ""
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    give_up_at = time.monotonic() + 30
+    while not is_so():
+        assert time.monotonic() < give_up_at
+        time.sleep(0.05)
+
+
+def test_paused_index_goes_on_when_it_is_resumed(person: Person, docs: Path) -> None:
+    person.run("pause")
+    waiting = subprocess.Popen(
+        [sys.executable, "-c", MAIN, "index"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=person.environment()
+    )
+    assert waiting.stderr is not None and waiting.stderr.readline().startswith(b"indexing is paused since")
+    person.run("resume")
+    output, errors = waiting.communicate(timeout=30)
+    assert (waiting.returncode, errors) == (0, b"") and b"unchanged" in output
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no service is installed there")
+def test_service_is_installed_and_removed(newcomer: Person, tmp_path: Path) -> None:
+    environment = {"HOME": str(tmp_path), "XDG_CONFIG_HOME": ""}
+    wrote, start = newcomer.run("watch", "--install", **environment).output.splitlines()
+    path = Path(wrote.removeprefix("wrote ").split(";")[0])
+    assert path.is_relative_to(tmp_path) and str(newcomer.home) in path.read_text() and start.startswith("  ")
+    path.write_text("mine")
+    assert "left as it is" in newcomer.run("watch", "--uninstall", **environment).failure()
+    path.unlink()
+    assert "nothing was removed" in newcomer.run("watch", "--uninstall", **environment).output
+
+
+@pytest.mark.parametrize("time", ["2", "two hours", "-1h", "2 h"])
+def test_pause_of_no_time_is_wrong_usage(newcomer: Person, time: str) -> None:
+    assert "write it as 30m, 2h or 1d" in newcomer.run("pause", "--for", time).failure(code=2)
 
 
 def test_home_that_cannot_be_made_is_said(tmp_path: Path) -> None:

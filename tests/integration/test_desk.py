@@ -7,7 +7,8 @@ import queue
 import shutil
 import signal
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,15 @@ import pytest
 from gritdesk.config import AnswerConfig, Config, EngineConfig, IndexConfig, load_config
 from gritdesk.desk import Desk
 from gritdesk.errors import ConfigError, FingerprintMismatch, GritDeskError, ModelError, StoreBusy
-from gritdesk.records import AnswerFinished, AnswerRestarted, EvidenceFound, IndexProgress, PieceGenerated
+from gritdesk.keeping import pause, resume
+from gritdesk.records import (
+    AnswerFinished,
+    AnswerRestarted,
+    EvidenceFound,
+    FailedFile,
+    IndexProgress,
+    PieceGenerated,
+)
 
 NUM_FILES = 8
 aborts = pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGABRT between processes")
@@ -36,7 +45,8 @@ def docs(tmp_path: Path) -> Path:
 
 def config_in(home: Path, model: Path) -> Config:
     engine = EngineConfig(model=str(model), n_threads=1, n_ctx=1024)
-    return Config(home, engine=engine, answer=AnswerConfig(max_tokens=400))
+    # on_battery: a laptop without its charger is no reason to wait for meaning in a test
+    return Config(home, engine=engine, index=IndexConfig(on_battery="go on"), answer=AnswerConfig(max_tokens=400))
 
 
 @pytest.fixture
@@ -150,12 +160,11 @@ def test_unchanged_tree_is_not_embedded_again_however_it_is_touched_moved_or_cop
     assert (touched.files_unchanged, touched.chunks_embedded, desk.status().pending) == (NUM_FILES, 0, 0)
     (docs / "old").rename(docs / "new")
     moved = desk.index()
-    assert (moved.files_indexed, moved.files_deleted, moved.chunks_embedded) == (NUM_FILES, NUM_FILES, 0)
+    assert (moved.files_copied, moved.files_deleted, moved.chunks_embedded) == (NUM_FILES, NUM_FILES, 0)
     assert {hit.path.parent.name for hit in desk.search("ship", 50)} == {"new"}
     shutil.copytree(docs / "new", docs / "copy")
     copied = desk.index()
-    assert (copied.files_indexed, copied.chunks_embedded) == (NUM_FILES, 0)
-    assert copied.chunks_reused == first.chunks_embedded
+    assert (copied.files_copied, copied.files_indexed, copied.chunks_embedded) == (NUM_FILES, 0, 0)
     assert desk.check() == []
 
 
@@ -228,38 +237,166 @@ def test_closed_desk_starts_nothing_again(config: Config, docs: Path) -> None:
         desk.search("ship", mode="keyword")
 
 
+class Watching:
+    """A desk that watches in a thread of its own; `wait_for` looks on from outside."""
+
+    def __init__(self, desk: Desk, **options: bool) -> None:
+        self.desk = desk
+        self.progress: queue.SimpleQueue[IndexProgress] = queue.SimpleQueue()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=desk.watch, args=(self.progress.put, self._stop), kwargs=options)
+
+    def __enter__(self) -> Watching:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(timeout=20)
+        assert not self._thread.is_alive()
+
+    def wait_for(self, is_so: Callable[[IndexProgress], bool]) -> IndexProgress:
+        while not is_so(progress := self.progress.get(timeout=20)):
+            pass
+        return progress
+
+
+def is_up_to_date(progress: IndexProgress) -> bool:
+    return progress.is_done and progress.chunks_embedded > 0
+
+
 def test_watched_folder_is_searched_with_its_changes(desk: Desk, docs: Path) -> None:
     desk.index([docs])
-    stop = threading.Event()
-    seen: queue.SimpleQueue[IndexProgress] = queue.SimpleQueue()
-    watching = threading.Thread(target=desk.watch, args=(seen.put, stop))
-    watching.start()
-    try:
-        while seen.get(timeout=20).files_done < NUM_FILES:  # the sweep before it
-            pass
+    with Watching(desk) as watching:
+        watching.wait_for(lambda progress: progress.files_done == NUM_FILES)  # the sweep before it
         (docs / "okapi.txt").write_text("An okapi walks the deck.")
-        while (progress := seen.get(timeout=20)).current != docs / "okapi.txt" or progress.files_done < 1:
-            pass
+        watching.wait_for(is_up_to_date)
+        assert [desk.search("okapi", mode=mode)[0].path.name for mode in ("keyword", "semantic")] == ["okapi.txt"] * 2
+
+
+def test_paused_watcher_waits_and_then_finds_what_changed(desk: Desk, config: Config, docs: Path) -> None:
+    desk.index([docs])
+    notices: queue.SimpleQueue[str] = queue.SimpleQueue()
+    desk.subscribe(notices.put)
+    with Watching(desk) as watching:
+        watching.wait_for(lambda progress: progress.files_done == NUM_FILES)
+        pause(config)
+        assert "paused" in notices.get(timeout=20)
+        (docs / "okapi.txt").write_text("An okapi walks the deck.")
+        assert "paused" in desk.status().paused and desk.status().pending == 1
+        resume(config)
+        watching.wait_for(is_up_to_date)
         assert desk.search("okapi", mode="keyword")[0].path == docs / "okapi.txt"
-    finally:
-        stop.set()
-        watching.join(timeout=20)
-    assert not watching.is_alive()
+
+
+def test_watcher_takes_up_a_folder_that_another_process_adds(
+    desk: Desk, config: Config, docs: Path, tmp_path: Path
+) -> None:
+    desk.index([docs])
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "okapi.txt").write_text("An okapi walks the deck.")
+    with Watching(desk) as watching, Desk.open(config) as other:
+        watching.wait_for(lambda progress: progress.files_done == NUM_FILES)
+        assert desk.status().keeper.startswith(f"process {os.getpid()}, watching")
+        with pytest.raises(StoreBusy, match="watching since"):
+            other.index([tmp_path / "more"])
+        keeper = other.hand_over([tmp_path / "more"])
+        assert keeper is not None and keeper.pid == os.getpid()
+        watching.wait_for(is_up_to_date)
+        assert other.search("okapi", mode="keyword")[0].path == tmp_path / "more" / "okapi.txt"
+    assert desk.status().keeper == ""
+
+
+def test_second_watcher_stands_by_and_takes_over(desk: Desk, docs: Path) -> None:
+    desk.index([docs])
+    with Desk.open(replace(desk.config)) as other:
+        first = Watching(desk)
+        with first:
+            first.wait_for(lambda progress: progress.is_done)
+            with pytest.raises(StoreBusy):
+                other.watch(lambda progress: None, threading.Event())
+            second = Watching(other, stands_by=True)
+            second.__enter__()
+            told = second.progress.get(timeout=20)
+            assert told.is_done and "another gritdesk keeps the index up" in told.note
+        try:
+            (docs / "okapi.txt").write_text("An okapi walks the deck.")
+            second.wait_for(is_up_to_date)
+        finally:
+            second.__exit__()
+        assert other.search("okapi", mode="keyword")[0].path == docs / "okapi.txt"
+
+
+def test_disk_that_is_not_mounted_for_a_while_loses_nothing_to_the_watcher(desk: Desk, docs: Path) -> None:
+    desk.index([docs])
+    with Watching(desk) as watching:
+        watching.wait_for(lambda progress: progress.files_done == NUM_FILES)
+        away = docs.rename(docs.with_name("unmounted"))
+        docs.mkdir()  # the empty folder under a mount
+        (failed,) = watching_failures(desk)
+        assert failed.path == docs and "not mounted" in failed.reason
+        assert len(desk.search("ship", 50, mode="keyword")) == desk.status().chunks > 0
+        docs.rmdir()
+        away.rename(docs)
+        watching.wait_for(lambda progress: progress.files_total == NUM_FILES)
+    assert desk.index().chunks_embedded == 0 and desk.status().failed == ()
+
+
+def watching_failures(desk: Desk) -> tuple[FailedFile, ...]:
+    """What `desk` lists as soon as it lists anything."""
+    give_up_at = time.monotonic() + 20
+    while not (failed := desk.status().failed) and time.monotonic() < give_up_at:
+        time.sleep(0.05)
+    return failed
 
 
 # ---------------------------------------------------------------- settings
 
 
-def test_other_settings_make_another_index(desk: Desk, config: Config, docs: Path) -> None:
+def test_other_chunks_are_made_one_file_after_another(desk: Desk, config: Config, docs: Path) -> None:
     desk.index([docs])
     with Desk.open(replace(load_as(config, desk), index=IndexConfig((str(docs),), chunk_tokens=64))) as finer:
-        with pytest.raises(FingerprintMismatch, match="run `gritdesk index`"):
-            finer.search("ship 3")
-        assert finer.search("ship 3", mode="keyword")
-        notes: list[str] = []
-        finer.index(on_progress=lambda progress: notes.append(progress.note))
-        assert "embedded anew" in " ".join(notes)
+        assert finer.search("ship 3")
+        assert finer.index().files_indexed == NUM_FILES
         assert finer.search("ship 3") and finer.status().chunks > NUM_FILES
+        assert (finer.status().awaiting, finer.index().files_unchanged) == (0, NUM_FILES)
+
+
+def test_index_is_asked_with_the_model_that_made_it_until_another_has_embedded_all(
+    desk: Desk, config: Config, docs: Path, tmp_path: Path, tiny_gguf: Path, tiny_gguf_q8: Path
+) -> None:
+    earlier = shutil.copy(tiny_gguf, tmp_path / "earlier.gguf")
+    with Desk.open(config_in(config.home, earlier)) as first:
+        first.index([docs])
+        hits = found(first, "bay 6")
+    other = replace(config_in(config.home, tiny_gguf_q8), index=load_config(config.home).index)
+    with Desk.open(other) as second:
+        assert found(second, "bay 6") == hits
+        num_chunks = second.status().chunks
+        second.index(is_stopped=lambda: 0 < second.status().awaiting < num_chunks)
+        assert second.status().awaiting > 0 and found(second, "bay 6") == hits
+        assert second.index().chunks_embedded < num_chunks
+        assert second.search("bay 6") and second.status().awaiting == 0 and second.check() == []
+        second.check_fingerprint()
+    earlier.unlink()
+    with Desk.open(other) as third:
+        assert third.search("bay 6", mode="semantic")
+
+
+def test_words_must_do_while_the_model_that_made_the_index_is_gone(
+    config: Config, docs: Path, tmp_path: Path, tiny_gguf: Path, tiny_gguf_q8: Path
+) -> None:
+    earlier = shutil.copy(tiny_gguf, tmp_path / "earlier.gguf")
+    with Desk.open(config_in(config.home, earlier)) as first:
+        first.index([docs])
+    earlier.unlink()
+    with Desk.open(config_in(config.home, tiny_gguf_q8)) as second:
+        notices: list[str] = []
+        second.subscribe(notices.append)
+        assert second.search("bay 6") == second.search("bay 6", mode="keyword")
+        assert len(notices) == 1 and "words alone" in notices[0]
+        with pytest.raises(FingerprintMismatch, match="run `gritdesk index`"):
+            second.search("bay 6", mode="semantic")
 
 
 def load_as(config: Config, desk: Desk) -> Config:
@@ -283,8 +420,26 @@ def test_linked_folder_is_known_by_the_name_that_was_given(desk: Desk, docs: Pat
         pytest.skip("no symbolic links here")
     desk.index([tmp_path / "elsewhere" / "link"])
     assert desk.folders == [tmp_path / "elsewhere" / "link"]
-    desk.index([tmp_path / "elsewhere" / "link" / ".." / "old"])  # the parent of what the link leads to
-    assert desk.folders[1:] == [(docs / "old").resolve()]
+    (docs / "new").mkdir()
+    desk.index([tmp_path / "elsewhere" / "link" / ".." / "new"])  # the parent of what the link leads to
+    assert desk.folders[1:] == [(docs / "new").resolve()]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a privilege there")
+def test_folder_listed_under_several_names_is_indexed_under_one(desk: Desk, docs: Path, tmp_path: Path) -> None:
+    desk.index([docs])
+    num_files = desk.status().files
+    (tmp_path / "link").symlink_to(docs)
+    (tmp_path / "sublink").symlink_to(docs / "old")
+    for alias in (tmp_path / "link", tmp_path / "sublink", tmp_path / "link" / "old"):
+        report = desk.index([alias])
+        assert (report.files_indexed, report.files_deleted) == (0, 0)
+    desk.add_folder(tmp_path / "sublink")
+    assert desk.folders == [docs] and load_config(desk.config.home).index.folders == (str(docs),)
+    desk.config = replace(desk.config, index=IndexConfig((str(tmp_path / "sublink"), str(docs))))  # by hand
+    assert desk.folders == [docs]
+    desk.index()
+    assert desk.status().files == num_files
 
 
 # ---------------------------------------------------------------- folders within folders

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from fake_engine import FakeEngine, read_plain
+from fake_engine import DIMENSION, FakeEngine, read_plain
 
 from gritdesk.config import IndexConfig
 from gritdesk.extract.worker import Reader
@@ -30,7 +30,8 @@ from gritdesk.store.sqlite import SqliteStore
 
 engine = FakeEngine()
 with SqliteStore(Path(sys.argv[2])) as store:
-    indexer = Indexer(store, engine.embed, engine.count_tokens, read_plain, "fake", IndexConfig(chunk_tokens=20))
+    config = IndexConfig(chunk_tokens=20)
+    indexer = Indexer(store, engine.embed, engine.count_tokens, read_plain, "fake", config, dimension=lambda: 16)
     indexer.run([Path(sys.argv[1])], lambda progress: print(progress.files_done, flush=True))
 """
 
@@ -53,7 +54,10 @@ def write_library(folder: Path, num_files: int) -> None:
 
 def index(folder: Path, path: Path) -> SqliteStore:
     store, engine = SqliteStore(path), FakeEngine()
-    Indexer(store, engine.embed, engine.count_tokens, read_plain, "fake", IndexConfig(chunk_tokens=20)).run([folder])
+    config = IndexConfig(chunk_tokens=20)
+    Indexer(store, engine.embed, engine.count_tokens, read_plain, "fake", config, dimension=lambda: DIMENSION).run(
+        [folder]
+    )
     return store
 
 
@@ -70,7 +74,7 @@ def test_indexer_that_is_killed_again_and_again_loses_at_most_the_file_at_hand(t
         with start(INDEX, tmp_path / "docs", path) as process:
             assert process.stdout is not None
             done = 0
-            for _ in range(rng.randint(30, 120)):
+            for _ in range(rng.randint(5, 20)):
                 done = int(process.stdout.readline())
             process.kill()
         with SqliteStore(path) as store:
@@ -103,7 +107,10 @@ def test_index_that_several_processes_open_first_is_made_once(tmp_path: Path) ->
 def test_every_format_is_indexed_through_the_readers_process(tmp_path: Path) -> None:
     engine = FakeEngine()
     with SqliteStore(tmp_path / "index.sqlite") as store, Reader(10_000_000) as reader:
-        indexer = Indexer(store, engine.embed, engine.count_tokens, reader.read, "fake", IndexConfig(chunk_tokens=40))
+        config = IndexConfig(chunk_tokens=40)
+        indexer = Indexer(
+            store, engine.embed, engine.count_tokens, reader.read, "fake", config, dimension=lambda: DIMENSION
+        )
         report = indexer.run([TESTS / "data"])
         reasons = {failed.path.name: failed.reason for failed in report.failed}
         assert set(reasons) >= {"scan.pdf", "protected.pdf"}

@@ -186,7 +186,9 @@ class FakeDesk:
         self._called("status")
         return Status(1204, 8310, 0, self.failed, self.folders, "grit-nano.gguf", "f", Path("/home/index.sqlite"), 1, 1)
 
-    def watch(self, on_progress: Callable[[IndexProgress], None], stop: threading.Event) -> None:
+    def watch(
+        self, on_progress: Callable[[IndexProgress], None], stop: threading.Event, *, stands_by: bool = False
+    ) -> None:
         self._called("watch")
         for progress in self.progress:
             on_progress(progress)

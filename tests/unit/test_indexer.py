@@ -2,6 +2,7 @@ import inspect
 import os
 import shutil
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from fake_engine import DIMENSION, FakeEngine, read_plain
 
 from gritdesk.config import IndexConfig
 from gritdesk.errors import ContextOverflow, ModelError, ReaderClosed, RequestRefused
-from gritdesk.indexer import Indexer, count_pending
+from gritdesk.indexer import Indexer, survey
 from gritdesk.records import Document, FailedFile, IndexProgress
 from gritdesk.store.base import Space
 from gritdesk.store.sqlite import SqliteStore
@@ -43,8 +44,10 @@ class World:
             "embed": self.engine.embed,
             "count_tokens": self.engine.count_tokens,
             "read": self.read,
+            "config": IndexConfig(chunk_tokens=20),
+            "dimension": lambda: DIMENSION,
         }
-        return Indexer(self.store, **(chosen | parts), fingerprint=fingerprint, config=IndexConfig(chunk_tokens=20))
+        return Indexer(self.store, fingerprint=fingerprint, **(chosen | parts))
 
     def names(self) -> set[str]:
         """Of the indexed files."""
@@ -53,6 +56,9 @@ class World:
 
     def found(self, query: str) -> list[str]:
         return [hit.path.name for hit in self.store.keyword(query, 9)]
+
+    def nearest(self, query: str) -> str:
+        return self.store.nearest(self.engine.embed_query(query), 1)[0].path.name
 
 
 @pytest.fixture
@@ -92,11 +98,11 @@ def test_touched_file_is_not_read_again(world: World) -> None:
     path = world.write("a.txt", "walrus")
     world.indexer().run([world.folder])
     os.utime(path, ns=(5, 5))
-    assert count_pending(world.store, [world.folder], IndexConfig()) == 1
+    assert survey(world.store, [world.folder])[0] == 1
     report = world.indexer().run([world.folder])
     assert (report.files_indexed, report.files_unchanged, report.chunks_embedded) == (0, 1, 0)
     assert len(world.read_paths) == 1
-    assert count_pending(world.store, [world.folder], IndexConfig()) == 0
+    assert survey(world.store, [world.folder])[0] == 0
 
 
 def test_moved_renamed_and_copied_files_embed_nothing(world: World) -> None:
@@ -109,7 +115,8 @@ def test_moved_renamed_and_copied_files_embed_nothing(world: World) -> None:
     shutil.copy(world.folder / "new/1.txt", world.folder / "copy.txt")
     report = world.indexer().run([world.folder])
     assert report.chunks_embedded == 0
-    assert (report.files_indexed, report.files_deleted) == (4, 3)
+    assert (report.files_indexed, report.files_copied, report.files_deleted) == (0, 4, 3)
+    assert len(world.read_paths) == 3
     assert len(world.engine.texts_embedded) == embedded
     assert world.names() == {"new/zero.txt", "new/1.txt", "new/2.txt", "copy.txt"}
     assert world.store.integrity() == []
@@ -210,7 +217,7 @@ def test_broken_file_is_listed_with_its_reason_and_stops_nothing(world: World) -
     assert report.failed == (FailedFile(broken, "it is broken"),)
     assert world.store.failures() == [FailedFile(broken, "it is broken")]
     assert world.names() == {"b.txt"}
-    assert count_pending(world.store, [world.folder], IndexConfig()) == 0
+    assert survey(world.store, [world.folder])[0] == 0
 
 
 def test_broken_file_is_read_again_only_when_it_was_touched_or_changed(world: World) -> None:
@@ -254,28 +261,32 @@ def test_failure_of_the_engine_ends_the_run_and_blames_no_file(world: World) -> 
 
     with pytest.raises(ModelError):
         world.indexer(embed=embed).run([world.folder])
-    assert world.names() == {"a.txt"}
+    assert world.names() == {"a.txt", "b.txt"}
+    assert world.found("penguin") == ["b.txt"]
     assert world.store.failures() == []
     world.indexer().run([world.folder])
-    assert world.names() == {"a.txt", "b.txt"}
+    assert world.store.num_awaiting() == 0
 
 
 @pytest.mark.parametrize("refusal", [RequestRefused("the engine died of it twice"), ContextOverflow("too long")])
-def test_text_that_the_engine_refuses_is_that_files_failure(world: World, refusal: ModelError) -> None:
+def test_passage_that_the_engine_refuses_is_found_by_words_and_listed(world: World, refusal: ModelError) -> None:
     poison = world.write("a.txt", "poison")
     world.write("b.txt", "walrus")
 
     def embed(inputs: Sequence[tuple[str, str]]) -> np.ndarray:
-        if "poison" in inputs[0][1]:
+        if any("poison" in text for _, text in inputs):
             raise refusal
         return world.engine.embed(inputs)
 
     report = world.indexer(embed=embed).run([world.folder])
-    assert report.failed == (FailedFile(poison, str(refusal)),)
-    assert world.names() == {"b.txt"}
+    assert (report.files_indexed, report.chunks_embedded, report.failed) == (2, 1, ())
+    assert world.found("poison") == ["a.txt"]
+    (failed,) = world.store.failures()
+    assert failed.path == poison and str(refusal) in failed.reason
     assert world.indexer(embed=refuse).run([world.folder]).files_unchanged == 2
     world.indexer("model-b").run([world.folder])
-    assert world.names() == {"a.txt", "b.txt"}
+    assert world.store.failures() == []
+    assert world.nearest("poison") == "a.txt"
 
 
 def test_reader_that_is_closed_ends_the_run_and_blames_no_file(world: World) -> None:
@@ -331,7 +342,7 @@ def test_file_that_could_not_be_opened_is_tried_again_in_every_run(
         patch.setattr(Path, "read_text", refuse)
         world.indexer().run([world.folder])
         assert world.store.failures() == [FailedFile(path, "cannot be read: Permission denied")]
-        assert count_pending(world.store, [world.folder], IndexConfig()) == 0
+        assert survey(world.store, [world.folder])[0] == 0
     world.indexer().run([world.folder])
     assert world.store.failures() == []
     assert world.found("walrus") == ["a.txt"]
@@ -345,8 +356,9 @@ def test_stop_is_obeyed_between_slices_of_a_long_file(world: World) -> None:
     world.write("b.txt", "walrus")
     report = world.indexer().run([world.folder], is_stopped=lambda: len(world.engine.texts_embedded) >= 16)
     assert report.chunks_embedded == 16
-    assert world.names() == set()
-    assert world.indexer().run([world.folder]).files_indexed == 2
+    assert world.names() == {"a.txt", "b.txt"}
+    rest = world.indexer().run([world.folder])
+    assert (rest.files_unchanged, rest.chunks_embedded, world.store.num_awaiting()) == (2, 85, 0)
 
 
 def test_stopped_run_deletes_nothing_that_the_next_may_need(world: World) -> None:
@@ -358,24 +370,245 @@ def test_stopped_run_deletes_nothing_that_the_next_may_need(world: World) -> Non
     assert world.indexer().run([world.folder]).chunks_embedded == 0
 
 
-def test_progress_is_sent_for_every_file(world: World) -> None:
+def test_progress_is_sent_for_every_changed_file_and_every_slice(world: World) -> None:
     paths = [world.write(f"{n}.txt", f"text {n}") for n in range(3)]
     progress: list[IndexProgress] = []
     world.indexer().run([world.folder], progress.append)
     assert progress[0] == IndexProgress(0, 3)
-    assert progress[-1] == IndexProgress(3, 3, paths[-1], 3)
     assert {each.current for each in progress} == {None, *paths}
+    by_words = next(each for each in progress if each.files_done == 3)
+    assert (by_words.chunks_embedded, by_words.is_done) == (0, True)  # how much awaits is counted next
+    assert [each.chunks_awaiting for each in progress if each.chunks_awaiting] == [3]
+    assert progress[-1] == IndexProgress(3, 3, progress[-1].current, 3) and progress[-1].is_done
+
+
+# ---------------------------------------------------------------- words first, meaning after
+
+
+def test_all_words_are_there_before_anything_is_embedded(world: World) -> None:
+    for n in range(5):
+        world.write(f"{n}.txt", f"word{n} " * 60)
+    found: list[list[str]] = []
+
+    def embed(inputs: Sequence[tuple[str, str]]) -> np.ndarray:
+        found.append([name for n in range(5) for name in set(world.found(f"word{n}"))])
+        return world.engine.embed(inputs)
+
+    world.indexer(embed=embed).run([world.folder])
+    assert found[0] == [f"{n}.txt" for n in range(5)]
+
+
+def test_small_and_recent_files_come_first(world: World) -> None:
+    for name, text, mtime in (("big", "big " * 4000, 9), ("old", "old", 5), ("new", "new", 7)):
+        os.utime(world.write(f"{name}.txt", text), (mtime, mtime))
+    world.indexer().run([world.folder])
+    assert [path.stem for path in world.read_paths] == ["new", "old", "big"]
+    assert world.engine.texts_embedded[:2] == ["new", "old"]
+
+
+def test_change_that_comes_while_a_run_embeds_is_taken_first(world: World) -> None:
+    world.write("long.txt", "\n\n".join(f"paragraph{n} " * 20 for n in range(300)))
+    indexer = world.indexer()
+    embedded: list[int] = []
+
+    def is_stopped() -> bool:
+        if len(world.engine.texts_embedded) >= 16 and not embedded:
+            embedded.append(len(world.engine.texts_embedded))
+            indexer.update([world.write("news.txt", "walrus")], words_only=True)
+            assert world.found("walrus") == ["news.txt"]
+        return False
+
+    report = indexer.run([world.folder], is_stopped=is_stopped)
+    assert world.engine.texts_embedded.index("walrus") == embedded[0]
+    assert (report.chunks_embedded, world.store.num_awaiting()) == (301, 0)
+    assert world.names() == {"long.txt", "news.txt"}  # the run's own look at the folder did not know the second
+
+
+def test_change_that_comes_while_a_run_reads_is_neither_undone_nor_read_twice(world: World) -> None:
+    paths = [world.write(f"{n}.txt", f"text {n}") for n in range(3)]
+    indexer = world.indexer()
+    come: list[Path] = []
+
+    def is_stopped() -> bool:
+        if len(world.read_paths) == 1 and not come:
+            come.extend([world.write("news.txt", "walrus"), *paths])
+            indexer.update(come, words_only=True)
+        return False
+
+    indexer.run([world.folder], is_stopped=is_stopped)
+    assert world.names() == {"news.txt", "0.txt", "1.txt", "2.txt"}
+    assert len(world.read_paths) == 4
+
+
+def test_words_alone_are_kept_up_while_meaning_is_not_to_be_worked_on(world: World) -> None:
+    world.write("a.txt", "walrus")
+    is_plugged_in = False
+    indexer = world.indexer(embeds=lambda: is_plugged_in)
+    indexer.run([world.folder])
+    assert world.found("walrus") == ["a.txt"] and world.engine.texts_embedded == [] and indexer.is_behind
+    is_plugged_in = True
+    indexer.update([])
+    assert world.nearest("walrus") == "a.txt" and not indexer.is_behind
+
+
+# ---------------------------------------------------------------- another model, another reading
 
 
 def test_another_model_embeds_everything_anew_and_says_so(world: World) -> None:
     world.write("a.txt", "walrus")
     world.indexer("model-a").run([world.folder])
     progress: list[IndexProgress] = []
-    report = world.indexer("model-b").run([world.folder], progress.append)
-    assert report.chunks_embedded == 1
-    assert world.store.space() == Space("model-b", DIMENSION)
+    report = world.indexer("model-b", model="/models/b.gguf").run([world.folder], progress.append)
+    assert (report.files_unchanged, report.chunks_embedded, len(world.read_paths)) == (1, 1, 1)
+    assert world.store.space() == Space("model-b", DIMENSION, "/models/b.gguf")
     assert "embedded anew" in progress[0].note
     assert world.store.integrity() == []
+
+
+def test_index_is_searched_as_it_was_until_all_is_embedded_anew(world: World) -> None:
+    for n in range(60):
+        world.write(f"{n}.txt", f"walrus {n}")
+    world.indexer("model-a").run([world.folder])
+    embedded = len(world.engine.texts_embedded)
+
+    def other(inputs: Sequence[tuple[str, str]]) -> np.ndarray:
+        return -world.engine.embed(inputs)
+
+    for _ in range(2):  # stopped, and stopped again
+        stop_at = len(world.engine.texts_embedded) + 16
+        world.indexer("model-b", embed=other).run(
+            [world.folder],
+            is_stopped=lambda: len(world.engine.texts_embedded) >= stop_at,  # noqa: B023
+        )
+        assert world.store.space() == Space("model-a", DIMENSION)
+        assert world.store.next_space() == Space("model-b", DIMENSION)
+        assert world.nearest("walrus 7") == "7.txt"
+    world.indexer("model-b", embed=other).run([world.folder])
+    assert len(world.engine.texts_embedded) - embedded - 2 == 60  # each once, and two questions
+    assert (world.store.space(), world.store.next_space()) == (Space("model-b", DIMENSION), None)
+    assert world.store.nearest(-world.engine.embed_query("walrus 7"), 1)[0].path.name == "7.txt"
+
+
+def test_model_that_cannot_be_used_leaves_the_index_as_it_was(world: World) -> None:
+    world.write("a.txt", "walrus")
+    world.indexer("model-a").run([world.folder])
+
+    def fail() -> int:
+        raise ModelError("no such model")
+
+    with pytest.raises(ModelError):
+        world.indexer("model-b", dimension=fail).run([world.folder])
+    assert world.store.next_space() is None and world.nearest("walrus") == "a.txt"
+
+
+@pytest.mark.parametrize("parts", [{"config": IndexConfig(chunk_tokens=40)}, {"tokenizer": "another"}])
+def test_file_of_another_reading_is_read_again_and_its_rows_stay_until_then(world: World, parts: Any) -> None:
+    for n in range(3):
+        world.write(f"{n}.txt", f"word{n} " * 70)
+    world.indexer().run([world.folder])
+    before = world.store.counts()[1]
+    world.read_paths.clear()
+    report = world.indexer(**parts).run([world.folder], is_stopped=lambda: len(world.read_paths) == 1)
+    assert len(world.read_paths) == 1
+    assert all(world.found(f"word{n}") for n in range(3))
+    report = world.indexer(**parts).run([world.folder])
+    assert (len(world.read_paths), report.files_indexed, report.files_unchanged) == (3, 2, 1)
+    assert (world.store.counts()[1] < before) == ("config" in parts)
+    assert world.store.num_awaiting() == 0 and world.store.integrity() == []
+    assert world.indexer(**parts).run([world.folder]).files_unchanged == 3
+
+
+# ---------------------------------------------------------------- content that is known
+
+
+def test_content_of_another_kind_of_file_is_not_copied(world: World) -> None:
+    world.write("a.txt", "walrus")
+    world.indexer().run([world.folder])
+    shutil.copy(world.folder / "a.txt", world.folder / "a.md")
+    report = world.indexer().run([world.folder])
+    assert (report.files_indexed, report.files_copied, report.chunks_embedded) == (1, 0, 0)
+
+
+def test_file_that_is_restored_embeds_nothing(world: World) -> None:
+    path = world.write("a.txt", "walrus")
+    world.indexer().run([world.folder])
+    path.unlink()
+    world.indexer().update([path])
+    world.write("a.txt", "walrus")
+    assert world.indexer().update([path]).chunks_embedded == 0
+    assert world.nearest("walrus") == "a.txt"
+
+
+def test_text_that_may_be_of_other_bytes_than_were_hashed_is_not_copied(world: World) -> None:
+    path = world.write("a.txt", "walrus")
+    hashed = path.read_bytes()
+
+    def read(path: Path) -> Document:
+        world.write(path.name, "penguin, a moment later")
+        return world.read(path)
+
+    world.indexer(read=read).run([world.folder])
+    (world.folder / "b.txt").write_bytes(hashed)
+    world.indexer().run([world.folder])
+    assert (world.found("walrus"), world.found("penguin")) == (["b.txt"], ["a.txt"])
+
+
+def test_change_within_one_tick_of_the_clock_is_seen(world: World) -> None:
+    path = world.write("a.txt", "walrus")
+    mtime = path.stat().st_mtime_ns
+
+    def read(path: Path) -> Document:
+        assert path.stat().st_mtime_ns < time.time_ns() - 15_000_000, "a change now would not leave its time alone"
+        return world.read(path)
+
+    os.utime(path, ns=(mtime, time.time_ns()))
+    world.indexer(read=read).run([world.folder])
+    assert world.found("walrus") == ["a.txt"]
+
+
+def test_older_content_is_read_though_the_clock_went_back(world: World) -> None:
+    path = world.write("a.txt", "walrus")
+    world.indexer().run([world.folder])
+    path.write_text("okapis")
+    os.utime(path, (1, 1))
+    world.indexer().run([world.folder])
+    assert (world.found("walrus"), world.found("okapis")) == ([], ["a.txt"])
+
+
+def test_file_that_goes_while_it_is_read_is_no_failure(world: World) -> None:
+    world.write("a.txt", "walrus")
+
+    def read(path: Path) -> Document:
+        path.unlink()
+        return world.read(path)
+
+    report = world.indexer(read=read).run([world.folder])
+    assert (report.failed, world.store.files()) == ((), {})
+
+
+# ---------------------------------------------------------------- disks that are not mounted
+
+
+def test_folder_that_is_empty_keeps_its_rows_unless_it_is_given(world: World) -> None:
+    path = world.write("a.txt", "walrus")
+    indexer = world.indexer()
+    indexer.run([world.folder])
+    path.unlink()
+    (failed,) = indexer.run([world.folder], forget_emptied=False).failed
+    assert failed.path == world.folder and "not mounted" in failed.reason
+    indexer.update([world.folder], folders=[world.folder])
+    assert world.found("walrus") == ["a.txt"]
+    assert indexer.run([world.folder]).files_deleted == 1
+    assert world.store.files() == {}
+
+
+def test_folder_that_vanished_under_a_watcher_keeps_its_rows(world: World) -> None:
+    path = world.write("a.txt", "walrus")
+    indexer = world.indexer()
+    indexer.run([world.folder])
+    world.folder.rename(world.folder.with_name("away"))
+    assert indexer.update([path, world.folder], folders=[world.folder]).files_deleted == 0
+    assert world.found("walrus") == ["a.txt"]
 
 
 # ---------------------------------------------------------------- changes that a watcher reports

@@ -1,15 +1,16 @@
 import errno
 import itertools
 import os
+import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from watchdog.observers import Observer
 
 from gritdesk import watcher
-from gritdesk.watcher import watch
+from gritdesk.watcher import Changes
 
 
 @pytest.fixture
@@ -21,22 +22,19 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def look_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watcher, "_LOOK_AT_STOP_S", 0.02)
+    monkeypatch.setattr(watcher, "_LOOK_AT_FOLDERS_S", 0.02)
 
 
 @pytest.fixture
-def stop() -> Iterator[threading.Event]:
-    stop = threading.Event()
-    yield stop
-    stop.set()
+def batches(folder: Path) -> Iterator[Iterator[set[Path]]]:
+    """Batches of changes of `folder`, which is known to be watched; empty ones in between."""
+    with Changes([folder], 30) as changes:
+        yield iterated(changes)
 
 
-def started(folder: Path, stop: threading.Event, notices: list[str] | None = None) -> Iterator[set[Path]]:
-    """A watch that is known to look; it yields empty batches in between, so that a test never waits in vain."""
-    on_notice: Callable[[str], None] = (notices if notices is not None else []).append
-    batches = watch([folder], stop, 30, on_notice=on_notice, timeout_s=0)
-    assert next(batches) == set()
-    return batches
+def iterated(changes: Changes) -> Iterator[set[Path]]:
+    while True:
+        yield changes.wait(0.05)
 
 
 def changes(batches: Iterator[set[Path]], folder: Path, until: str) -> set[str]:
@@ -49,8 +47,7 @@ def changes(batches: Iterator[set[Path]], folder: Path, until: str) -> set[str]:
     raise AssertionError(f"{until} was not reported, but {found}")
 
 
-def test_new_changed_moved_and_deleted_files_are_reported(folder: Path, stop: threading.Event) -> None:
-    batches = started(folder, stop)
+def test_new_changed_moved_and_deleted_files_are_reported(folder: Path, batches: Iterator[set[Path]]) -> None:
     (folder / "new.txt").write_text("new")
     assert changes(batches, folder, "new.txt") == {"new.txt"}
     (folder / "sub/old.txt").write_text("changed")
@@ -61,92 +58,157 @@ def test_new_changed_moved_and_deleted_files_are_reported(folder: Path, stop: th
     assert changes(batches, folder, "moved.txt") == {"moved.txt"}
 
 
-def test_files_of_a_folder_that_moves_in_are_reported(folder: Path, stop: threading.Event, tmp_path: Path) -> None:
+def test_file_saved_by_putting_another_in_its_place_is_reported(folder: Path, batches: Iterator[set[Path]]) -> None:
+    (folder / "sub/.old.txt.tmp").write_text("saved")
+    (folder / "sub/.old.txt.tmp").replace(folder / "sub/old.txt")
+    assert changes(batches, folder, "sub/old.txt") == {"sub/old.txt"}
+    (folder / "sub/old.txt").unlink()
+    (folder / "sub/old.txt").write_text("saved again")
+    assert changes(batches, folder, "sub/old.txt") == {"sub/old.txt"}
+
+
+def test_files_of_a_folder_that_moves_in_are_reported(
+    folder: Path, batches: Iterator[set[Path]], tmp_path: Path
+) -> None:
     (tmp_path / "outside/deep").mkdir(parents=True)
     (tmp_path / "outside/deep/a.txt").write_text("a")
     (tmp_path / "outside/.git").mkdir()
     (tmp_path / "outside/.git/config").write_text("noise")
-    batches = started(folder, stop)
     (tmp_path / "outside").rename(folder / "inside")
     assert "inside/.git/config" not in changes(batches, folder, "inside/deep/a.txt")
 
 
-def test_folder_that_moves_away_is_reported(folder: Path, stop: threading.Event, tmp_path: Path) -> None:
-    batches = started(folder, stop)
+def test_folder_that_moves_away_is_reported(folder: Path, batches: Iterator[set[Path]], tmp_path: Path) -> None:
     (folder / "sub").rename(tmp_path / "away")
     assert "sub" in changes(batches, folder, "sub")
 
 
-def test_hidden_and_ignored_files_are_not_reported(folder: Path, stop: threading.Event) -> None:
+def test_hidden_and_ignored_files_are_not_reported(folder: Path) -> None:
     (folder / ".gitignore").write_text("*.log\n")
-    batches = started(folder, stop)
-    (folder / ".old.txt.swp").write_text("editor")
-    (folder / "x.log").write_text("noise")
-    (folder / "last.txt").write_text("wanted")
-    assert changes(batches, folder, "last.txt") == {"last.txt"}
+    with Changes([folder], 30) as found:
+        (folder / ".old.txt.swp").write_text("editor")
+        (folder / "x.log").write_text("noise")
+        (folder / "last.txt").write_text("wanted")
+        assert changes(iterated(found), folder, "last.txt") == {"last.txt"}
 
 
-def test_changed_gitignore_reports_the_whole_folder(folder: Path, stop: threading.Event) -> None:
-    batches = started(folder, stop)
-    (folder / ".gitignore").write_text("*.log\n")
+def test_what_gritdesk_writes_itself_is_not_reported(folder: Path) -> None:
+    with Changes([folder], 30, home=folder / "sub") as found:
+        for name in ("index.sqlite-wal", "index.keeper.json.7.new", "index.pause.json"):
+            (folder / "sub" / name).write_text("rows")
+        (folder / "last.txt").write_text("wanted")
+        assert changes(iterated(found), folder, "last.txt") == {"last.txt"}
+
+
+def test_what_gritdesks_home_says_of_all_folders_holds(folder: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "gritignore").write_text("drafts/\n")
+    (folder / "drafts").mkdir()
+    with Changes([folder], 30, home=home) as found:
+        (folder / "drafts" / "x.txt").write_text("x")
+        (folder / "plain.txt").write_text("x")
+        assert changes(iterated(found), folder, "plain.txt") == {"plain.txt"}
+
+
+@pytest.mark.parametrize("name", [".gitignore", ".gritignore"])
+def test_changed_ignore_file_reports_the_whole_folder(folder: Path, batches: Iterator[set[Path]], name: str) -> None:
+    (folder / name).write_text("*.log\n")
     assert changes(batches, folder, ".") == {"."}
 
 
-def test_reading_a_file_is_no_change(folder: Path, stop: threading.Event) -> None:
-    batches = started(folder, stop)
+def test_reading_a_file_is_no_change(folder: Path, batches: Iterator[set[Path]]) -> None:
     (folder / "sub/old.txt").read_text()
     (folder / "last.txt").write_text("wanted")
     assert changes(batches, folder, "last.txt") == {"last.txt"}
 
 
-def test_changes_in_quick_succession_are_one_batch(folder: Path, stop: threading.Event) -> None:
-    batches = watch([folder], stop, 150, timeout_s=0)
-    assert next(batches) == set()
-    for n in range(20):
-        (folder / f"{n}.txt").write_text("x")
-    batch = next(filter(None, batches))
-    assert len(batch) == 20
+def test_changes_in_quick_succession_are_one_batch(folder: Path) -> None:
+    with Changes([folder], 150) as found:
+        for n in range(20):
+            (folder / f"{n}.txt").write_text("x")
+        assert found.ready() == set()  # it is not quiet yet, and that is not waited for
+        assert len(next(filter(None, iterated(found)))) == 20
 
 
-def test_watch_ends_soon_after_stop_and_leaves_no_threads(folder: Path, stop: threading.Event) -> None:
+def test_noise_that_never_ends_delays_no_batch(folder: Path) -> None:
+    with Changes([folder], 200) as found:
+        (folder / "wanted.txt").write_text("x")
+        for _ in range(100):
+            (folder / ".noise").write_text("a browser at work")
+            if batch := found.wait(0.05):
+                break
+        assert batch == {folder / "wanted.txt"}
+
+
+def test_burst_is_reported_as_its_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watcher, "_MAX_PATHS", 50)
+    with Changes([folder], 150) as found:
+        for n in range(200):
+            (folder / f"{n}.txt").write_text("x")
+        assert next(filter(None, iterated(found))) == {folder}
+
+
+def test_watching_ends_at_once_and_leaves_no_threads(folder: Path) -> None:
     before = threading.active_count()
-    watching = threading.Thread(target=lambda: list(watch([folder], stop)))
-    watching.start()
-    stop.set()
-    watching.join(timeout=5)
-    assert not watching.is_alive()
+    with Changes([folder]) as found:
+        assert found.wait(0) == set()
+        assert threading.active_count() > before
     assert threading.active_count() == before
 
 
-def test_folder_that_is_not_there_is_no_reason_to_fail(folder: Path, stop: threading.Event, tmp_path: Path) -> None:
-    batches = watch([tmp_path / "gone", folder], stop, 30, timeout_s=0)
-    assert next(batches) == set()
+def test_folder_that_is_not_there_is_watched_as_soon_as_it_is(folder: Path, tmp_path: Path) -> None:
+    late = tmp_path / "late"
+    with Changes([late, folder], 30) as found:
+        batches = iterated(found)
+        (folder / "new.txt").write_text("new")
+        assert changes(batches, tmp_path, "docs/new.txt") == {"docs/new.txt"}
+        late.mkdir()
+        assert changes(batches, tmp_path, "late") == {"late"}
+        (late / "new.txt").write_text("new")
+        assert changes(batches, tmp_path, "late/new.txt") == {"late/new.txt"}
+
+
+def test_folder_that_goes_and_comes_back_is_reported_only_when_it_is_back(
+    folder: Path, batches: Iterator[set[Path]], tmp_path: Path
+) -> None:
+    folder.rename(tmp_path / "unmounted")
+    assert {path for batch in itertools.islice(batches, 5) for path in batch} == set()
+    shutil.copytree(tmp_path / "unmounted", folder)
+    assert "." in changes(batches, folder, ".")
     (folder / "new.txt").write_text("new")
-    assert changes(batches, folder, "new.txt") == {"new.txt"}
+    assert "new.txt" in changes(batches, folder, "new.txt")
+
+
+def test_folder_added_later_is_reported_as_a_whole_and_one_taken_out_no_more(folder: Path, tmp_path: Path) -> None:
+    second = tmp_path / "second"
+    second.mkdir()
+    with Changes([folder], 30) as found:
+        found.follow([second])
+        assert changes(iterated(found), tmp_path, "second") == {"second"}
+        (folder / "new.txt").write_text("new")
+        (second / "new.txt").write_text("new")
+        assert changes(iterated(found), tmp_path, "second/new.txt") == {"second/new.txt"}
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need a privilege there")
-def test_changes_below_a_linked_folder_are_told_by_the_name_it_was_given(
-    folder: Path, stop: threading.Event, tmp_path: Path
-) -> None:
+def test_changes_below_a_linked_folder_are_told_by_the_name_it_was_given(folder: Path, tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to(folder)
-    batches = started(link, stop)
-    (folder / "sub/new.txt").write_text("new")
-    assert changes(batches, link, "sub/new.txt") == {"sub/new.txt"}
+    with Changes([link], 30) as found:
+        (folder / "sub/new.txt").write_text("new")
+        assert changes(iterated(found), link, "sub/new.txt") == {"sub/new.txt"}
 
 
-def test_limit_of_watches_leads_to_looking_in_turn_and_is_said(
-    folder: Path, stop: threading.Event, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_limit_of_watches_leads_to_looking_in_turn_and_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(Observer, "start", refuse)
     monkeypatch.setattr(watcher, "_POLL_EVERY_S", 0.05)
     notices: list[str] = []
-    batches = started(folder, stop, notices)
-    (folder / "new.txt").write_text("new")
-    assert "new.txt" in changes(batches, folder, "new.txt")
+    with Changes([folder], 30, on_notice=notices.append) as found:
+        assert changes(iterated(found), folder, ".") == {"."}
+        assert changes(iterated(found), folder, ".") == {"."}
     assert len(notices) == 1
     assert "limit of watched folders is reached" in notices[0]

@@ -72,11 +72,18 @@ def _index(activity: Activity) -> Content:
             (f"{progress.files_done:,}", "bold"),
             (f" of {progress.files_total:,} files", ""),
         )
+    if activity.is_indexing and progress is not None and progress.chunks_awaiting:
+        return Content.assemble(
+            ("▸ ", "$primary"),
+            (f"{progress.chunks_awaiting:,}", "bold"),
+            (" passages await meaning", ""),
+        )
     if activity.status is None:
         return Content.styled("reading the index …", "$text-muted")
     if not activity.status.folders:
         return Content.styled("no folders yet", "$text-muted")
-    return Content.styled(f"{count(activity.status.files, 'file')} indexed", "$text-muted")
+    paused = ", paused" if activity.status.paused else ""
+    return Content.styled(f"{count(activity.status.files, 'file')} indexed{paused}", "$text-muted")
 
 
 def _current(activity: Activity) -> Content:

@@ -1,0 +1,143 @@
+"""What a person is told of one path, whatever has become of it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gritdesk import walking
+from gritdesk.explaining import explain
+from gritdesk.records import PathReport
+from gritdesk.store.base import FileState
+from gritdesk.store.sqlite import SqliteStore
+
+
+class Case:
+    """A folder that is indexed, and an index to write states into."""
+
+    def __init__(self, top: Path) -> None:
+        self.folder = top / "docs"
+        self.folder.mkdir()
+        self.listed = [self.folder]
+        self.store = SqliteStore(":memory:")
+
+    def write(self, name: str, text: str = "text") -> Path:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    def fail(self, path: Path, reason: str) -> None:
+        found = path.lstat()
+        self.store.record_failure(path, FileState(found.st_size, found.st_mtime_ns, "", "failed", reason))
+
+    def why(self, path: Path) -> PathReport:
+        return explain(path, self.listed, self.store, self.folder.parent / "home")
+
+
+@pytest.fixture
+def case(tmp_path: Path) -> Iterator[Case]:
+    case = Case(tmp_path)
+    yield case
+    case.store.close()
+
+
+def test_rule_is_told_with_its_place_and_the_folder_it_hit(case: Case) -> None:
+    rules = case.write(".gitignore", "\nbuild/\n*.log\n")
+    case.write("build/page.txt")
+    report = case.why(case.write("a.log"))
+    assert (report.state, report.reason) == ("skipped", f"{rules}:3: *.log")
+    report = case.why(case.folder / "build/page.txt")
+    assert report.reason == f"its folder {case.folder / 'build'} is left out: {rules}:2: build/"
+    assert report.skip is not None and (report.skip.file, report.skip.line) == (rules, 2)
+    for name, reason in {
+        ".x": "hidden name",
+        "x.png": "no reader for .png",
+        "gone/x.zip": "no reader for .zip",
+    }.items():
+        report = case.why(case.folder / name)
+        assert (report.state, report.reason, report.exists) == ("skipped", reason, False)
+
+
+def test_path_that_no_run_has_seen_is_told_by_what_it_is(case: Case, tmp_path: Path) -> None:
+    assert case.why(case.write("new.txt")).state == "waiting"
+    assert case.why(case.folder / "nothing.txt").state == "missing"
+    assert case.why(case.folder / "new.txt" / "below").state == "missing"
+    outside = case.why(tmp_path / "else.txt")
+    assert (outside.state, outside.reason) == ("outside", "under no indexed folder")
+    case.listed = []
+    assert case.why(case.folder / "new.txt").state == "outside"
+
+
+def test_failed_file_has_its_reason_and_what_became_of_it_since(case: Case) -> None:
+    path = case.write("a.pdf")
+    case.fail(path, "it is damaged")
+    report = case.why(path)
+    assert (report.state, report.reason, report.has_changed) == ("failed", "it is damaged", False)
+    assert report.modified_ns == path.stat().st_mtime_ns
+    case.write("a.pdf", "longer text")
+    report = case.why(path)
+    assert report.has_changed and report.reason == (
+        "it is damaged; it has changed since, and the next `gritdesk index` reads it again"
+    )
+    case.write(".gritignore", "*.pdf\n")
+    assert "the next `gritdesk index` forgets it: " in case.why(path).reason
+    (case.folder / ".gritignore").unlink()
+    path.unlink()
+    report = case.why(path)
+    assert not report.exists and report.reason.endswith("it is gone, and the next `gritdesk index` forgets it")
+    case.listed = []
+    assert "under no indexed folder any more" in case.why(path).reason
+
+
+def test_folder_tells_what_it_holds(case: Case) -> None:
+    case.fail(case.write("sub/a.pdf"), "it is damaged")
+    report = case.why(case.folder / "sub")
+    assert report.state == "folder" and "0 of its files are in the index, 1 could not be read" in report.reason
+    assert case.why(case.folder).state == "folder"
+    case.fail(case.folder / "sub", "the folder cannot be read; its files are kept")
+    assert case.why(case.folder / "sub").reason == "the folder cannot be read; its files are kept"
+
+
+def test_folder_on_a_disk_that_is_away_keeps_what_was_read(case: Case) -> None:
+    path = case.write("a.pdf")
+    case.fail(path, "it is damaged")
+    case.folder.rename(case.folder.with_name("elsewhere"))
+    assert f"its folder {case.folder} is not there" in case.why(path).reason
+    assert "what was read is kept" in case.why(case.folder / "other.txt").reason
+
+
+def test_folder_asked_for_by_name_overrules_the_one_around_it(case: Case) -> None:
+    path = case.write(".notes/a.txt")
+    assert case.why(path).state == "skipped"
+    case.listed.append(case.folder / ".notes")
+    assert case.why(path).state == "waiting"
+
+
+def test_file_in_the_cloud_is_told_as_such(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = case.write("a.txt")
+    away = path.stat().st_ino
+    monkeypatch.setattr(walking, "_flags", lambda found: 0x40000000 if found.st_ino == away else 0)
+    assert "lies in the cloud" in case.why(path).reason
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege there")
+def test_path_is_told_by_the_name_the_index_has_for_it(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = case.write("sub/a.txt")
+    (tmp_path / "link").symlink_to(case.folder)
+    assert case.why(tmp_path / "link" / "sub" / "a.txt").path == path
+    (case.folder / "alias.txt").symlink_to(path)
+    report = case.why(case.folder / "alias.txt")
+    assert (report.state, report.path) == ("skipped", case.folder / "alias.txt")
+    assert report.reason == f"symbolic link to {path}, which counts by that name"
+    monkeypatch.chdir(case.folder)
+    assert case.why(Path("sub/../sub/a.txt")).path == path
+    case.listed = [tmp_path / "link"]
+    assert case.why(path).path == tmp_path / "link" / "sub" / "a.txt"
+    assert os.fsdecode(b"\xff") in str(case.why(case.folder / os.fsdecode(b"\xff")).path)
