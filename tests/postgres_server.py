@@ -52,11 +52,11 @@ class PostgresServer:
 
         return f"postgresql://{user}:{quote(password, safe='')}@127.0.0.1:{self.port}/{database}"
 
-    def run(self, sql: str, **values: Any) -> list[list[Any]]:
+    def run(self, sql: str, database: str = "postgres", **values: Any) -> list[list[Any]]:
         """Run statements as the superuser `keeper`."""
         import pg8000.native
 
-        session = pg8000.native.Connection("keeper", "127.0.0.1", "postgres", self.port, PASSWORD, ssl_context=False)
+        session = pg8000.native.Connection("keeper", "127.0.0.1", database, self.port, PASSWORD, ssl_context=False)
         try:
             return session.run(sql, **values) or []
         finally:

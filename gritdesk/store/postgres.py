@@ -133,6 +133,7 @@ class PostgresStore:
                 return
             number, space, is_searched = spaces[-1]
             self._index_space(number, space.dimension)
+            self._index_letters()
             if not is_searched:
                 self._drop_space(spaces[0][0])
                 self._run("UPDATE space SET is_searched = true WHERE id = :id", id=number)
@@ -181,6 +182,15 @@ class PostgresStore:
                 f"""CREATE INDEX {table}_nearest ON {table}
                     USING hnsw((binary_quantize(embedding)::bit({dimension})) bit_hamming_ops)"""
             )
+
+    def _index_letters(self) -> None:
+        """Make the index that `literal` uses, if the database has the extension for it."""
+        ((is_possible,),) = self._run(
+            """SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'pg_trgm')
+                   AND to_regclass('chunk_by_letters') IS NULL"""
+        )
+        if is_possible:
+            self._run("CREATE INDEX chunk_by_letters ON chunk USING gin(text gin_trgm_ops)")
 
     def _drop_space(self, number: int) -> None:
         self._run(f"DROP TABLE {_table(number)}")

@@ -116,11 +116,12 @@ def open_schema(connection: Connection, steps: Sequence[str] = MIGRATIONS) -> No
 
 
 def _find_tables(connection: Connection) -> None:
-    """Say where statements look for tables, and for pgvector's types, which may lie anywhere."""
+    """Say where statements look for tables, and for what extensions bring, which may lie anywhere."""
     ((path,),) = connection.run(
         """SELECT concat_ws(', ', quote_ident(:schema), (
-               SELECT quote_ident(nspname) FROM pg_extension JOIN pg_namespace ON pg_namespace.oid = extnamespace
-               WHERE extname = 'vector'))""",
+               SELECT string_agg(DISTINCT quote_ident(nspname), ', ')
+               FROM pg_extension JOIN pg_namespace ON pg_namespace.oid = extnamespace
+               WHERE extname IN ('vector', 'pg_trgm')))""",
         schema=connection.address.schema,
     )
     connection.set("search_path", path)
