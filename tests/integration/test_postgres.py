@@ -261,6 +261,30 @@ def test_index_is_kept_up_from_one_home_only(store: PostgresStore) -> None:
         pass
 
 
+# ---------------------------------------------------------------- searching
+
+
+def test_newest_files_come_first_each_by_its_first_chunk(store: PostgresStore) -> None:
+    for number, name in enumerate(["old", "newer", "newest"]):
+        document = Document(Path(f"/{name}.txt"), "one two", "text")
+        chunks = [Chunk("one", 0, 3, 1, 1), Chunk("two", 4, 7, 1, 1)]
+        store.replace_document(document, FileState(10, number, ""), chunks, [b"one", b"two"])
+    hits = store.newest(2)
+    assert [(hit.path.stem, hit.chunk.text) for hit in hits] == [("newest", "one"), ("newer", "one")]
+    assert [hit.path.stem for hit in store.newest(2, Scope(names=("old",)))] == ["old"]
+
+
+def test_frequent_words_rank_what_rare_ones_find(store: PostgresStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MAX_RANKED", 20)
+    add(store, "/many.txt", *(f"the lamp number {number}" for number in range(60)))
+    add(store, "/rare.txt", "a zygote here and now", "a zygote and a lamp")
+    add(store, "/others.txt", *(f"nothing of it {number}" for number in range(60)))
+    store._run("ANALYZE")
+    hits = store.keyword("lamp zygote", 5, all_first=False)
+    assert [hit.chunk.text for hit in hits] == ["a zygote and a lamp", "a zygote here and now"]
+    assert len(store.keyword("lamp", 30)) == 20
+
+
 # ---------------------------------------------------------------- the index of embeddings
 
 

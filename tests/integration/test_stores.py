@@ -100,6 +100,7 @@ def test_what_was_written_is_read_back(store: Store) -> None:
     assert store.files() == {Path("/docs/a.txt"): STATE}
     assert store.counts() == (1, 3, len(text.encode()))
     assert store.integrity() == []
+    assert store.format_of(Path("/docs/a.txt")) == "markdown" and store.format_of(Path("/docs/b.txt")) == ""
     assert store.document_text(Path("/docs/b.txt")) is None and store.chunks_of(Path("/docs/b.txt")) == []
 
 
