@@ -87,6 +87,7 @@ def _fill(store: PostgresStore, embeddings: NDArray[np.float32], rng: np.random.
         store.replace_document(document, FileState(start, 0, ""), chunks, hashes)
         store.add_embeddings(dict(zip(hashes, rows, strict=True)))
         num_bytes += start
+    store.finish_space()  # which makes the index
     return num_bytes
 
 

@@ -601,22 +601,28 @@ class PostgresStore:
             number, space, _ = spaces[0]
             self._check_dimension(space, len(embedding))
             condition, values = _condition(scope)
-            ((num_within,),) = self._run(
-                f"SELECT coalesce(sum(num_chunks), 0) FROM document WHERE {condition}", **values
+            ((few_within,),) = self._run(
+                f"""SELECT CASE WHEN coalesce(sum(num_chunks), 0) < :most THEN coalesce(array_agg(id), '{{}}') END
+                    FROM document WHERE {condition}""",
+                most=_MAX_EXACT,
+                **values,
             )
-            values |= {"query": _vector(embedding), "limit": limit}
-            if num_within < _MAX_EXACT:
-                return self._nearest_of_all(number, condition, values)
+            vector = _vector(embedding)
+            if few_within is not None:
+                return self._nearest_within(number, few_within, vector, limit)
+            values |= {"query": vector, "limit": limit}
             return self._nearest_by_index(number, space.dimension, condition, values)
 
-    def _nearest_of_all(self, number: int, condition: str, values: dict[str, Any]) -> Rows:
-        """By comparing every chunk within the scope."""
+    def _nearest_within(self, number: int, document_ids: list[int], vector: str, limit: int) -> Rows:
+        """By comparing every chunk of these documents; by number, for the server cannot guess how many a scope has."""
         return self._run(
             f"""SELECT stored.embedding <=> :query::halfvec AS distance, {_HIT_COLUMNS}
-                FROM document JOIN chunk ON chunk.document_id = document.id
-                JOIN {_table(number)} AS stored ON stored.passage_id = chunk.passage_id
-                WHERE {condition} ORDER BY (stored.embedding <=> :query::halfvec) + 0, chunk.id LIMIT :limit""",
-            **values,
+                FROM chunk JOIN {_table(number)} AS stored ON stored.passage_id = chunk.passage_id
+                JOIN document ON document.id = chunk.document_id WHERE chunk.document_id = ANY(:ids::bigint[])
+                ORDER BY (stored.embedding <=> :query::halfvec) + 0, chunk.id LIMIT :limit""",
+            query=vector,
+            ids=document_ids,
+            limit=limit,
         )
 
     def _nearest_by_index(self, number: int, dimension: int, condition: str, values: dict[str, Any]) -> Rows:
