@@ -8,6 +8,7 @@ The floors, bottom to top; imports only ever point down (`make test` checks it w
                                                         one data flow each, read top to bottom
     first floor   extract/  chunking.py  prompting.py  watcher.py  store/  models.py  engine/
                   importing.py  hub.py  model_facts.py  gguf_file.py (models of others; heads of their files)
+                  keeping.py  service.py                (who keeps the index up, and when that waits)
                   walking.py  ignoring.py               (which files are documents; indexer and watcher share it)
                                                         one door to one outside thing each
     ground floor  records.py  errors.py  grit_format.py  config.py  terminal.py

@@ -154,8 +154,7 @@ class Indexer:
         """
         tally = _Tally(on_progress, is_stopped)
         changed_paths = set(paths)
-        gone = {path for path in changed_paths if not os.path.lexists(path)}
-        files, unreadable = _walk([path for path in changed_paths - gone if not path.is_symlink()], self._home)
+        files, unreadable = _walk_below(changed_paths, folders, self._home)
         unreadable |= self._emptied(changed_paths.intersection(folders), files)
         lost = {folder for folder in folders if not folder.is_dir()}  # asked last: it may have gone a moment ago
         tally.num_awaited = self._store.num_awaiting()
@@ -492,6 +491,30 @@ def _walk(
         if skipped is not None:
             skipped.update(walk.skipped)
     return files, unreadable
+
+
+def _walk_below(
+    paths: set[Path], folders: Sequence[Path], home: Path | None
+) -> tuple[dict[Path, _Seen], dict[Path, str]]:
+    """As `_walk`, of what the rules of the folders find at and below the paths that are there."""
+    there = {path: path.is_dir() for path in paths if path.exists() and (path in folders or not path.is_symlink())}
+    tops = [path for path in there if not any(there.get(parent) for parent in path.parents)]
+    # a listed folder has rows of its own, where a walk of the folder around it may not enter
+    tops += [folder for folder in folders if any(there.get(parent) for parent in folder.parents)]
+    walks = [Walk(folder, home) for folder in folders]
+    whole: list[Path] = []
+    files: dict[Path, _Seen] = {}
+    unreadable: dict[Path, str] = {}
+    for path in tops:
+        holders = [walk for walk in walks if walk.folder in path.parents]
+        if path in folders or not holders:
+            whole.append(path)
+        for walk in holders:
+            files.update((found, _as_seen(file_stat)) for found, file_stat in walk.files_under(path))
+    for walk in walks:
+        unreadable.update(walk.unreadable)
+    more, more_unreadable = _walk(whole, home)
+    return files | more, unreadable | more_unreadable
 
 
 def _is_same(known: FileState | None, seen: _Seen, *, may_open: bool = True) -> bool:

@@ -12,6 +12,7 @@ import logging
 import os
 import queue
 import time
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,8 @@ class _Watched:
 
 class Changes:
     """Changed files, folders and paths that are gone, told from `with` on, so that a sweep within it misses nothing.
+
+    A folder stands for all that it holds and held: it may have gone, and another of its name come.
 
     Use it from one thread.
 
@@ -164,7 +167,7 @@ class Changes:
             self._first_at = self._last_at
 
     def _batch(self) -> set[Path]:
-        """What was gathered, folders as the files they hold; begins to gather anew."""
+        """What was gathered; begins to gather anew."""
         paths, whole, self._paths, self._whole = self._paths, self._whole, set(), set()
         for folder, watched in self._watched.items():
             watched.walk = Walk(folder, self._home)
@@ -173,7 +176,7 @@ class Changes:
         for path in paths:
             for folder, walk in there.items():
                 if folder in path.parents and folder not in changed_paths and not walk.skips(path):
-                    changed_paths.update((found for found, _ in walk.files_under(path)) if path.is_dir() else [path])
+                    changed_paths.add(path)
         return changed_paths
 
     # ------------------------------------------------------------ folders
@@ -237,6 +240,8 @@ def _started(folder: Path, events: queue.SimpleQueue[Path]) -> BaseObserver:
                     if real_folder == path or real_folder in path.parents:
                         events.put(folder / path.relative_to(real_folder))
 
+    # of a folder that went and came while it was looked at, which is no news to a person
+    warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"watchdog\.")
     observer = Observer()
     observer.schedule(Handler(), str(real_folder), recursive=True)
     try:

@@ -591,6 +591,25 @@ def test_home_that_may_not_be_written_is_said(person: Person, docs: Path) -> Non
     person.home.chmod(0o700)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="files have no such limit there")
+def test_disk_that_is_full_is_said_and_costs_nothing(person: Person, tmp_path: Path) -> None:
+    (tmp_path / "many").mkdir()
+    for n in range(100):
+        (tmp_path / "many" / f"{n}.txt").write_text(f"Note {n} about the harbour. " * 100)
+    before = snapshot(tmp_path / "many")
+    room = max(path.stat().st_size for path in person.home.iterdir()) + 100_000
+    code = (
+        "import resource, signal\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({room}, {room}))\n{MAIN}"
+    )
+    assert str(person.home / "index.sqlite") in person.run("index", tmp_path / "many", code=code).failure()
+    assert person.json("search", "zebra", "--mode", "keyword")["hits"] and snapshot(tmp_path / "many") == before
+    person.json("index")
+    assert person.json("status")["pending"] == person.json("status")["awaiting"] == 0
+    with SqliteStore(person.home / "index.sqlite") as store:
+        assert store.integrity() == []
+
+
 @linux
 def test_file_that_may_not_be_read_is_listed_until_it_may(newcomer: Person, tmp_path: Path) -> None:
     write_documents(tmp_path / "docs")

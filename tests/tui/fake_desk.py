@@ -150,6 +150,9 @@ class FakeDesk:
         self.folders = (*self.folders, *folders)
         return IndexReport(0, 0, 0, 0, 0, 0, (), 0.0)
 
+    def add_folder(self, folder: Path) -> None:
+        self._called("add_folder", folder)
+
     def search(self, query: str, n: int = 10, mode: SearchMode = "hybrid") -> list[Hit]:
         self._called("search", query, mode)
         with self._lock:

@@ -77,6 +77,25 @@ async def test_the_status_line_shows_progress_model_and_failures(app: GritDeskAp
         await until(pilot, lambda: isinstance(app.screen, SearchScreen))
 
 
+async def test_passages_that_await_their_meaning_are_counted(app: GritDeskApp, desk: FakeDesk) -> None:
+    desk.progress = [IndexProgress(8, 8, NOTES / "last.md", 40, chunks_awaiting=1830, seconds_left=9.0)]
+    async with app.run_test(size=SIZE) as pilot:
+        await until(pilot, lambda: "1,830 passages await meaning" in screen_text(app))
+
+
+async def test_index_that_another_process_keeps_up_is_searched_and_given_new_folders(
+    app: GritDeskApp, desk: FakeDesk, tmp_path: Path
+) -> None:
+    desk.failures["index"] = StoreBusy("another gritdesk is indexing")
+    desk.progress = [IndexProgress(0, 0, note="another gritdesk keeps the index up: process 7, watching since 14:02")]
+    async with app.run_test(size=SIZE, notifications=True) as pilot:
+        await until(pilot, lambda: "process 7" in screen_text(app))
+        await until(pilot, lambda: "1,204 files indexed" in screen_text(app))
+        app._add_folder(tmp_path)
+        await until(pilot, lambda: desk.named("add_folder"))
+        assert desk.named("add_folder") == [(tmp_path,)] and "indexing stopped" not in screen_text(app)
+
+
 async def test_a_model_that_fails_is_said_and_words_still_work(app: GritDeskApp, desk: FakeDesk) -> None:
     desk.failures["embed"] = ModelError("m.gguf is no GGUF; choose another")
     async with app.run_test(size=SIZE, notifications=True) as pilot:

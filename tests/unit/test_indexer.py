@@ -630,6 +630,29 @@ def test_update_indexes_changed_files_and_forgets_those_that_are_gone(world: Wor
     assert indexer.update({kept, world.folder / "never-there"}).files_deleted == 1
 
 
+def test_folder_that_took_the_place_of_another_has_only_its_own_files(world: World) -> None:
+    world.write("a/old.txt", "walrus")
+    world.write("a/deep/old.txt", "walrus")
+    indexer = world.indexer()
+    indexer.run([world.folder])
+    (world.folder / "a").rename(world.folder / "b")
+    world.write("a/new.txt", "penguin")
+    indexer.update({world.folder / "a", world.folder / "b"}, folders=[world.folder])
+    assert world.names() == {"a/new.txt", "b/old.txt", "b/deep/old.txt"}
+
+
+def test_changed_folder_is_walked_by_the_rules_of_the_folder_around_it(world: World) -> None:
+    world.write(".gritignore", "*.log\nbuild/\n")
+    for name in ("a/x.log", "a/x.txt", "a/build/y.txt"):
+        world.write(name, "walrus")
+    built = world.folder / "a/build"
+    indexer = world.indexer()
+    indexer.update({world.folder / "a"}, folders=[world.folder, built])
+    assert world.names() == {"a/x.txt", "a/build/y.txt"}  # the second is a listed folder of its own
+    indexer.update({world.folder / "a"}, folders=[world.folder])
+    assert world.names() == {"a/x.txt"}
+
+
 # ---------------------------------------------------------------- which files
 
 
