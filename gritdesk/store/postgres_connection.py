@@ -7,6 +7,7 @@ repeated if nothing of it can have been done. A password is never part of a mess
 from __future__ import annotations
 
 import getpass
+import json
 import os
 import re
 import socket
@@ -94,7 +95,7 @@ class Connection:
 
     def __init__(self, address: Address) -> None:
         self.address = address
-        self.settings = {"lock_timeout": str(_BUSY_MS), "client_connection_check_interval": "5s"}
+        self.settings = {"lock_timeout": str(_BUSY_MS)}
         """What every session begins with; set one by `set`."""
         self.session_locks: list[int] = []
         """Advisory locks to be held as long as the connection lives; a new session takes them again, or fails."""
@@ -168,6 +169,11 @@ class Connection:
             raise StoreError(f"the index {self.address} was closed while it was in use; open gritdesk again")
         if self._session is None:
             self._session = self._connect()
+            # not while connecting, where a pool such as PgBouncer refuses settings that it does not know
+            self._run(
+                "SELECT set_config(key, value, false) FROM json_each_text(:settings::json)",
+                {"settings": json.dumps(self.settings)},
+            )
             for key in self.session_locks:
                 if self._run("SELECT pg_try_advisory_lock(:key)", {"key": key}) != [[True]]:
                     self._drop()
@@ -196,7 +202,6 @@ class Connection:
                 ssl_context=encryption,
                 sock=raw,
                 application_name="gritdesk",
-                startup_params=self.settings,
             )
             session._usock.settimeout(None)  # `raw`, or what encryption made of it; a search may take its time
         except pg8000.exceptions.DatabaseError as error:

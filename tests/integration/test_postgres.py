@@ -159,7 +159,7 @@ def test_user_who_may_only_read_searches_and_cannot_write(postgres: PostgresServ
     store.enter_space(Space("a", 3))
     add(store, "/a.txt", "the walrus")
     store.add_embeddings({b"the walrus": np.ones(3, np.float32)})
-    url = role(postgres, "reader", "GRANT USAGE ON SCHEMA gritdesk", "GRANT SELECT ON ALL TABLES IN SCHEMA gritdesk")
+    url = role(postgres, "onlooker", "GRANT USAGE ON SCHEMA gritdesk", "GRANT SELECT ON ALL TABLES IN SCHEMA gritdesk")
     with PostgresStore(parse_address(url)) as reader:
         for hits in (
             reader.keyword("walrus", 5),
@@ -169,7 +169,7 @@ def test_user_who_may_only_read_searches_and_cannot_write(postgres: PostgresServ
         ):
             assert [hit.path.name for hit in hits] == ["a.txt"]
         assert reader.integrity() == [] and reader.size_bytes() > 0
-        with pytest.raises(StoreError, match="reader may not do this.*docs/team.md"):
+        with pytest.raises(StoreError, match="onlooker may not do this.*docs/team.md"):
             add(reader, "/b.txt", "b")
 
 
