@@ -214,7 +214,7 @@ def _setting(config: Config, path: Path) -> str:
 
 
 def _embeds_anew(chosen: Config) -> bool:
-    if not chosen.index_path.exists():
+    if not chosen.index.store and not chosen.index_path.exists():
         return False
     try:
         with Desk(chosen) as desk:

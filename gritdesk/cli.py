@@ -315,7 +315,7 @@ def embed(instruction: str, model: str | None, as_json: bool) -> None:
 
     config = load_config()
     if model is not None:
-        config = dataclasses.replace(config, engine=dataclasses.replace(config.engine, model=model))
+        config = dataclasses.replace(config, engine=dataclasses.replace(config.engine, model=model, embed_url=""))
     if sys.stdin is None:
         raise ConfigError("standard input is closed; give one text a line there")
     texts = [line.decode("utf-8", "replace").rstrip("\r\n") for line in sys.stdin.buffer]
@@ -350,6 +350,7 @@ def status(as_json: bool) -> None:
                 "keeper": found.keeper,
                 "paused": found.paused,
                 "skipped": dict(found.skipped),
+                "sends": found.sends,
             }
         )
         return
@@ -362,6 +363,8 @@ def status(as_json: bool) -> None:
     if found.paused:
         click.echo(f"waits    {found.paused}")
     click.echo(f"model    {shown(found.model)}")
+    if found.sends:
+        click.echo(f"sends    {shown(found.sends)}")
     if found.skipped:
         rules = sorted(found.skipped.items(), key=lambda each: -each[1])
         click.echo(f"skipped  {shown(', '.join(f'{count} {rule}' for rule, count in rules))}; see `gritdesk why PATH`")

@@ -32,6 +32,16 @@ class EngineConfig:
     """Context for answers, in tokens; a model trained on less lowers it."""
     batch_tokens: int = 512
     """Tokens embedded in one call, and so the longest passage with its title and frame."""
+    embed_url: str = ""
+    """A server that embeds in the model's place, as http://HOST:8080/v1; your texts are sent to it. Empty: none."""
+    embed_model: str = ""
+    """The embedding model's name, as the server knows it."""
+    embed_key_env: str = "OPENAI_API_KEY"
+    """Name of the environment variable that holds the server's key."""
+    embed_query_prefix: str = ""
+    """Put before a question, as the model's card says; {instruction} stands for the task."""
+    embed_passage_prefix: str = ""
+    """Put before a passage, as the model's card says."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +58,8 @@ class IndexConfig:
     """A watched index works on one thread at most, and rests twice as long as it works."""
     on_battery: str = "words only"
     """What watching does without mains: "go on", "words only" (meaning follows when it is plugged in) or "pause"."""
+    store: str = ""
+    """Where the index is: empty, a file at home; postgresql://USER@HOST/DATABASE, one that a team shares."""
 
 
 @dataclass(frozen=True)

@@ -30,12 +30,14 @@ from gritdesk.records import (
     Status,
     Turn,
 )
-from gritdesk.store.sqlite import Shared, SqliteStore
+from gritdesk.store import indexing, opener, place, size_bytes
+from gritdesk.store.base import Store
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from gritdesk.engine.endpoint import EndpointEmbedder
     from gritdesk.engine.host import EngineHost, EngineInfo
     from gritdesk.extract.worker import Reader
     from gritdesk.indexer import Indexer
@@ -53,8 +55,9 @@ class Desk:
     def __init__(self, config: Config) -> None:
         self.config = config
         self._local = threading.local()
-        self._stores: list[SqliteStore] = []
-        self._shared = Shared()
+        self._stores: list[Store] = []
+        self._open_store: Callable[[], Store] | None = None
+        self._endpoint: EndpointEmbedder | None = None
         self._engine: EngineHost | None = None
         self._earlier_engine: tuple[Path, EngineHost] | None = None
         """Of the model that made the index, while it is embedded anew."""
@@ -225,7 +228,7 @@ class Desk:
 
     def embed(self, texts: Sequence[str], instruction: str = "") -> NDArray[np.float32]:
         """Embeddings of texts, float32[num, dimension], L2-normalised."""
-        return self.engine().embed([(instruction, text) for text in texts])
+        return (self.endpoint() or self.engine()).embed([(instruction, text) for text in texts])
 
     def document_text(self, path: Path) -> str | None:
         """The text of a file as it was indexed; None if it is not in the index."""
@@ -252,12 +255,13 @@ class Desk:
             folders=tuple(self.folders),
             model=model,
             fingerprint=space.fingerprint if (space := store.space()) else "",
-            index_path=self.config.index_path,
-            index_bytes=sum(each.stat().st_size for each in self.config.home.glob("index.sqlite*") if each.is_file()),
+            index_path=place(self.config),
+            index_bytes=size_bytes(self.config, store),
             text_bytes=text_bytes,
             keeper=str(find_keeper(self.config) or ""),
             paused=str(find_pause(self.config) or ""),
             skipped=skipped,
+            sends=self.sends,
         )
 
     def why(self, path: Path) -> PathReport:
@@ -301,12 +305,31 @@ class Desk:
         """Names the space of embeddings: model file, GRIT format, pooling."""
         from gritdesk.models import find_model
 
-        return self._fingerprint_of(find_model(self.config))
+        endpoint = self.endpoint()
+        return endpoint.fingerprint if endpoint else self._fingerprint_of(find_model(self.config))
 
     def _fingerprint_of(self, model: Path) -> str:
         from gritdesk.models import model_identity
 
         return f"{model_identity(model, self.config.home)}/grit1/mean"
+
+    @property
+    def sends(self) -> str:
+        """What leaves this machine, as a person is told; "" if nothing does."""
+        endpoint = self.endpoint()
+        return f"the texts of your files and your questions go to {endpoint.url}, to be embedded" if endpoint else ""
+
+    def endpoint(self) -> EndpointEmbedder | None:
+        """The server that embeds, if the configuration names one. Raises: ConfigError if it does so wrongly."""
+        if not self.config.engine.embed_url:
+            return None
+        with self._lock:
+            self._check_open()
+            if self._endpoint is None:
+                from gritdesk.engine.endpoint import EndpointEmbedder
+
+                self._endpoint = EndpointEmbedder(self.config.engine)
+            return self._endpoint
 
     def engine(self) -> EngineHost:
         """The engine's process; started by its first request."""
@@ -327,11 +350,14 @@ class Desk:
             self._closed = True
             engines = [self._engine, self._earlier_engine and self._earlier_engine[1]]
             self._engine = self._earlier_engine = None
+            endpoint, self._endpoint = self._endpoint, None
             reader, self._reader = self._reader, None
             stores, self._stores = self._stores, []
         for engine in engines:
             if engine is not None:
                 engine.close()
+        if endpoint is not None:
+            endpoint.close()
         if reader is not None:
             reader.close()
         for store in stores:
@@ -379,11 +405,13 @@ class Desk:
         inside = [each for each in self.folders if any(folder in each.parents for folder in folders)]
         return list(dict.fromkeys([*folders, *inside]))
 
-    def _store(self) -> SqliteStore:
-        store: SqliteStore | None = getattr(self._local, "store", None)
+    def _store(self) -> Store:
+        store: Store | None = getattr(self._local, "store", None)
         if store is None:
             self._check_open()
-            store = self._local.store = SqliteStore(self.config.index_path, self._shared)
+            with self._lock:
+                self._open_store = self._open_store or opener(self.config)
+            store = self._local.store = self._open_store()
             with self._lock:
                 self._stores.append(store)
         return store
@@ -394,8 +422,8 @@ class Desk:
         from gritdesk.indexer import Indexer
         from gritdesk.models import find_model, tokenizer_identity
 
-        with index_lock(self.config, watches=watches):
-            model = find_model(self.config)
+        with index_lock(self.config, watches=watches), indexing(self.config, self._store()):
+            model, endpoint = find_model(self.config), self.endpoint()
             yield Indexer(
                 self._store(),
                 self._embed_passages,
@@ -403,8 +431,8 @@ class Desk:
                 self._read,
                 self.fingerprint,
                 self.config.index,
-                dimension=lambda: self.engine().info().dimension,
-                model=str(model),
+                dimension=endpoint.dimension if endpoint else lambda: self.engine().info().dimension,
+                model="" if endpoint else str(model),
                 tokenizer=tokenizer_identity(model, self.config.home),
                 home=self.config.home,
                 embeds=embeds,
@@ -423,17 +451,21 @@ class Desk:
         from gritdesk.grit_format import query_input
 
         model = self._query_model()
-        engine = self.engine() if model is None else self._engine_of(model)
-        embedding: NDArray[np.float32] = engine.embed([query_input(question)], priority=Priority.QUERY)[0]
+        embedding: NDArray[np.float32]
+        if model is not None and not isinstance(model, Path):
+            embedding = model.embed([query_input(question)])[0]
+        else:
+            engine = self.engine() if model is None else self._engine_of(model)
+            embedding = engine.embed([query_input(question)], priority=Priority.QUERY)[0]
         return embedding
 
-    def _query_model(self) -> Path | None:
-        """The model whose space is searched; None if its file is not there any more, or is another one now."""
+    def _query_model(self) -> Path | EndpointEmbedder | None:
+        """What embeds in the space that is searched; None if its file is not there any more, or is another one now."""
         from gritdesk.models import find_model
 
-        model, space = find_model(self.config), self._store().space()
-        if space is None or space.fingerprint == self._fingerprint_of(model):
-            return model
+        space = self._store().space()
+        if space is None or space.fingerprint == self.fingerprint:
+            return self.endpoint() or find_model(self.config)
         earlier = Path(space.model)
         with suppress(ModelError):
             if space.model and space.fingerprint == self._fingerprint_of(earlier):
@@ -470,6 +502,8 @@ class Desk:
         return self.engine().count_tokens(texts, priority=Priority.INDEXING)
 
     def _embed_passages(self, inputs: Sequence[EmbeddingInput]) -> NDArray[np.float32]:
+        if endpoint := self.endpoint():
+            return endpoint.embed(inputs)
         embeddings = self.engine().embed(inputs)
         self._tell_of_cut_ends(self.engine().info())
         return embeddings

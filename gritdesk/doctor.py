@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from gritdesk.config import Config, load_config
 from gritdesk.desk import Desk
 from gritdesk.errors import GritDeskError
+from gritdesk.store import place
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ def _checks() -> Iterator[Check]:
         yield _check("index", lambda: _index(desk))
         yield _check("folders", lambda: _folders(desk, config))
         yield _check("model", lambda: _model(desk))
+        if config.engine.embed_url:
+            yield _check("embeddings", lambda: _embeddings(desk))
         yield _check("fingerprint", lambda: _fingerprint(desk))
 
 
@@ -58,11 +61,11 @@ def _sqlite_versions() -> str:
 def _index(desk: Desk) -> str:
     problems = desk.check()
     if problems:
-        raise GritDeskError(
-            f"{problems[0]} ({len(problems)} problems); move {desk.config.index_path} away and run `gritdesk index`"
-        )
+        remedy = "have its schema dropped" if desk.config.index.store else f"move {place(desk.config)} away"
+        raise GritDeskError(f"{problems[0]} ({len(problems)} problems); {remedy} and run `gritdesk index`")
     status = desk.status()
-    return f"{status.files} files, {status.chunks} passages, {len(status.failed)} files not readable"
+    held = f"{status.files} files, {status.chunks} passages, {len(status.failed)} files not readable"
+    return f"{held}, in {place(desk.config)}" if desk.config.index.store else held
 
 
 def _folders(desk: Desk, config: Config) -> str:
@@ -77,6 +80,12 @@ def _model(desk: Desk) -> str:
     tests = ", ".join(f"{name} {value:.4g}" for name, value in info.self_test.items())
     jobs = f"context {info.n_ctx}" if info.generates else f"only embeds, texts of {info.max_text_tokens} tokens"
     return f"{info.model_path.name}: {info.description}; {jobs}; self-test: {tests}"
+
+
+def _embeddings(desk: Desk) -> str:
+    endpoint = desk.endpoint()
+    assert endpoint is not None
+    return f"{endpoint.fingerprint}: {endpoint.dimension()} numbers; {desk.sends}"
 
 
 def _fingerprint(desk: Desk) -> str:

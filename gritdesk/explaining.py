@@ -12,14 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from gritdesk.records import PathReport, Skip
-from gritdesk.store.base import FileState
-from gritdesk.store.sqlite import SqliteStore
+from gritdesk.store.base import FileState, Store
 from gritdesk.walking import Walk, is_in_the_cloud
 
 _NEXT = "the next `gritdesk index`"
 
 
-def explain(path: Path, folders: Sequence[Path], store: SqliteStore, home: Path) -> PathReport:
+def explain(path: Path, folders: Sequence[Path], store: Store, home: Path) -> PathReport:
     """Why a path is or is not in the index, be it there or not.
 
     Args:
@@ -58,7 +57,7 @@ def _as_listed(path: Path, folders: Sequence[Path]) -> Path:
     return path
 
 
-def _of_row(report: PathReport, known: FileState, holders: Sequence[Path], store: SqliteStore) -> PathReport:
+def _of_row(report: PathReport, known: FileState, holders: Sequence[Path], store: Store) -> PathReport:
     """Of a file that the index knows."""
     path = report.path
     report = replace(report, state=known.state, modified_ns=known.mtime_ns, has_changed=_has_changed(path, known))

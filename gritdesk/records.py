@@ -255,7 +255,8 @@ class Status:
     model: str
     """Path of the model file; where there is none, the sentence that says so."""
     fingerprint: str
-    index_path: Path
+    index_path: Path | str
+    """Where the index is: a file, or the URL of a database."""
     index_bytes: int
     text_bytes: int
     keeper: str = ""
@@ -266,6 +267,8 @@ class Status:
     """Since and until when indexing is paused; "" if it is not."""
     skipped: Mapping[str, int] = field(default_factory=dict)
     """How many files and folders each rule leaves out, by Skip.rule; what lies in such a folder is not counted."""
+    sends: str = ""
+    """What leaves this machine; "" if nothing does."""
 
 
 @dataclass(frozen=True)

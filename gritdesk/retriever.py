@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from gritdesk.config import SearchConfig
 from gritdesk.records import Hit, SearchMode
-from gritdesk.store.sqlite import SqliteStore
+from gritdesk.store.base import Store
 from gritdesk.store.words import quoted_parts
 
 if TYPE_CHECKING:
@@ -28,9 +28,7 @@ class Retriever:
         embed_query: float32[dimension] of a question.
     """
 
-    def __init__(
-        self, store: SqliteStore, embed_query: Callable[[str], NDArray[np.float32]], config: SearchConfig
-    ) -> None:
+    def __init__(self, store: Store, embed_query: Callable[[str], NDArray[np.float32]], config: SearchConfig) -> None:
         self._store = store
         self._embed_query = embed_query
         self._config = config

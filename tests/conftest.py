@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from postgres_server import PostgresServer
 
 # the same examples at every run: a new one that fails belongs into a test, not into somebody else's change
 settings.register_profile("same", derandomize=True)
@@ -30,6 +35,16 @@ def tiny_gguf(tiny_checkpoint: Path) -> Path:
 def tiny_gguf_q8(tiny_checkpoint: Path) -> Path:
     """`tiny_checkpoint` as Q8_0."""
     return _converted(tiny_checkpoint, "Q8_0")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A real server with pgvector, for the whole session."""
+    from postgres_server import PostgresServer
+
+    server = PostgresServer()
+    yield server
+    server.close()
 
 
 def _converted(checkpoint: Path, quantization_type: str) -> Path:
