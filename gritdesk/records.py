@@ -70,6 +70,36 @@ class Scope:
     """Modified at this time or later, in nanoseconds since 1970."""
     before_ns: int | None = None
     """Modified before this time."""
+    not_folders: tuple[str, ...] = ()
+    """In none of these folders (`-in:`)."""
+    not_types: tuple[str, ...] = ()
+    """Of none of these kinds (`-type:`)."""
+    not_names: tuple[str, ...] = ()
+    """With none of these in the file's name (`-name:`)."""
+
+
+@dataclass(frozen=True)
+class Query:
+    """What a person typed, taken apart by querying.parse."""
+
+    line: str
+    """All of it, as typed."""
+    text: str = ""
+    """What is looked for, by words and by meaning: the words and "quoted parts" in their order, without the rest."""
+    words: tuple[str, ...] = ()
+    """The parts of the text that are not quoted."""
+    phrases: tuple[str, ...] = ()
+    """The quoted parts: every hit holds their words in this order."""
+    literals: tuple[str, ...] = ()
+    """Every hit holds these letter by letter (`lit:`), upper and lower case alike."""
+    not_phrases: tuple[str, ...] = ()
+    """No hit holds these words, each a word or several in this order (`-word`, `-"two words"`)."""
+    not_literals: tuple[str, ...] = ()
+    """No hit holds these letter by letter (`-lit:`)."""
+    scope: Scope = Scope()
+    """In which files to look."""
+    restrictions: tuple[str, ...] = ()
+    """What narrows the search, as typed: filters, what is left out, literal parts."""
 
 
 @dataclass(frozen=True)
