@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from gritdesk.records import Chunk, Document
-from gritdesk.store.base import FileState
+from gritdesk.store.base import FileState, Space
 from gritdesk.store.sqlite import SqliteStore
 
 CHUNKS_PER_FILE = 20
@@ -55,7 +55,7 @@ def _run(home: Path, *arguments: str) -> None:
 
 
 def _fill(store: SqliteStore, words: np.ndarray, num_chunks: int, dimension: int, rng: np.random.Generator) -> None:
-    store.set_fingerprint("benchmark", dimension)
+    store.enter_space(Space("benchmark", dimension))
     for first in range(0, num_chunks, CHUNKS_PER_FILE):
         drawn = rng.zipf(1.3, (CHUNKS_PER_FILE, WORDS_PER_CHUNK)) % len(words)
         texts = [" ".join(words[row]) for row in drawn]
@@ -63,7 +63,8 @@ def _fill(store: SqliteStore, words: np.ndarray, num_chunks: int, dimension: int
         vectors = rng.normal(size=(CHUNKS_PER_FILE, dimension)).astype(np.float32)
         document = Document(Path(f"/library/{first}.txt"), "\n\n".join(texts), "text")
         embeddings = dict(zip(hashes, vectors, strict=True))
-        store.replace_document(document, FileState(0, 0, ""), list(_chunks(texts)), hashes, embeddings)
+        store.replace_document(document, FileState(0, 0, ""), list(_chunks(texts)), hashes)
+        store.add_embeddings(embeddings)
 
 
 def _chunks(texts: Iterable[str]) -> Iterable[Chunk]:

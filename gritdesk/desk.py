@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from gritdesk.config import TITLE_TOKENS, Config, add_folder
-from gritdesk.errors import ConfigError, ModelError, StoreBusy, StoreError
+from gritdesk.errors import ConfigError, FingerprintMismatch, ModelError, StoreBusy, StoreError
 from gritdesk.records import (
     AnswerEvent,
     EmbeddingInput,
@@ -26,7 +26,7 @@ from gritdesk.records import (
     Status,
     Turn,
 )
-from gritdesk.store.sqlite import SqliteStore
+from gritdesk.store.sqlite import Shared, SqliteStore
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,6 +48,7 @@ class Desk:
         self.config = config
         self._local = threading.local()
         self._stores: list[SqliteStore] = []
+        self._shared = Shared()
         self._engine: EngineHost | None = None
         self._reader: Reader | None = None
         self._lock = threading.Lock()
@@ -87,7 +88,7 @@ class Desk:
             for folder in wanted:
                 self._list_folder(folder)
             # another model forgets all embeddings: then every folder is read, not only the new ones
-            is_full = not wanted or self._store().fingerprint not in (None, self.fingerprint)
+            is_full = not wanted or self._is_of_another_model()
             return indexer.run(
                 self.folders if is_full else self._with_listed_ones_inside(wanted),
                 on_progress or (lambda progress: None),
@@ -177,7 +178,7 @@ class Desk:
             failed=tuple(store.failures()),
             folders=tuple(self.folders),
             model=model,
-            fingerprint=store.fingerprint or "",
+            fingerprint=space.fingerprint if (space := store.space()) else "",
             index_path=self.config.index_path,
             index_bytes=sum(each.stat().st_size for each in self.config.home.glob("index.sqlite*") if each.is_file()),
             text_bytes=text_bytes,
@@ -189,9 +190,12 @@ class Desk:
 
     def check_fingerprint(self) -> None:
         """Raise FingerprintMismatch if the index holds embeddings of another model or other settings."""
-        store = self._store()
-        if store.fingerprint is not None:
-            store.check_fingerprint(self.fingerprint)
+        space = self._store().space()
+        if space is not None and space.fingerprint != self.fingerprint:
+            raise FingerprintMismatch(
+                f"the index was made by another model or other settings ({space.fingerprint}, now {self.fingerprint}); "
+                "run `gritdesk index` to embed its files anew"
+            )
 
     def engine_info(self) -> EngineInfo:
         """Start the engine if it is not running, and tell what it is."""
@@ -265,7 +269,7 @@ class Desk:
         store: SqliteStore | None = getattr(self._local, "store", None)
         if store is None:
             self._check_open()
-            store = self._local.store = SqliteStore(self.config.index_path)
+            store = self._local.store = SqliteStore(self.config.index_path, self._shared)
             with self._lock:
                 self._stores.append(store)
         return store
@@ -285,7 +289,7 @@ class Desk:
         except OSError as error:
             raise StoreError(f"cannot lock {self.config.lock_path}: {error.strerror}; may you write there?") from error
         try:
-            if self._store().fingerprint not in (None, self.fingerprint):
+            if self._is_of_another_model():
                 self.engine().info()  # before the old embeddings are forgotten: is the other model any good?
             yield Indexer(
                 self._store(),
@@ -297,6 +301,10 @@ class Desk:
             )
         finally:
             lock.release()
+
+    def _is_of_another_model(self) -> bool:
+        space = self._store().space()
+        return space is not None and space.fingerprint != self.fingerprint
 
     def _read(self, path: Path) -> Any:
         self._check_open()

@@ -26,7 +26,7 @@ from gritdesk.errors import ExtractError, GritDeskError, ReaderClosed, RequestRe
 from gritdesk.extract import is_in_the_cloud
 from gritdesk.grit_format import passage_input
 from gritdesk.records import Document, EmbeddingInput, FailedFile, IndexProgress, IndexReport
-from gritdesk.store.base import FileState
+from gritdesk.store.base import FileState, Space
 from gritdesk.store.sqlite import SqliteStore
 from gritdesk.walking import Walk
 
@@ -115,9 +115,10 @@ class Indexer:
         document = self._read(path)
         chunks = split(document, self._count_tokens, self._config.chunk_tokens)
         inputs = [passage_input(chunk) for chunk in chunks]
-        hashes = [_embedding_hash(self._fingerprint, each) for each in inputs]
+        hashes = [_embedding_hash(each) for each in inputs]
         embeddings = self._embed_unknown(dict(zip(hashes, inputs, strict=True)), tally)
-        self._store.replace_document(document, state, chunks, hashes, embeddings)
+        self._store.add_embeddings(embeddings)  # first: what a kill leaves without a chunk is pruned
+        self._store.replace_document(document, state, chunks, hashes)
         tally.files_indexed += 1
         tally.chunks_reused += len(chunks) - len(embeddings)
 
@@ -130,7 +131,7 @@ class Indexer:
                 raise _Stopped
             hashes = unknown[start : start + _SLICE]
             rows = self._embed([inputs[each] for each in hashes]).astype("float32", copy=False)
-            self._store.set_fingerprint(self._fingerprint, rows.shape[1])
+            self._store.enter_space(Space(self._fingerprint, rows.shape[1]))
             embeddings.update(zip(hashes, rows, strict=True))
             tally.chunks_embedded += len(hashes)
             tally.send()
@@ -215,7 +216,8 @@ class Indexer:
         return self._known
 
     def _forget_other_embeddings(self, tally: _Tally) -> None:
-        if self._store.fingerprint not in (None, self._fingerprint):
+        space = self._store.space()
+        if space is not None and space.fingerprint != self._fingerprint:
             self._store.clear_embeddings()
             self._known = None
             tally.send(note="the model or its settings changed: every file is embedded anew")
@@ -324,5 +326,5 @@ def _content_hash(path: Path, file_stat: os.stat_result, config: IndexConfig) ->
         return ""
 
 
-def _embedding_hash(fingerprint: str, embedding_input: EmbeddingInput) -> bytes:
-    return hashlib.blake2b("\0".join((fingerprint, *embedding_input)).encode(), digest_size=16).digest()
+def _embedding_hash(embedding_input: EmbeddingInput) -> bytes:
+    return hashlib.blake2b("\0".join(embedding_input).encode(), digest_size=16).digest()

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from gritdesk.config import SearchConfig
 from gritdesk.records import Hit, SearchMode
-from gritdesk.store.sqlite import SqliteStore, quoted_parts
+from gritdesk.store.sqlite import SqliteStore
+from gritdesk.store.words import quoted_parts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,7 +66,7 @@ class Retriever:
         ]
 
     def _by_meaning(self, query: str, depth: int) -> list[Hit]:
-        if self._store.fingerprint is None:
+        if self._store.space() is None:
             return []
         return self._store.nearest(self._embed_query(query), depth)
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from gritdesk.config import SearchConfig
 from gritdesk.records import Chunk, Document, SearchMode
 from gritdesk.retriever import Retriever
-from gritdesk.store.base import FileState
+from gritdesk.store.base import FileState, Space
 from gritdesk.store.sqlite import SqliteStore
 from training.app_errors import app_errors
 from training.embedders import visible
@@ -33,7 +33,7 @@ class AppIndex:
         with app_errors():
             self._store = SqliteStore(":memory:")
             if passages_ND is not None:
-                self._store.set_fingerprint("evaluation", passages_ND.shape[1])
+                self._store.enter_space(Space("evaluation", passages_ND.shape[1]))
             for number, text in enumerate(texts.values()):
                 self._add(number, visible(text), None if passages_ND is None else passages_ND[number])
 
@@ -71,7 +71,6 @@ class AppIndex:
         # a file is named by its number, since an id may be no name of a file
         path, key = Path(str(number)), str(number).encode()
         chunk = Chunk(text, 0, len(text), 1, 1 + text.count("\n"))
-        embeddings = {} if embedding_D is None else {key: embedding_D}
-        self._store.replace_document(
-            Document(path, text, "text"), FileState(len(text), 0, ""), [chunk], list(embeddings), embeddings
-        )
+        self._store.replace_document(Document(path, text, "text"), FileState(len(text), 0, ""), [chunk], [key])
+        if embedding_D is not None:
+            self._store.add_embeddings({key: embedding_D})

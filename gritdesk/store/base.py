@@ -4,7 +4,8 @@ Words and meaning are written at two times. A file's chunks are searchable by wo
 returns; a chunk whose embedding is not stored awaits it, and `add_embeddings` makes it findable by meaning.
 
 Embeddings lie in a space, named by what made them. One space is searched. While another one is being filled the
-searched one stays as it is, and `finish_space` puts the new one in its place; two spaces are never mixed.
+searched one stays as it is, and `finish_space` puts the new one in its place; two spaces are never mixed. A hash
+names what is embedded and not what embeds it, so the same hashes await their embedding in the next space.
 """
 
 from __future__ import annotations
@@ -47,6 +48,10 @@ class Space:
     """Path of the model's file, to ask in this space while another one is filled; "" where it has none."""
 
 
+EVERYWHERE = Scope()
+"""All files of the index."""
+
+
 class Store(Protocol):
     """One open index. Use it from one thread at a time; every thread opens its own.
 
@@ -85,7 +90,8 @@ class Store(Protocol):
 
         Args:
             chunks: in the order of the text, not overlapping.
-            hashes: one per chunk, of what is embedded and of what embeds it; those that are stored are used.
+            hashes: one per chunk, of what is embedded; what embeds it is the space. Those that have an embedding in
+                the space that is being filled, or were given up there, await none.
         """
 
     def copy_document(self, source: Path, path: Path, state: FileState) -> bool:
@@ -101,46 +107,50 @@ class Store(Protocol):
         """Remove files and all that belongs to them; embeddings stay until `prune`."""
 
     def prune(self) -> int:
-        """Remove embeddings that no chunk uses; returns how many."""
+        """Remove embeddings that no chunk uses, of every space; returns of how many hashes."""
 
     # ------------------------------------------------------------ embeddings
 
     def awaiting(self, limit: int) -> list[tuple[bytes, Chunk]]:
         """Hashes and chunks whose embedding is not stored, each hash once; of small files first, then recent ones.
 
-        In a next space the hash is the one `rehash` gave.
+        In the space that is being filled: the next one if there is one. Before the first space all chunks await.
         """
 
     def num_awaiting(self) -> int:
         """How many hashes `awaiting` would list."""
 
-    def rehash(self, hashes: Iterable[tuple[bytes, bytes]]) -> None:
-        """Replace hashes of chunks, (old, new): what the same text is called in the next space."""
-
     def add_embeddings(self, embeddings: Mapping[bytes, NDArray[np.float32]]) -> None:
-        """Store float32[dimension] by hash, in one transaction, for all chunks of these hashes."""
+        """Store float32[dimension] by hash, in one transaction, for all chunks of these hashes.
+
+        In the space that is being filled, which must have been entered. What is stored already stays.
+        Raises: FingerprintMismatch if an embedding's length is not that of the space.
+        """
 
     def give_up(self, hash_: bytes, reason: str) -> None:
-        """No longer await an embedding that cannot be made; its chunks are found by words only."""
+        """No longer await an embedding that cannot be made; its chunks are found by words only.
+
+        Another space asks for it again.
+        """
 
     def embeddings_of(self, path: Path) -> NDArray[np.float32]:
         """Embeddings of a file's chunks in the searched space, float32[num, dimension], num 0 if it has none."""
 
     # ------------------------------------------------------------ searching, always within a scope
 
-    def keyword(self, query: str, limit: int, scope: Scope = ..., *, all_first: bool = True) -> list[Hit]:
+    def keyword(self, query: str, limit: int, scope: Scope = EVERYWHERE, *, all_first: bool = True) -> list[Hit]:
         """Chunks by their words, best first: those with all words, then those with any; or all by BM25 at once."""
 
-    def phrase(self, text: str, limit: int, scope: Scope = ...) -> list[Hit]:
+    def phrase(self, text: str, limit: int, scope: Scope = EVERYWHERE) -> list[Hit]:
         """Chunks that hold the words of the text in that very order, best first."""
 
-    def literal(self, text: str, limit: int, scope: Scope = ...) -> list[Hit]:
+    def literal(self, text: str, limit: int, scope: Scope = EVERYWHERE) -> list[Hit]:
         """Chunks that hold the text letter by letter, upper and lower case alike; whatever is there is found."""
 
     def holding(self, phrases: Sequence[str], chunk_ids: Sequence[int]) -> set[int]:
         """Those of the chunks that hold the words of every phrase (at least one) in its order."""
 
-    def nearest(self, embedding: NDArray[np.float32], limit: int, scope: Scope = ...) -> list[Hit]:
+    def nearest(self, embedding: NDArray[np.float32], limit: int, scope: Scope = EVERYWHERE) -> list[Hit]:
         """Chunks whose embedding is nearest by cosine distance, nearest first; [] while there are no embeddings.
 
         Raises: FingerprintMismatch if the embedding's length is not that of the searched space.

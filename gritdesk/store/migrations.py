@@ -5,18 +5,22 @@ transaction of its own that takes the write lock first, so two processes that op
 A step that has been released is never edited; a change of the schema is one more step at the end.
 
 One file's text is stored once: a chunk keeps its own text and the `gap` before it (white space, as a rule), a
-document keeps what follows its last chunk. The words table reads the chunks (external content), so triggers keep
-both in step. Vectors lie in a vec0 table `vector` whose rowid is `embedding.id`; it is made when the length of
-an embedding is known (see store.py).
+document keeps what follows its last chunk. Triggers keep the words table in step with the chunks; it holds no text
+of its own. A passage is what is embedded, once however many chunks have it. Each space has two tables of its own,
+made when it is entered, whose rows are named by `passage.id`: `vector_N` holds the embeddings, the vec0 table
+`code_N` bits of them that are quick to compare (see vectors.py).
+
+SQL calls functions of ours (see words.py and places.py), so every connection that writes has to know them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import apsw
 
 from gritdesk.errors import StoreError
+from gritdesk.store import places, words
 
 APPLICATION_ID = 0x47524954
 """The four bytes GRIT, at offset 68 of the file."""
@@ -72,7 +76,92 @@ MIGRATIONS: tuple[str, ...] = (
       INSERT INTO word(word, rowid, text, heading) VALUES ('delete', old.id, old.text, old.heading);
     END;
     """,
+    # The embeddings of version 1 go: their hashes named the model, so none would be asked for again. Words stay.
+    """
+    DROP TRIGGER chunk_added;
+    DROP TRIGGER chunk_removed;
+    DROP TABLE word;
+    DROP TABLE IF EXISTS vector;
+    DELETE FROM setting;
+
+    ALTER TABLE document ADD COLUMN reading TEXT NOT NULL DEFAULT '';
+    ALTER TABLE document ADD COLUMN folder TEXT NOT NULL DEFAULT '';   -- folder, name, suffix: what scopes ask for
+    ALTER TABLE document ADD COLUMN name TEXT NOT NULL DEFAULT '';
+    ALTER TABLE document ADD COLUMN suffix TEXT NOT NULL DEFAULT '';
+    ALTER TABLE document ADD COLUMN passages BLOB NOT NULL DEFAULT x'';  -- int64 ids of its chunks' passages
+    UPDATE document SET folder = folder_of(path), name = name_of(path), suffix = suffix_of(path),
+      size_bytes = -1, content_hash = '';                              -- every file counts as changed
+
+    CREATE TABLE passage(
+      id INTEGER PRIMARY KEY,
+      hash BLOB NOT NULL UNIQUE      -- of what is embedded; equal chunks share one passage
+    ) STRICT;
+    CREATE TABLE new_chunk(
+      id INTEGER PRIMARY KEY,
+      document_id INTEGER NOT NULL REFERENCES document(id) ON DELETE CASCADE,
+      passage_id INTEGER REFERENCES passage(id),
+      gap TEXT NOT NULL,
+      text TEXT NOT NULL,
+      heading TEXT NOT NULL,
+      char_start INTEGER NOT NULL,
+      char_end INTEGER NOT NULL,
+      line_start INTEGER NOT NULL,
+      line_end INTEGER NOT NULL,
+      page INTEGER,
+      num_tokens INTEGER NOT NULL
+    ) STRICT;
+    INSERT INTO new_chunk SELECT id, document_id, NULL, gap, text, heading, char_start, char_end, line_start, line_end,
+      page, num_tokens FROM chunk;
+    DROP TABLE chunk;
+    DROP TABLE embedding;
+    ALTER TABLE new_chunk RENAME TO chunk;
+    CREATE INDEX chunk_by_document ON chunk(document_id, char_start);
+    CREATE INDEX chunk_by_passage ON chunk(passage_id);
+
+    CREATE TABLE space(
+      id INTEGER PRIMARY KEY AUTOINCREMENT,
+      fingerprint TEXT NOT NULL UNIQUE,
+      dimension INTEGER NOT NULL,
+      model TEXT NOT NULL,
+      is_searched INTEGER NOT NULL,
+      num_added INTEGER NOT NULL DEFAULT 0,    -- of embeddings, ever: what is held in memory is brought up by these
+      num_removed INTEGER NOT NULL DEFAULT 0
+    ) STRICT;
+    CREATE TABLE awaiting(           -- passages without an embedding in the space that is being filled
+      size_class INTEGER NOT NULL,   -- of the file, in factors of 16
+      age INTEGER NOT NULL,          -- minus its time of modification
+      passage_id INTEGER NOT NULL UNIQUE REFERENCES passage(id) ON DELETE CASCADE,
+      PRIMARY KEY (size_class, age, passage_id)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE given_up(           -- passages that cannot be embedded in it
+      passage_id INTEGER PRIMARY KEY REFERENCES passage(id) ON DELETE CASCADE,
+      reason TEXT NOT NULL
+    ) STRICT;
+
+    CREATE VIRTUAL TABLE word USING fts5(
+      text, heading, parts, content='', contentless_delete=1, tokenize='porter unicode61 remove_diacritics 2'
+    );
+    INSERT INTO word(rowid, text, heading, parts) SELECT id, spaced(text), spaced(heading), parts(text) FROM chunk;
+    CREATE TRIGGER chunk_added AFTER INSERT ON chunk BEGIN
+      INSERT INTO word(rowid, text, heading, parts)
+        VALUES (new.id, spaced(new.text), spaced(new.heading), parts(new.text));
+    END;
+    CREATE TRIGGER chunk_removed AFTER DELETE ON chunk BEGIN
+      DELETE FROM word WHERE rowid = old.id;
+      DELETE FROM awaiting WHERE passage_id = old.passage_id
+        AND NOT EXISTS (SELECT 1 FROM chunk WHERE chunk.passage_id = old.passage_id);
+    END;
+    """,
 )
+
+_FUNCTIONS: dict[str, Callable[..., str | int]] = {
+    "spaced": words.spaced,
+    "parts": words.parts,
+    "folder_of": places.folder_of,
+    "name_of": places.name_of,
+    "suffix_of": places.suffix_of,
+    "size_class": places.size_class,
+}
 
 
 def migrate(connection: apsw.Connection, steps: Sequence[str] = MIGRATIONS) -> None:
@@ -81,6 +170,8 @@ def migrate(connection: apsw.Connection, steps: Sequence[str] = MIGRATIONS) -> N
     Raises: StoreError if the file belongs to another program or to a newer gritdesk.
     """
     name = connection.filename or "the index"
+    for function_name, function in _FUNCTIONS.items():
+        connection.create_scalar_function(function_name, function, 1, deterministic=True, flags=apsw.SQLITE_INNOCUOUS)
     while (version := _version_at_once(connection, name, len(steps))) < len(steps):
         connection.execute("BEGIN IMMEDIATE")
         try:

@@ -1,9 +1,9 @@
-"""The index: one SQLite file of documents, chunks, words and embeddings. The only SQL in the house.
+"""The index: one SQLite file of documents, chunks, words and embeddings. Here and beside it is all SQL of the house.
 
 Rules owned here:
 - whatever belongs to one file changes in one transaction, so a kill at any moment leaves whole files;
-- embeddings are keyed by a hash of what was embedded, and chunks share them;
-- what a person types is never FTS5 syntax: it is quoted, word by word;
+- a passage, what is embedded, is known by its hash; chunks share it, and it has one embedding in each space;
+- what a person types is never FTS5 syntax: it is quoted, word by word (see words.py);
 - exceptions of SQLite become StoreErrors that name the file and say what to do.
 """
 
@@ -15,7 +15,9 @@ import importlib.util
 import json
 import os
 import re
+import threading
 import time
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,46 +26,75 @@ from typing import TYPE_CHECKING, Any, Literal
 import apsw
 
 from gritdesk.errors import FingerprintMismatch, StoreBusy, StoreError
-from gritdesk.records import Chunk, Document, FailedFile, Hit
-from gritdesk.store.base import FileState
+from gritdesk.records import Chunk, Document, FailedFile, Hit, Scope
+from gritdesk.store import words
+from gritdesk.store.base import EVERYWHERE, FileState, Space
 from gritdesk.store.migrations import migrate
+from gritdesk.store.places import condition, path_to_sql
+from gritdesk.store.words import quoted_parts as quoted_parts
 
 if TYPE_CHECKING:  # numpy takes 0.1 s to import, which a search by words need not pay
     import numpy as np
     from numpy.typing import NDArray
 
+    from gritdesk.store.vectors import CodeBlock, Codes
+
 _PAGE_BYTES = 16 * 1024  # large pages make the scan over vectors cheaper
 _MMAP_BYTES = 1 << 30
 _BUSY_MS = 10_000
-_MAX_NEIGHBOURS = 4096  # vec0's own limit
-_MAX_ANY_WORDS = 12
-"""Words that are OR-ed at most: ranking every row that holds any word is what a search by words costs."""
 _MAX_LITERAL_BYTES = 4000
 """Longest text that is looked for letter by letter; SQLite itself refuses a pattern of 50,000 bytes."""
 _CLOSE_S = 5.0
 """How long `close` waits for another thread to notice its interrupt."""
-
-_STOP_WORDS = frozenset(
-    """a about an and are as at be been but by can could did do does for from had has have how i if in into is it its
-    me my of on or our should so than that the their them then there these they this to was we were what when where
-    which who whom whose why will with would you your""".split()
-)
+_CHECKED_AT_ONCE = 10_000
+"""Embeddings that `integrity` holds in memory."""
 
 _REBUILD = "move it away and run `gritdesk index` to build it anew"
 
 _HIT_COLUMNS = """chunk.id, document.path, chunk.text, chunk.char_start, chunk.char_end, chunk.line_start,
     chunk.line_end, chunk.heading, chunk.page, chunk.num_tokens"""
+_STATE_COLUMNS = "size_bytes, mtime_ns, content_hash, state, reason, reading"
+
+
+@dataclasses.dataclass(frozen=True)
+class _SpaceRow:
+    id: int
+    fingerprint: str
+    dimension: int
+    model: str
+    num_added: int
+    num_removed: int
+
+
+class Shared:
+    """What the threads of a process hold of one index together, each through a connection of its own."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._codes: Codes | None = None
+
+    def codes(self) -> Codes:
+        """The codes of the searched space; made by the first search by meaning, which imports numpy."""
+        with self._lock:
+            if self._codes is None:
+                from gritdesk.store.vectors import Codes
+
+                self._codes = Codes()
+            return self._codes
 
 
 class SqliteStore:
     """One open index. Use it from one thread at a time; every thread opens its own."""
 
-    def __init__(self, path: Path | Literal[":memory:"]) -> None:
+    def __init__(self, path: Path | Literal[":memory:"], shared: Shared | None = None) -> None:
         """Open the index, or create it with its folder.
 
+        Args:
+            shared: what the threads of a process hold of this one index together; by default nothing.
         Raises: StoreError if it is damaged, of another program, of a newer version or not accessible.
         """
         self.path = path
+        self._shared = shared or Shared()
         with self._translated():
             if isinstance(path, Path):
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,14 +110,14 @@ class SqliteStore:
         connection = self._connection
         connection.set_busy_timeout(_BUSY_MS)
         connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")  # counts only before the first table
+        connection.enable_load_extension(True)
+        connection.load_extension(_vec0_path())
+        connection.enable_load_extension(False)
         migrate(connection)  # refuses a foreign file before anything in it is changed
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute(f"PRAGMA mmap_size = {_MMAP_BYTES}")
         connection.execute("PRAGMA foreign_keys = ON")
-        connection.enable_load_extension(True)
-        connection.load_extension(_vec0_path())
-        connection.enable_load_extension(False)
 
     def close(self) -> None:
         """Close the index, from whatever thread: a call under way in another one fails. Never raises."""
@@ -108,247 +139,467 @@ class SqliteStore:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # ------------------------------------------------------------ fingerprint
+    # ------------------------------------------------------------ spaces
 
-    @property
-    def fingerprint(self) -> str | None:
-        """What made the embeddings; None while there are none."""
-        return self._setting("fingerprint")
+    def space(self) -> Space | None:
+        """The space that is searched; None while nothing was ever embedded."""
+        return _space(self._space_row(is_searched=True))
 
-    def set_fingerprint(self, fingerprint: str, dimension: int) -> None:
-        """Say what makes the embeddings and how long they are; no-op if it is said already.
+    def next_space(self) -> Space | None:
+        """The space that is being filled beside it; None as a rule."""
+        return _space(self._space_row(is_searched=False))
 
-        Raises: FingerprintMismatch if the index holds embeddings of another make (see clear_embeddings).
+    def enter_space(self, space: Space) -> None:
+        """Say what makes embeddings from now on; no-op if it is said already.
+
+        The first space is searched at once. Another one is filled beside the searched one: all passages await their
+        embedding in it. Entering the searched one again drops the one that was being filled.
+        Raises: FingerprintMismatch if the same fingerprint comes with another dimension.
         """
-        self.check_fingerprint(fingerprint)
-        if self.fingerprint == fingerprint:
-            self._check_dimension(dimension)
-            return
         with self._transaction():
+            searched, filled = self._space_row(is_searched=True), self._space_row(is_searched=False)
+            for known in (searched, filled):
+                if known is not None and known.fingerprint == space.fingerprint:
+                    _check_dimension(known, space.dimension)
+                    self._run("UPDATE space SET model = ? WHERE id = ?", (space.model, known.id))
+            if (filled or searched or space).fingerprint == space.fingerprint and (filled or searched):
+                return
+            if filled is not None:
+                self._drop_space(filled)
+            if searched is not None and searched.fingerprint == space.fingerprint:
+                self._await_all()
+                return
             self._run(
-                f"CREATE VIRTUAL TABLE vector USING vec0(embedding float[{int(dimension)}] distance_metric=cosine)"
+                "INSERT INTO space(fingerprint, dimension, model, is_searched) VALUES (?, ?, ?, ?)",
+                (space.fingerprint, space.dimension, space.model, searched is None),
             )
-            for key, value in (("fingerprint", fingerprint), ("dimension", str(dimension))):
-                self._run("INSERT INTO setting(key, value) VALUES (?, ?)", (key, value))
+            space_id = self._connection.last_insert_rowid()
+            self._make_space_tables(space_id, space.dimension)
+            if searched is not None:
+                self._await_all()
 
-    def check_fingerprint(self, fingerprint: str) -> None:
-        """Raises: FingerprintMismatch if the index holds embeddings that something else made."""
-        found = self.fingerprint
-        if found is not None and found != fingerprint:
-            raise FingerprintMismatch(
-                f"the index was made by another model or other settings ({found}, now {fingerprint}); "
-                "run `gritdesk index` to embed its files anew"
-            )
+    def finish_space(self) -> None:
+        """Search the next space from now on and drop the old one; no-op if there is none, or while passages await."""
+        with self._transaction():
+            searched, filled = self._space_row(is_searched=True), self._space_row(is_searched=False)
+            if searched is None or filled is None or self.num_awaiting():
+                return
+            self._drop_space(searched)
+            self._run("UPDATE space SET is_searched = 1 WHERE id = ?", (filled.id,))
 
     def clear_embeddings(self) -> None:
-        """Forget all embeddings and what made them; every file counts as changed, words stay searchable.
+        """Forget all spaces and their embeddings; every file counts as changed, words stay searchable.
 
         Failed files as well: it may have been the other model that could not take them.
         """
         with self._transaction():
-            self._run("UPDATE chunk SET embedding_id = NULL")
-            self._run("DELETE FROM embedding")
-            self._run("DROP TABLE IF EXISTS vector")
-            self._run("DELETE FROM setting WHERE key IN ('fingerprint', 'dimension')")
+            for space in (self._space_row(is_searched=True), self._space_row(is_searched=False)):
+                if space is not None:
+                    self._drop_space(space)
+            self._await_all()
             self._run("UPDATE document SET size_bytes = -1, content_hash = ''")
+
+    def _space_row(self, *, is_searched: bool) -> _SpaceRow | None:
+        rows = self._run(
+            """SELECT id, fingerprint, dimension, model, num_added, num_removed FROM space
+               WHERE is_searched = ?""",
+            (is_searched,),
+        )
+        return _SpaceRow(*rows[0]) if rows else None
+
+    def _filled_space_row(self) -> _SpaceRow | None:
+        """The space that new embeddings belong to."""
+        return self._space_row(is_searched=False) or self._space_row(is_searched=True)
+
+    def _make_space_tables(self, space_id: int, dimension: int) -> None:
+        from gritdesk.store.vectors import num_bits
+
+        self._run(f"CREATE TABLE vector_{space_id}(passage_id INTEGER PRIMARY KEY, embedding BLOB NOT NULL) STRICT")
+        self._run(f"CREATE VIRTUAL TABLE code_{space_id} USING vec0(bits bit[{num_bits(dimension)}])")
+
+    def _drop_space(self, space: _SpaceRow) -> None:
+        self._run(f"DROP TABLE vector_{space.id}")
+        self._run(f"DROP TABLE code_{space.id}")
+        self._run("DELETE FROM space WHERE id = ?", (space.id,))
+
+    def _await_all(self) -> None:
+        """Let all passages await an embedding in the space that is being filled, save those that have it."""
+        self._run("DELETE FROM awaiting")
+        self._run("DELETE FROM given_up")
+        self._await_embeddings("chunk.passage_id IS NOT NULL")
 
     # ------------------------------------------------------------ files
 
     def files(self) -> dict[Path, FileState]:
         """Every file the index knows, indexed or failed."""
-        rows = self._run("SELECT path, size_bytes, mtime_ns, content_hash, state, reason FROM document")
+        rows = self._run(f"SELECT path, {_STATE_COLUMNS} FROM document")
         return {_path_from_sql(path): FileState(*state) for path, *state in rows}
 
     def replace_document(
-        self,
-        document: Document,
-        state: FileState,
-        chunks: Sequence[Chunk],
-        hashes: Sequence[bytes],
-        embeddings: Mapping[bytes, NDArray[np.float32]],
+        self, document: Document, state: FileState, chunks: Sequence[Chunk], hashes: Sequence[bytes]
     ) -> None:
-        """Write one file's rows in place of what was there, in one transaction.
+        """Write one file's rows in place of what was there; words are searchable when this returns.
 
         Args:
             chunks: in the order of the text, not overlapping.
-            hashes: one per chunk, each stored already or in `embeddings`; empty: chunks are found by words only.
-            embeddings: float32[dimension] by hash, those that are new.
+            hashes: one per chunk, of what is embedded; those that have embeddings await none.
         """
-        assert not hashes or len(hashes) == len(chunks), "one hash per chunk"
         gaps, tail = _gaps(document, chunks)
         text = document.text.encode()
-        columns = (document.format, tail, len(text), _text_hash(text))
         with self._transaction():
+            passage_ids = [self._passage_id(each) for each in hashes]
+            passages = array("q", passage_ids).tobytes()
+            columns = (document.format, tail, len(text), _text_hash(text), passages)
             document_id = self._write_document(document.path, state, *columns)
-            embedding_ids: list[int | None] = [self._embedding_id(each, embeddings) for each in hashes]
             self._connection.executemany(
-                """INSERT INTO chunk(document_id, embedding_id, gap, text, heading, char_start, char_end,
+                """INSERT INTO chunk(document_id, passage_id, gap, text, heading, char_start, char_end,
                        line_start, line_end, page, num_tokens) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
                 (
-                    (document_id, embedding_id, gap, chunk.text, chunk.heading, chunk.char_start, chunk.char_end)
+                    (document_id, passage_id, gap, chunk.text, chunk.heading, chunk.char_start, chunk.char_end)
                     + (chunk.line_start, chunk.line_end, chunk.page, chunk.num_tokens)
-                    for chunk, gap, embedding_id in zip(
-                        chunks, gaps, embedding_ids or [None] * len(chunks), strict=True
-                    )
+                    for chunk, gap, passage_id in zip(chunks, gaps, passage_ids, strict=True)
                 ),
             )
+            self._await_embeddings("chunk.document_id = ?", document_id)
+
+    def copy_document(self, source: Path, path: Path, state: FileState) -> bool:
+        """Give `path` the rows of an indexed file of the same content; False if there are none any more."""
+        with self._transaction():
+            rows = self._run(
+                """SELECT id, format, tail, text_bytes, text_hash, passages FROM document
+                   WHERE path = ? AND state = 'indexed'""",
+                (path_to_sql(source),),
+            )
+            if not rows or source == path:
+                return bool(rows)
+            ((source_id, *columns),) = rows
+            document_id = self._write_document(path, state, *columns)
+            self._run(
+                """INSERT INTO chunk(document_id, passage_id, gap, text, heading, char_start, char_end,
+                       line_start, line_end, page, num_tokens)
+                   SELECT ?, passage_id, gap, text, heading, char_start, char_end, line_start, line_end, page,
+                       num_tokens FROM chunk WHERE document_id = ? ORDER BY char_start""",
+                (document_id, source_id),
+            )
+            self._await_embeddings("chunk.document_id = ?", document_id)
+        return True
 
     def record_failure(self, path: Path, state: FileState) -> None:
         """Remember why a file could not be indexed; rows of its earlier content go."""
         assert state.state == "failed" and state.reason
         with self._transaction():
-            self._write_document(path, state, "", "", 0, _text_hash(b""))
+            self._write_document(path, state, "", "", 0, _text_hash(b""), b"")
 
     def touch(self, path: Path, state: FileState) -> None:
         """Note a new modification time of unchanged content."""
         with self._transaction():
             self._run(
                 "UPDATE document SET size_bytes = ?, mtime_ns = ? WHERE path = ?",
-                (state.size_bytes, state.mtime_ns, _path_to_sql(path)),
+                (state.size_bytes, state.mtime_ns, path_to_sql(path)),
             )
 
     def delete_documents(self, paths: Iterable[Path]) -> None:
         """Remove files and all that belongs to them, in one transaction; embeddings stay until `prune`."""
         with self._transaction():
             self._connection.executemany(
-                "DELETE FROM document WHERE path = ?", ((_path_to_sql(each),) for each in paths)
+                "DELETE FROM document WHERE path = ?", ((path_to_sql(each),) for each in paths)
             )
 
     def prune(self) -> int:
-        """Remove embeddings that no chunk uses; returns how many."""
+        """Remove embeddings that no chunk uses, of both spaces; returns how many passages had them."""
         with self._transaction():
             orphans = self._run(
-                """SELECT id FROM embedding
-                   WHERE NOT EXISTS (SELECT 1 FROM chunk WHERE chunk.embedding_id = embedding.id)"""
+                "SELECT id FROM passage WHERE NOT EXISTS (SELECT 1 FROM chunk WHERE chunk.passage_id = passage.id)"
             )
-            if orphans:
-                self._connection.executemany("DELETE FROM vector WHERE rowid = ?", orphans)
-                self._connection.executemany("DELETE FROM embedding WHERE id = ?", orphans)
-        return len(orphans)
-
-    def known_embeddings(self, hashes: Sequence[bytes]) -> set[bytes]:
-        """Those of the hashes whose embedding is stored."""
-        return {each for each in set(hashes) if self._run("SELECT 1 FROM embedding WHERE hash = ?", (each,))}
+            num_removed = 0
+            for space in (self._space_row(is_searched=True), self._space_row(is_searched=False)):
+                if space is not None and orphans:
+                    before = self._connection.total_changes()
+                    self._connection.executemany(f"DELETE FROM vector_{space.id} WHERE passage_id = ?", orphans)
+                    removed = self._connection.total_changes() - before
+                    num_removed = max(num_removed, removed)
+                    self._connection.executemany(f"DELETE FROM code_{space.id} WHERE rowid = ?", orphans)
+                    self._run("UPDATE space SET num_removed = num_removed + ? WHERE id = ?", (removed, space.id))
+            self._connection.executemany("DELETE FROM passage WHERE id = ?", orphans)
+        return num_removed
 
     def _write_document(self, path: Path, state: FileState, *columns: Any) -> int:
         """Replace a document's row, and with the old one its chunks and words; returns the new id."""
-        self._run("DELETE FROM document WHERE path = ?", (_path_to_sql(path),))
+        key = path_to_sql(path)
+        self._run("DELETE FROM document WHERE path = ?", (key,))
         self._run(
-            """INSERT INTO document(path, size_bytes, mtime_ns, content_hash, state, reason,
-                   format, tail, text_bytes, text_hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
-            (
-                _path_to_sql(path),
-                state.size_bytes,
-                state.mtime_ns,
-                state.content_hash,
-                state.state,
-                state.reason,
-                *columns,
-            ),
+            f"""INSERT INTO document(path, {_STATE_COLUMNS}, format, tail, text_bytes, text_hash, passages,
+                    folder, name, suffix)
+                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12,
+                    folder_of(?1), name_of(?1), suffix_of(?1))""",
+            (key, *dataclasses.astuple(state), *columns),
         )
         return self._connection.last_insert_rowid()
 
-    def _embedding_id(self, hash_: bytes, embeddings: Mapping[bytes, NDArray[np.float32]]) -> int:
-        for (known_id,) in self._run("SELECT id FROM embedding WHERE hash = ?", (hash_,)):
+    def _passage_id(self, hash_: bytes) -> int:
+        for (known_id,) in self._run("SELECT id FROM passage WHERE hash = ?", (hash_,)):
             return int(known_id)
-        embedding = embeddings[hash_]
-        assert embedding.dtype == "float32", embedding.dtype
-        self._check_dimension(len(embedding))
-        self._run("INSERT INTO embedding(hash) VALUES (?)", (hash_,))
-        new_id = self._connection.last_insert_rowid()
-        self._run("INSERT INTO vector(rowid, embedding) VALUES (?, ?)", (new_id, embedding.tobytes()))
-        return new_id
+        self._run("INSERT INTO passage(hash) VALUES (?)", (hash_,))
+        return self._connection.last_insert_rowid()
+
+    def _await_embeddings(self, of_chunks: str, *values: int) -> None:
+        """Of these chunks' passages, those without embedding that were not given up."""
+        space = self._filled_space_row()
+        without = ""
+        if space is not None:
+            without = f"AND NOT EXISTS (SELECT 1 FROM vector_{space.id} AS v WHERE v.passage_id = chunk.passage_id)"
+        self._run(
+            f"""INSERT OR IGNORE INTO awaiting
+                SELECT size_class(document.size_bytes), -document.mtime_ns, chunk.passage_id
+                FROM chunk JOIN document ON document.id = chunk.document_id
+                WHERE {of_chunks} {without}
+                  AND NOT EXISTS (SELECT 1 FROM given_up WHERE given_up.passage_id = chunk.passage_id)""",
+            values,
+        )
+
+    # ------------------------------------------------------------ embeddings
+
+    def awaiting(self, limit: int) -> list[tuple[bytes, Chunk]]:
+        """Hashes and chunks whose embedding is not stored, each hash once; of small files first, then recent ones."""
+        rows = self._run(
+            f"""WITH first AS MATERIALIZED (SELECT * FROM awaiting ORDER BY size_class, age, passage_id LIMIT ?)
+                SELECT passage.hash, {_HIT_COLUMNS} FROM first JOIN passage ON passage.id = first.passage_id
+                JOIN chunk ON chunk.id = (SELECT min(id) FROM chunk WHERE chunk.passage_id = first.passage_id)
+                JOIN document ON document.id = chunk.document_id
+                ORDER BY first.size_class, first.age, first.passage_id""",
+            (limit,),
+        )
+        return [(hash_, Chunk(*chunk)) for hash_, _, _, *chunk in rows]
+
+    def num_awaiting(self) -> int:
+        """How many hashes `awaiting` would list."""
+        return int(self._run("SELECT count(*) FROM awaiting")[0][0])
+
+    def add_embeddings(self, embeddings: Mapping[bytes, NDArray[np.float32]]) -> None:
+        """Store float32[dimension] by hash, in one transaction, for all chunks of these hashes.
+
+        Raises: FingerprintMismatch if an embedding's length is not that of the space that is being filled.
+        """
+        import numpy as np
+
+        from gritdesk.store.vectors import codes, restored, stored
+
+        if not embeddings:
+            return
+        with self._transaction():
+            space = self._filled_space_row()
+            assert space is not None, "enter_space comes first"
+            for embedding in embeddings.values():
+                assert embedding.dtype == "float32", embedding.dtype
+                _check_dimension(space, len(embedding))
+            passage_ids = [self._passage_id(each) for each in embeddings]
+            rows = [row.tobytes() for row in stored(np.stack(list(embeddings.values())))]
+            bits = [row.tobytes() for row in codes(restored(rows, space.dimension))]
+            new = [n for n, each in enumerate(passage_ids) if not self._has_embedding(space, each)]
+            self._connection.executemany(
+                f"INSERT INTO vector_{space.id} VALUES (?, ?)", ((passage_ids[n], rows[n]) for n in new)
+            )
+            self._connection.executemany(
+                f"INSERT INTO code_{space.id}(rowid, bits) VALUES (?, vec_bit(?))",
+                ((passage_ids[n], bits[n]) for n in new),
+            )
+            for table in ("awaiting", "given_up"):
+                self._connection.executemany(
+                    f"DELETE FROM {table} WHERE passage_id = ?", ((each,) for each in passage_ids)
+                )
+            self._run("UPDATE space SET num_added = num_added + ? WHERE id = ?", (len(new), space.id))
+
+    def give_up(self, hash_: bytes, reason: str) -> None:
+        """No longer await an embedding that cannot be made; its chunks are found by words only."""
+        with self._transaction():
+            for (passage_id,) in self._run("SELECT id FROM passage WHERE hash = ?", (hash_,)):
+                self._run("DELETE FROM awaiting WHERE passage_id = ?", (passage_id,))
+                self._run("INSERT OR REPLACE INTO given_up VALUES (?, ?)", (passage_id, reason))
+
+    def embeddings_of(self, path: Path) -> NDArray[np.float32]:
+        """Embeddings of a file's chunks in the searched space, float32[num, dimension], num 0 if it has none."""
+        import numpy as np
+
+        from gritdesk.store.vectors import restored
+
+        with self._reading():
+            space = self._space_row(is_searched=True)
+            if space is None:
+                return np.empty((0, 0), np.float32)
+            rows = self._run(
+                f"""SELECT v.embedding FROM document JOIN chunk ON chunk.document_id = document.id
+                    JOIN vector_{space.id} AS v ON v.passage_id = chunk.passage_id
+                    WHERE document.path = ? ORDER BY chunk.char_start""",
+                (path_to_sql(path),),
+            )
+        return restored((row for (row,) in rows), space.dimension)
+
+    def known_embeddings(self, hashes: Sequence[bytes]) -> set[bytes]:
+        """Those of the hashes that have an embedding in the space that is being filled."""
+        space = self._filled_space_row()
+        if space is None:
+            return set()
+        known = f"SELECT 1 FROM passage JOIN vector_{space.id} AS v ON v.passage_id = passage.id WHERE hash = ?"
+        return {each for each in set(hashes) if self._run(known, (each,))}
+
+    def _has_embedding(self, space: _SpaceRow, passage_id: int) -> bool:
+        return bool(self._run(f"SELECT 1 FROM vector_{space.id} WHERE passage_id = ?", (passage_id,)))
 
     # ------------------------------------------------------------ searching
 
-    def keyword(self, query: str, limit: int, *, all_first: bool = True) -> list[Hit]:
+    def keyword(self, query: str, limit: int, scope: Scope = EVERYWHERE, *, all_first: bool = True) -> list[Hit]:
         """Chunks by their words, best first: those with all words, then those with any; or all by BM25 at once.
 
         "Quoted parts" must stand in every hit as they are. Stop words count only where there is nothing else. When
-        no word is found, chunks that hold the query letter by letter are taken (parts of words, scripts without
-        spaces).
+        no word is found, chunks that hold the query letter by letter are taken (parts of words).
         """
-        phrases, words = _search_terms(query)
+        phrases, terms = words.search_terms(query)
         hits: dict[int, Hit] = {}
-        for expression, scored in _widening(phrases, words, all_first):
+        for expression, scored in words.widening(phrases, terms, all_first):
             if len(hits) < limit:
-                for hit in self._matching(expression, limit):
+                for hit in self._matching(expression, limit, scope):
                     hits.setdefault(hit.chunk_id, hit if scored else dataclasses.replace(hit, score=0.0))
-        return _keyword_ranked([*hits.values()][:limit] or self._containing(query, limit))
+        found = [*hits.values()][:limit] or self._containing(query.strip().strip('"').strip(), limit, scope)
+        return _keyword_ranked(found)
 
     def any_word(self, query: str, limit: int) -> list[Hit]:
         """Chunks that hold any word of the query, best first by BM25 alone: what other searches are measured against.
 
         Stop words count only where there is nothing else, quotation marks not at all.
         """
-        words = re.findall(r"\w+", query)
-        telling = [word for word in words if word.lower() not in _STOP_WORDS] or words
-        return _keyword_ranked(self._matching(" OR ".join(map(_quoted, dict.fromkeys(telling))), limit))
+        return _keyword_ranked(self._matching(words.any_of(query), limit, EVERYWHERE))
 
-    def phrase(self, text: str, limit: int) -> list[Hit]:
+    def phrase(self, text: str, limit: int, scope: Scope = EVERYWHERE) -> list[Hit]:
         """Chunks that hold the words of the text in that very order, best first."""
         if not re.search(r"\w", text):
             return []
-        return _keyword_ranked(self._matching(_quoted(text), limit))
+        return _keyword_ranked(self._matching(words.quoted(text), limit, scope))
+
+    def literal(self, text: str, limit: int, scope: Scope = EVERYWHERE) -> list[Hit]:
+        """Chunks that hold the text letter by letter, upper and lower case alike; whatever is there is found."""
+        return _keyword_ranked(self._containing(text, limit, scope))
 
     def holding(self, phrases: Sequence[str], chunk_ids: Sequence[int]) -> set[int]:
         """Those of the chunks that hold the words of every phrase (at least one) in its order."""
         rows = self._run(
             "SELECT rowid FROM word WHERE word MATCH ? AND rowid IN (SELECT value FROM json_each(?))",
-            (_all_of(phrases), json.dumps(list(chunk_ids))),
+            (words.all_of(phrases), json.dumps(list(chunk_ids))),
         )
         return {chunk_id for (chunk_id,) in rows}
 
-    def nearest(self, embedding: NDArray[np.float32], limit: int) -> list[Hit]:
+    def nearest(self, embedding: NDArray[np.float32], limit: int, scope: Scope = EVERYWHERE) -> list[Hit]:
         """Chunks whose embedding is nearest by cosine distance, nearest first; [] while there are no embeddings.
 
-        Raises: FingerprintMismatch if the embedding's length is not that of the index.
+        Raises: FingerprintMismatch if the embedding's length is not that of the searched space.
         """
-        if self.fingerprint is None:
-            return []
-        self._check_dimension(len(embedding))
-        assert embedding.dtype == "float32", embedding.dtype
-        rows = self._run(
-            f"""WITH neighbour AS MATERIALIZED (
-                    SELECT rowid AS id, distance FROM vector WHERE embedding MATCH ? AND k = ?)
-                SELECT neighbour.distance, {_HIT_COLUMNS} FROM neighbour
-                JOIN chunk ON chunk.embedding_id = neighbour.id JOIN document ON document.id = chunk.document_id
-                ORDER BY neighbour.distance, chunk.id LIMIT ?""",
-            (embedding.tobytes(), min(limit, _MAX_NEIGHBOURS), limit),
-        )
-        return [
-            _hit(row, score=1.0 - distance, distance=distance, semantic_rank=rank)
-            for rank, (distance, *row) in enumerate(rows, start=1)
-        ]
+        from gritdesk.store.vectors import CodeState, num_bits, num_candidates
 
-    def _matching(self, expression: str, limit: int) -> list[Hit]:
+        assert embedding.dtype == "float32", embedding.dtype
+        with self._reading():
+            space = self._space_row(is_searched=True)
+            if space is None:
+                return []
+            _check_dimension(space, len(embedding))
+            codes = self._shared.codes().bring_up(
+                CodeState(space.id, space.num_added, space.num_removed),
+                num_bits(space.dimension),
+                lambda first: self._code_blocks(space.id, first),
+            )
+            if scope != EVERYWHERE:
+                codes = codes.within(self._passages_within(scope))
+            wanted = max(num_candidates(space.dimension, len(codes.ids_N)), 2 * limit)
+            while len(codes.ids_N):
+                candidates = codes.nearest(embedding, wanted)
+                hits = self._nearest_of(candidates, space, embedding, limit, scope)
+                if len(hits) >= limit or len(candidates) == len(codes.ids_N):
+                    return hits
+                wanted *= 4  # many of them are of files that are gone
+            return []
+
+    def _nearest_of(
+        self, candidates: NDArray[np.int64], space: _SpaceRow, query: NDArray[np.float32], limit: int, scope: Scope
+    ) -> list[Hit]:
+        import numpy as np
+
+        from gritdesk.store.vectors import cosines
+
+        rows = self._run(
+            f"SELECT passage_id, embedding FROM vector_{space.id} WHERE passage_id IN carray(?)",
+            (apsw.carray(np.ascontiguousarray(candidates, np.int64)),),
+        )
+        scores = cosines((row for _, row in rows), query)
+        hits: list[Hit] = []
+        within, values = condition(scope)
+        for n in np.argsort(-scores, kind="stable"):
+            if len(hits) >= limit:
+                break
+            found = self._run(
+                f"""SELECT {_HIT_COLUMNS} FROM chunk JOIN document ON document.id = chunk.document_id
+                    WHERE chunk.passage_id = ? {within and "AND " + within} ORDER BY chunk.id LIMIT ?""",
+                (rows[n][0], *values, limit - len(hits)),
+            )
+            score = float(scores[n])
+            hits += [
+                _hit(row, score=score, distance=1.0 - score, semantic_rank=rank)
+                for rank, row in enumerate(found, start=len(hits) + 1)
+            ]
+        return hits
+
+    def _code_blocks(self, space_id: int, first: int) -> Iterator[CodeBlock]:
+        """As vec0 0.1 keeps them; rows of a block are used in order, and only the last block grows."""
+        return self._connection.execute(
+            f"""SELECT block.chunk_id, block.validity, block.rowids, code.vectors FROM code_{space_id}_chunks AS block
+                JOIN code_{space_id}_vector_chunks00 AS code ON code.rowid = block.chunk_id
+                WHERE block.chunk_id >= ? ORDER BY block.chunk_id""",
+            (first,),
+        )
+
+    def _passages_within(self, scope: Scope) -> NDArray[np.int64]:
+        import numpy as np
+
+        within, values = condition(scope)
+        rows = self._run(f"SELECT passages FROM document WHERE {within or 'true'}", values)
+        return np.frombuffer(b"".join(row for (row,) in rows), np.int64)
+
+    def _matching(self, expression: str, limit: int, scope: Scope) -> list[Hit]:
         if not expression:
             return []
+        within, values = condition(scope)
         rows = self._run(
             f"""SELECT -word.rank, {_HIT_COLUMNS} FROM word
                 JOIN chunk ON chunk.id = word.rowid JOIN document ON document.id = chunk.document_id
-                WHERE word MATCH ? ORDER BY word.rank LIMIT ?""",
-            (expression, limit),
+                WHERE word MATCH ? {within and "AND " + within} ORDER BY word.rank LIMIT ?""",
+            (expression, *values, limit),
         )
         return [_hit(row, score=score) for score, *row in rows]
 
-    def _containing(self, text: str, limit: int) -> list[Hit]:
-        literal = re.sub(r"([%_\\])", r"\\\1", text.strip().strip('"').strip())
-        if not literal or len(literal.encode(errors="replace")) > _MAX_LITERAL_BYTES:
+    def _containing(self, text: str, limit: int, scope: Scope) -> list[Hit]:
+        """LIKE knows the case of ASCII letters only, so of others any letter will do, and Python looks again."""
+        if not text or len(text.encode(errors="replace")) > _MAX_LITERAL_BYTES:
             return []
-        rows = self._run(
-            f"""SELECT {_HIT_COLUMNS} FROM chunk JOIN document ON document.id = chunk.document_id
-                WHERE chunk.text LIKE ? ESCAPE '\\' LIMIT ?""",
-            (f"%{literal}%", limit),
-        )
-        return _keyword_ranked([_hit(row, score=0.0) for row in rows])
+        pattern = re.sub(r"([%_\\])", r"\\\1", text)
+        if has_others := not text.isascii():
+            pattern = "".join("_" if not each.isascii() and each.lower() != each.upper() else each for each in pattern)
+        within, values = condition(scope)
+        hits: list[Hit] = []
+        with self._translated():
+            for row in self._connection.execute(
+                f"""SELECT {_HIT_COLUMNS} FROM chunk JOIN document ON document.id = chunk.document_id
+                    WHERE chunk.text LIKE ? ESCAPE '\\' {within and "AND " + within}""",
+                (f"%{pattern}%", *values),
+            ):
+                if len(hits) >= limit:
+                    break
+                if not has_others or text.casefold() in row[2].casefold():
+                    hits.append(_hit(row, score=0.0))
+        return hits
 
     # ------------------------------------------------------------ looking in
 
     def document_text(self, path: Path) -> str | None:
         """The text of an indexed file as it was read; None if the index does not hold it."""
         for document_id, tail in self._run(
-            "SELECT id, tail FROM document WHERE path = ? AND state = 'indexed'", (_path_to_sql(path),)
+            "SELECT id, tail FROM document WHERE path = ? AND state = 'indexed'", (path_to_sql(path),)
         ):
             return self._joined(document_id, tail)
         return None
@@ -358,7 +609,7 @@ class SqliteStore:
         rows = self._run(
             f"""SELECT {_HIT_COLUMNS} FROM chunk JOIN document ON document.id = chunk.document_id
                 WHERE document.path = ? ORDER BY chunk.char_start""",
-            (_path_to_sql(path),),
+            (path_to_sql(path),),
         )
         return [Chunk(*row[2:]) for row in rows]
 
@@ -371,8 +622,14 @@ class SqliteStore:
         return files, chunks, text_bytes
 
     def failures(self) -> list[FailedFile]:
-        """Files that could not be indexed, by path."""
-        rows = self._run("SELECT path, reason FROM document WHERE state = 'failed' ORDER BY path")
+        """Files that could not be indexed, by path, and those with passages that could not be embedded."""
+        rows = self._run(
+            """SELECT path, reason FROM document WHERE state = 'failed'
+               UNION SELECT document.path, min(given_up.reason) FROM given_up
+                 JOIN chunk ON chunk.passage_id = given_up.passage_id
+                 JOIN document ON document.id = chunk.document_id GROUP BY document.id
+               ORDER BY path"""
+        )
         return [FailedFile(_path_from_sql(path), reason) for path, reason in rows]
 
     def integrity(self) -> list[str]:
@@ -390,35 +647,78 @@ class SqliteStore:
             for table, rowid, parent, _ in self._run("PRAGMA foreign_key_check")
         ]
         try:
-            self._run("INSERT INTO word(word, rank) VALUES ('integrity-check', 1)")
+            self._run("INSERT INTO word(word) VALUES ('integrity-check')")
         except StoreError as error:
-            problems.append(f"the words do not agree with the chunks: {error}")
-        if self.fingerprint is not None:
-            keys = {row[0] for row in self._run("SELECT id FROM embedding")}
-            vectors = {row[0] for row in self._run("SELECT rowid FROM vector")}
-            problems += [f"embedding {each} has no vector" for each in sorted(keys - vectors)]
-            problems += [f"vector {each} has no embedding" for each in sorted(vectors - keys)]
+            problems.append(f"the words index is damaged: {error}")
+        problems += [
+            f"the words of chunk {chunk_id} do not agree with its text"
+            for (chunk_id,) in self._run(
+                """SELECT id FROM (SELECT id FROM chunk EXCEPT SELECT rowid FROM word)
+                   UNION ALL SELECT rowid FROM (SELECT rowid FROM word EXCEPT SELECT id FROM chunk)"""
+            )
+        ]
+        for space in (self._space_row(is_searched=True), self._space_row(is_searched=False)):
+            if space is not None:
+                problems += self._problems_of_space(space)
+        problems += self._problems_of_passages()
         for document_id, path, tail, text_hash in self._run("SELECT id, path, tail, text_hash FROM document"):
             if _text_hash(self._joined(document_id, tail).encode()) != text_hash:
                 problems.append(f"the text of {_path_from_sql(path)} is not what was stored")
         return problems
+
+    def _problems_of_passages(self) -> Iterator[str]:
+        filled = self._filled_space_row()
+        has_embedding = (
+            f"EXISTS (SELECT 1 FROM vector_{filled.id} AS v WHERE v.passage_id = passage.id)" if filled else 0
+        )
+        for (passage_id,) in self._run(
+            f"""SELECT id FROM passage WHERE EXISTS (SELECT 1 FROM chunk WHERE chunk.passage_id = passage.id)
+                AND 1 <> ({has_embedding}) + (id IN (SELECT passage_id FROM awaiting))
+                  + (id IN (SELECT passage_id FROM given_up))"""
+        ):
+            yield f"passage {passage_id} neither has an embedding nor awaits it, or both"
+        for document_id, path, passages in self._run("SELECT id, path, passages FROM document"):
+            rows = self._run("SELECT passage_id FROM chunk WHERE document_id = ? ORDER BY char_start", (document_id,))
+            if array("q", [each for (each,) in rows if each is not None]).tobytes() != passages:
+                yield f"the passages of {_path_from_sql(path)} are not those of its chunks"
+
+    def _problems_of_space(self, space: _SpaceRow) -> Iterator[str]:
+        import numpy as np
+
+        from gritdesk.store.vectors import codes, num_bits, restored
+
+        num_bytes = num_bits(space.dimension) // 8
+        passages = {passage_id for (passage_id,) in self._run("SELECT id FROM passage")}
+        with_code: set[int] = set()
+        ids: list[int] = [each for (each,) in self._run(f"SELECT passage_id FROM vector_{space.id}")]
+        for start in range(0, len(ids), _CHECKED_AT_ONCE):
+            rows = self._run(
+                f"""SELECT v.passage_id, v.embedding, code.bits FROM vector_{space.id} AS v
+                    JOIN code_{space.id} AS code ON code.rowid = v.passage_id
+                    WHERE v.passage_id IN carray(?)""",
+                (apsw.carray(np.array(ids[start : start + _CHECKED_AT_ONCE], np.int64)),),
+            )
+            with_code.update(row[0] for row in rows)
+            whole = [row for row in rows if len(row[1]) == 4 + space.dimension and len(row[2]) == num_bytes]
+            found = codes(restored((row[1] for row in whole), space.dimension)).reshape(-1, num_bytes)
+            written = np.frombuffer(b"".join(row[2] for row in whole), np.uint8).reshape(-1, num_bytes)
+            num_different = np.bitwise_count(found ^ written).sum(axis=1)
+            # a projection that is nearly 0 may have another sign on another processor
+            damaged = {row[0] for row in rows} - {
+                row[0] for row, num in zip(whole, num_different, strict=True) if num <= num_bytes // 8
+            }
+            yield from (f"embedding {each} does not agree with its code" for each in sorted(damaged))
+        yield from (f"embedding {each} has no code" for each in sorted(set(ids) - with_code))
+        yield from (f"embedding {each} belongs to no passage" for each in sorted(set(ids) - passages))
+        num_codes = self._run(f"SELECT count(*) FROM code_{space.id}_rowids")[0][0]
+        if num_codes > len(with_code):
+            yield f"{num_codes - len(with_code)} codes belong to no embedding"
 
     def _joined(self, document_id: int, tail: str) -> str:
         rows = self._run("SELECT gap, text FROM chunk WHERE document_id = ? ORDER BY char_start", (document_id,))
         return "".join(gap + text for gap, text in rows) + tail
 
     # ------------------------------------------------------------ the door
-
-    def _setting(self, key: str) -> str | None:
-        rows = self._run("SELECT value FROM setting WHERE key = ?", (key,))
-        return str(rows[0][0]) if rows else None
-
-    def _check_dimension(self, dimension: int) -> None:
-        if self._setting("dimension") != str(dimension):
-            raise FingerprintMismatch(
-                f"the index holds embeddings of {self._setting('dimension')} numbers, this one has {dimension}; "
-                "run `gritdesk index` to embed its files anew"
-            )
 
     def _run(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         with self._translated():
@@ -435,6 +735,17 @@ class SqliteStore:
                 if self._connection.in_transaction:  # SQLite itself rolls back when the disk is full
                     self._connection.execute("ROLLBACK")
                 raise
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """All reads within are of one moment."""
+        with self._translated():
+            self._connection.execute("BEGIN")
+            try:
+                yield
+            finally:
+                if self._connection.in_transaction:
+                    self._connection.execute("COMMIT")
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -469,16 +780,6 @@ def _vec0_path() -> str:
     return str(Path(package.origin).parent / "vec0")
 
 
-def _path_to_sql(path: Path) -> str | bytes:
-    """A path as text, or as its bytes if the name is not valid Unicode (lone surrogates stand for such bytes)."""
-    text = str(path)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return os.fsencode(text)
-    return text
-
-
 def _path_from_sql(value: str | bytes) -> Path:
     return Path(os.fsdecode(value))
 
@@ -509,46 +810,13 @@ def _keyword_ranked(hits: Sequence[Hit]) -> list[Hit]:
     ]
 
 
-def _quoted(words: str) -> str:
-    """Text as one FTS5 string: whatever it holds, it is words to be found side by side."""
-    return '"' + words.replace("\0", " ").replace('"', '""') + '"'
+def _space(row: _SpaceRow | None) -> Space | None:
+    return Space(row.fingerprint, row.dimension, row.model) if row is not None else None
 
 
-def _all_of(terms: Sequence[str]) -> str:
-    return " AND ".join(map(_quoted, terms))
-
-
-def _widening(phrases: Sequence[str], words: Sequence[str], all_first: bool) -> Iterator[tuple[str, bool]]:
-    """FTS5 expressions, each wider than those before; and whether its BM25 is to be compared.
-
-    The last word may be half typed. What begins with it comes behind what holds it, and has no score of its own: beside
-    the whole word its beginning would count it twice.
-    """
-    bound, started = _all_of(phrases), f"{_quoted(words[-1])}*" if words else ""
-    are_several = len(phrases) + len(words) > 1
-    if all_first:
-        yield _all_of([*phrases, *words]), True
-    if all_first and are_several and words:
-        yield " AND ".join([*map(_quoted, [*phrases, *words[:-1]]), started]), True
-    longest = sorted(words[:-1], key=len, reverse=True)[:_MAX_ANY_WORDS]  # long words are the rare ones
-    some = " OR ".join(map(_quoted, [*phrases[:1], *longest, *words[-1:]]))
-    if are_several or not all_first:  # of one term all is any
-        yield f"{bound} AND ({some})" if phrases else some, True
-    if words:
-        yield f"{bound} AND {started}" if phrases else started, False
-
-
-def quoted_parts(query: str) -> list[str]:
-    """What stands in "quotation marks" in a query and has a letter or digit."""
-    return _search_terms(query)[0]
-
-
-def _search_terms(query: str) -> tuple[list[str], list[str]]:
-    """Quoted parts, and single words without stop words (all words if there is nothing else)."""
-    parts = query.split('"')
-    if len(parts) % 2 == 0:  # a quotation mark that is never closed is none
-        parts[-2:] = [" ".join(parts[-2:])]
-    phrases = [part.strip() for part in parts[1::2] if re.search(r"\w", part)]
-    words = [word for part in parts[0::2] for word in part.split() if re.search(r"\w", word)]
-    telling = [word for word in words if re.sub(r"\W", "", word).lower() not in _STOP_WORDS]
-    return phrases, list(dict.fromkeys(telling or ([] if phrases else words)))
+def _check_dimension(space: _SpaceRow, dimension: int) -> None:
+    if space.dimension != dimension:
+        raise FingerprintMismatch(
+            f"the index holds embeddings of {space.dimension} numbers, this one has {dimension}; "
+            "run `gritdesk index` to embed its files anew"
+        )

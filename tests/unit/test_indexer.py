@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_engine import FakeEngine, read_plain
+from fake_engine import DIMENSION, FakeEngine, read_plain
 
 from gritdesk.config import IndexConfig
 from gritdesk.errors import ContextOverflow, ModelError, ReaderClosed, RequestRefused
 from gritdesk.indexer import Indexer, count_pending
 from gritdesk.records import Document, FailedFile, IndexProgress
+from gritdesk.store.base import Space
 from gritdesk.store.sqlite import SqliteStore
 from gritdesk.walking import Walk
 
@@ -372,7 +373,7 @@ def test_another_model_embeds_everything_anew_and_says_so(world: World) -> None:
     progress: list[IndexProgress] = []
     report = world.indexer("model-b").run([world.folder], progress.append)
     assert report.chunks_embedded == 1
-    assert world.store.fingerprint == "model-b"
+    assert world.store.space() == Space("model-b", DIMENSION)
     assert "embedded anew" in progress[0].note
     assert world.store.integrity() == []
 

@@ -1,9 +1,12 @@
+import hashlib
 from pathlib import Path
 
 import apsw
 import pytest
+import sqlite_vec
 
 from gritdesk.errors import StoreError
+from gritdesk.records import Scope
 from gritdesk.store.migrations import APPLICATION_ID, MIGRATIONS, migrate
 from gritdesk.store.sqlite import SqliteStore
 
@@ -53,3 +56,31 @@ def test_file_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="newer gritdesk.*99.*update gritdesk"):
         SqliteStore(path)
     assert version(path) == 99
+
+
+def test_index_of_version_1_keeps_its_words_and_reads_every_file_again(tmp_path: Path) -> None:
+    path = tmp_path / "index.sqlite"
+    connection = apsw.Connection(str(path))
+    connection.enable_load_extension(True)
+    connection.load_extension(sqlite_vec.loadable_path())
+    migrate(connection, MIGRATIONS[:1])
+    connection.execute("CREATE VIRTUAL TABLE vector USING vec0(embedding float[2] distance_metric=cosine)")
+    connection.execute("INSERT INTO setting VALUES ('fingerprint', 'old'), ('dimension', '2')")
+    connection.execute("INSERT INTO embedding VALUES (1, x'00')")
+    connection.execute("INSERT INTO vector(rowid, embedding) VALUES (1, '[1, 2]')")
+    text = " a walrus and getUserName\n"
+    columns = "5, 6, 'abc', 'indexed', '', 'text'"
+    connection.execute(
+        f"INSERT INTO document VALUES (1, '/Notes/A.md', {columns}, ?, ?, ?)",
+        ("\n", len(text), hashlib.blake2b(text.encode(), digest_size=16).digest()),
+    )
+    connection.execute("INSERT INTO chunk VALUES (1, 1, 1, ' ', 'a walrus and getUserName', 'H', 1, 25, 1, 1, NULL, 4)")
+    connection.close()
+    with SqliteStore(path) as store:
+        assert version(path) == len(MIGRATIONS)
+        assert store.document_text(Path("/Notes/A.md")) == text
+        for query in ("walrus", "username"):
+            assert [hit.path for hit in store.keyword(query, 5, Scope(folders=("notes",)))] == [Path("/Notes/A.md")]
+        state = store.files()[Path("/Notes/A.md")]
+        assert (state.size_bytes, state.content_hash, state.reading) == (-1, "", "")
+        assert store.space() is None and store.integrity() == []

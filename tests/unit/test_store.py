@@ -10,18 +10,19 @@ import numpy as np
 import pytest
 
 from gritdesk.errors import FingerprintMismatch, StoreBusy, StoreError
-from gritdesk.records import Chunk, Document, FailedFile
-from gritdesk.store.base import FileState
+from gritdesk.records import Chunk, Document, FailedFile, Scope
+from gritdesk.store.base import FileState, Space
 from gritdesk.store.sqlite import SqliteStore
 
 DIMENSION = 4
 STATE = FileState(10, 20, "abc")
+SPACE = Space("model-a", DIMENSION)
 
 
 @pytest.fixture
 def store() -> Iterator[SqliteStore]:
     with SqliteStore(":memory:") as store:
-        store.set_fingerprint("model-a", DIMENSION)
+        store.enter_space(SPACE)
         yield store
 
 
@@ -36,14 +37,20 @@ def chunks_of(text: str) -> list[Chunk]:
     return chunks
 
 
-def add(store: SqliteStore, path: str | Path, text: str, vectors: Sequence[Sequence[float]] | None = None) -> None:
+def add(
+    store: SqliteStore,
+    path: str | Path,
+    text: str,
+    vectors: Sequence[Sequence[float]] | None = None,
+    state: FileState = STATE,
+) -> None:
+    """A file with its embeddings; by default random ones."""
     chunks = chunks_of(text)
     hashes = [b"hash of " + chunk.text.encode() for chunk in chunks]
     rows = vectors or [np.random.default_rng(len(each)).normal(size=DIMENSION) for each in hashes]
     embeddings = {each: np.asarray(row, np.float32) for each, row in zip(hashes, rows, strict=True)}
-    known = store.known_embeddings(hashes)
-    new = {each: row for each, row in embeddings.items() if each not in known}
-    store.replace_document(Document(Path(path), text, "text"), STATE, chunks, hashes, new)
+    store.replace_document(Document(Path(path), text, "text"), state, chunks, hashes)
+    store.add_embeddings(embeddings)
 
 
 def found(store: SqliteStore, query: str, limit: int = 10) -> list[str]:
@@ -90,10 +97,8 @@ def test_equal_chunks_share_one_embedding(store: SqliteStore) -> None:
     assert [hit.path.name for hit in store.nearest(np.array([1, 0, 0, 0], np.float32), 2)] == ["a.txt", "b.txt"]
     store.delete_documents([Path("/a.txt")])
     assert store.prune() == 1
-    assert store.known_embeddings([b"hash of same", b"hash of only a", b"hash of only b"]) == {
-        b"hash of same",
-        b"hash of only b",
-    }
+    assert len(store.embeddings_of(Path("/b.txt"))) == 2 and len(store.embeddings_of(Path("/a.txt"))) == 0
+    assert store.integrity() == []
 
 
 def test_failure_is_remembered_with_its_reason_and_replaces_old_rows(store: SqliteStore) -> None:
@@ -134,8 +139,10 @@ def test_name_that_is_not_valid_unicode_comes_back_as_it_was(store: SqliteStore)
 
 def test_failed_write_leaves_the_old_rows(store: SqliteStore) -> None:
     add(store, "/a.txt", "walrus")
+    with pytest.raises(ValueError):
+        store.replace_document(Document(Path("/a.txt"), "penguin", "text"), STATE, chunks_of("penguin"), [])
     with pytest.raises(FingerprintMismatch):
-        add(store, "/a.txt", "penguin", [[1.0, 2.0]])
+        store.add_embeddings({b"hash of walrus": np.ones(2, np.float32)})
     assert found(store, "walrus") == ["a.txt"]
     assert found(store, "penguin") == []
     assert store.integrity() == []
@@ -265,57 +272,263 @@ def test_hits_by_words_carry_rank_and_a_falling_score(store: SqliteStore) -> Non
 # ---------------------------------------------------------------- meaning
 
 
-def test_nearest_is_exact_cosine_search(store: SqliteStore) -> None:
+def test_nearest_is_exact_cosine_search() -> None:
     rng = np.random.default_rng(0)
-    vectors = rng.normal(size=(300, DIMENSION)).astype(np.float32)
-    add(store, "/a.txt", "\n\n".join(f"p{n}" for n in range(300)), vectors.tolist())
-    query = rng.normal(size=DIMENSION).astype(np.float32)
+    vectors = rng.normal(size=(300, 64)).astype(np.float32)
+    query = rng.normal(size=64).astype(np.float32)
+    with SqliteStore(":memory:") as store:
+        store.enter_space(Space("model-a", 64))
+        add(store, "/a.txt", "\n\n".join(f"p{n}" for n in range(300)), vectors.tolist())
+        hits = store.nearest(query, 10)
     distances = 1 - vectors @ query / np.linalg.norm(vectors, axis=1) / np.linalg.norm(query)
-    expected = np.argsort(distances)[:10]
-    hits = store.nearest(query, 10)
-    assert [hit.chunk.text for hit in hits] == [f"p{n}" for n in expected]
-    np.testing.assert_allclose([hit.distance for hit in hits], distances[expected], atol=1e-6)
+    assert [hit.chunk.text for hit in hits][:5] == [f"p{n}" for n in np.argsort(distances)[:5]]
+    np.testing.assert_allclose([hit.distance for hit in hits], np.sort(distances)[:10], atol=0.003)  # they are int8
     assert [hit.semantic_rank for hit in hits] == list(range(1, 11))
 
 
 def test_index_without_embeddings_has_words_only() -> None:
     with SqliteStore(":memory:") as store:
         document = Document(Path("/a.txt"), "walrus", "text")
-        store.replace_document(document, STATE, chunks_of("walrus"), [], {})
-        assert store.fingerprint is None
+        store.replace_document(document, STATE, chunks_of("walrus"), [b"hash"])
+        assert store.space() is None
         assert found(store, "walrus") == ["a.txt"]
         assert store.nearest(np.ones(DIMENSION, np.float32), 5) == []
         assert store.integrity() == []
 
 
-def test_embeddings_of_two_models_are_never_mixed(store: SqliteStore) -> None:
+def test_query_of_another_length_is_refused_with_what_to_do(store: SqliteStore) -> None:
     add(store, "/a.txt", "walrus")
-    assert store.fingerprint == "model-a"
-    store.check_fingerprint("model-a")
-    for refused in (lambda: store.check_fingerprint("model-b"), lambda: store.set_fingerprint("model-b", DIMENSION)):
-        with pytest.raises(FingerprintMismatch, match="gritdesk index"):
-            refused()
-    with pytest.raises(FingerprintMismatch, match="4 numbers"):
+    with pytest.raises(FingerprintMismatch, match=r"4 numbers.*gritdesk index"):
         store.nearest(np.ones(5, np.float32), 5)
+    with pytest.raises(FingerprintMismatch):
+        store.enter_space(Space("model-a", 5))
+    assert store.space() == SPACE
 
 
-def test_cleared_embeddings_leave_words_and_make_every_file_pending(store: SqliteStore) -> None:
-    add(store, "/a.txt", "walrus")
-    store.clear_embeddings()
-    assert store.fingerprint is None
+# ---------------------------------------------------------------- words first, embeddings later
+
+
+def write(store: SqliteStore, path: str, text: str, state: FileState = STATE) -> None:
+    """A file without its embeddings."""
+    chunks = chunks_of(text)
+    hashes = [b"hash of " + chunk.text.encode() for chunk in chunks]
+    store.replace_document(Document(Path(path), text, "text"), state, chunks, hashes)
+
+
+def awaited(store: SqliteStore) -> list[str]:
+    return [chunk.text for _, chunk in store.awaiting(99)]
+
+
+def embed_awaiting(store: SqliteStore, dimension: int = DIMENSION) -> None:
+    """An embedding for all that await one, with a 1 where the text's length says."""
+    rows = np.eye(dimension, dtype=np.float32)
+    store.add_embeddings({hash_: rows[len(chunk.text) % dimension] for hash_, chunk in store.awaiting(10_000)})
+
+
+def test_words_are_found_before_their_embedding_is_stored(store: SqliteStore) -> None:
+    write(store, "/a.txt", "walrus\n\npenguin")
     assert found(store, "walrus") == ["a.txt"]
-    assert store.files()[Path("/a.txt")].size_bytes != STATE.size_bytes
-    store.set_fingerprint("model-b", 2)
-    assert store.known_embeddings([b"hash of walrus"]) == set()
+    assert store.nearest(np.ones(DIMENSION, np.float32), 5) == []
+    assert store.awaiting(1) == [(b"hash of walrus", chunks_of("walrus\n\npenguin")[0])]
+    assert store.num_awaiting() == 2
+    embed_awaiting(store)
+    assert store.num_awaiting() == 0
+    assert [hit.chunk.text for hit in store.nearest(np.ones(DIMENSION, np.float32), 5)] == ["walrus", "penguin"]
     assert store.integrity() == []
 
 
-def test_another_model_tries_failed_files_again(store: SqliteStore) -> None:
-    failed = FileState(10, 20, "abc", "failed", "the engine died of it twice")
-    store.record_failure(Path("/a.txt"), failed)
-    store.clear_embeddings()
-    assert store.files()[Path("/a.txt")].size_bytes != failed.size_bytes
-    assert store.failures() == [FailedFile(Path("/a.txt"), failed.reason)]
+def test_chunks_of_equal_text_await_one_embedding(store: SqliteStore) -> None:
+    write(store, "/a.txt", "walrus\n\nwalrus")
+    write(store, "/b.txt", "walrus")
+    assert awaited(store) == ["walrus"] and store.num_awaiting() == 1
+    embed_awaiting(store)
+    assert len(store.nearest(np.ones(DIMENSION, np.float32), 5)) == 3
+    write(store, "/c.txt", "walrus")
+    assert store.num_awaiting() == 0
+
+
+def test_small_files_are_embedded_first_and_recent_ones_of_about_their_size(store: SqliteStore) -> None:
+    write(store, "/large.txt", "large", FileState(10_000_000, 99, ""))
+    write(store, "/old.txt", "old", FileState(2000, 10, ""))
+    write(store, "/new.txt", "new", FileState(3000, 20, ""))
+    assert awaited(store) == ["new", "old", "large"]
+
+
+def test_chunks_that_are_gone_await_nothing(store: SqliteStore) -> None:
+    write(store, "/a.txt", "walrus\n\nseal")
+    write(store, "/b.txt", "seal\n\notter")
+    store.delete_documents([Path("/a.txt")])
+    write(store, "/b.txt", "seal\n\nheron")
+    assert awaited(store) == ["seal", "heron"] and store.num_awaiting() == 2
+    store.prune()
+    assert store.integrity() == []
+
+
+def test_what_cannot_be_embedded_is_given_up_and_listed(store: SqliteStore) -> None:
+    write(store, "/a.txt", "walrus\n\nseal")
+    store.give_up(b"hash of walrus", "the engine died of it twice")
+    assert awaited(store) == ["seal"]
+    assert store.failures() == [FailedFile(Path("/a.txt"), "the engine died of it twice")]
+    assert found(store, "walrus") == ["a.txt"]
+    write(store, "/b.txt", "walrus")
+    assert awaited(store) == ["seal"]
+    assert store.integrity() == []
+    store.enter_space(Space("model-b", 2))
+    assert sorted(awaited(store)) == ["seal", "walrus"] and store.failures() == []
+
+
+def test_index_awaits_embeddings_before_it_has_a_space() -> None:
+    with SqliteStore(":memory:") as store:
+        write(store, "/a.txt", "walrus")
+        assert awaited(store) == ["walrus"]
+        store.enter_space(SPACE)
+        assert awaited(store) == ["walrus"]
+        embed_awaiting(store)
+        assert len(store.nearest(np.ones(DIMENSION, np.float32), 5)) == 1
+        assert store.integrity() == []
+
+
+def test_copied_file_has_words_and_embeddings_at_once(store: SqliteStore) -> None:
+    text = " first walrus\n\nsecond getUserName\n"
+    add(store, "/a.txt", text)
+    assert store.copy_document(Path("/a.txt"), Path("/new/b.md"), FileState(10, 99, "abc", reading="r1"))
+    assert store.document_text(Path("/new/b.md")) == text
+    assert store.chunks_of(Path("/new/b.md")) == store.chunks_of(Path("/a.txt"))
+    assert store.files()[Path("/new/b.md")] == FileState(10, 99, "abc", reading="r1")
+    assert store.num_awaiting() == 0
+    store.delete_documents([Path("/a.txt")])
+    assert found(store, "walrus") == ["b.md"] == found(store, "username")
+    assert len(store.nearest(np.ones(DIMENSION, np.float32), 5, Scope(types=("md",)))) == 2
+    assert store.prune() == 0 and store.integrity() == []
+    assert not store.copy_document(Path("/gone.txt"), Path("/c.txt"), STATE)
+    assert list(store.files()) == [Path("/new/b.md")]
+
+
+def test_copy_of_a_file_that_awaits_embeddings_awaits_them_too(store: SqliteStore) -> None:
+    write(store, "/a.txt", "walrus")
+    store.copy_document(Path("/a.txt"), Path("/b.txt"), STATE)
+    store.delete_documents([Path("/a.txt")])
+    assert awaited(store) == ["walrus"]
+
+
+def test_embeddings_of_a_file_come_in_the_order_of_its_text(store: SqliteStore) -> None:
+    rows = np.array([[0.6, 0.8, 0, 0], [0, 0, 1, 0]], np.float32)
+    add(store, "/a.txt", "walrus\n\nseal", rows.tolist())
+    np.testing.assert_allclose(store.embeddings_of(Path("/a.txt")), rows, atol=0.01)
+    assert store.embeddings_of(Path("/gone.txt")).shape == (0, DIMENSION)
+
+
+# ---------------------------------------------------------------- another model
+
+
+def test_old_space_is_searched_until_the_next_one_is_complete(store: SqliteStore) -> None:
+    add(store, "/a.txt", "walrus\n\nseal", [[1, 0, 0, 0], [0, 1, 0, 0]])
+    store.enter_space(Space("model-b", 2, "b.gguf"))
+    assert (store.space(), store.next_space()) == (SPACE, Space("model-b", 2, "b.gguf"))
+    assert sorted(awaited(store)) == ["seal", "walrus"]
+    store.add_embeddings({b"hash of walrus": np.array([0, 1], np.float32)})
+    store.finish_space()
+    assert store.space() == SPACE and awaited(store) == ["seal"]
+    assert [hit.chunk.text for hit in store.nearest(np.array([1, 0, 0, 0], np.float32), 5)] == ["walrus", "seal"]
+    store.add_embeddings({b"hash of seal": np.array([1, 0], np.float32)})
+    assert store.space() == SPACE
+    store.finish_space()
+    assert (store.space(), store.next_space()) == (Space("model-b", 2, "b.gguf"), None)
+    assert [hit.chunk.text for hit in store.nearest(np.array([1, 0], np.float32), 5)] == ["seal", "walrus"]
+    with pytest.raises(FingerprintMismatch, match="2 numbers"):
+        store.nearest(np.ones(DIMENSION, np.float32), 5)
+    tables = {name for (name,) in store._run("SELECT name FROM sqlite_schema WHERE name GLOB 'vector_*'")}
+    assert len(tables) == 1 and store.integrity() == []
+
+
+def test_going_back_to_the_searched_model_drops_the_other_and_embeds_only_what_is_new(store: SqliteStore) -> None:
+    add(store, "/a.txt", "walrus")
+    store.enter_space(Space("model-b", 2))
+    embed_awaiting(store, 2)
+    write(store, "/b.txt", "seal")
+    store.enter_space(SPACE)
+    assert (store.space(), store.next_space()) == (SPACE, None)
+    assert awaited(store) == ["seal"]
+    embed_awaiting(store)
+    store.finish_space()
+    assert store.space() == SPACE and store.integrity() == []
+
+
+def test_third_model_takes_the_place_of_the_second(store: SqliteStore) -> None:
+    add(store, "/a.txt", "walrus")
+    store.enter_space(Space("model-b", 2))
+    embed_awaiting(store, 2)
+    store.enter_space(Space("model-c", 3))
+    assert store.next_space() == Space("model-c", 3) and awaited(store) == ["walrus"]
+    embed_awaiting(store, 3)
+    store.finish_space()
+    assert store.space() == Space("model-c", 3) and store.integrity() == []
+
+
+def test_prune_reaches_both_spaces(store: SqliteStore) -> None:
+    add(store, "/a.txt", "walrus\n\nseal")
+    store.enter_space(Space("model-b", 2))
+    embed_awaiting(store, 2)
+    write(store, "/a.txt", "seal")
+    assert store.prune() == 1
+    assert len(store.nearest(np.ones(DIMENSION, np.float32), 5)) == 1
+    store.finish_space()
+    assert len(store.nearest(np.ones(2, np.float32), 5)) == 1 and store.integrity() == []
+
+
+def test_entering_a_space_again_changes_nothing(store: SqliteStore) -> None:
+    add(store, "/a.txt", "walrus")
+    store.enter_space(SPACE)
+    store.enter_space(Space("model-b", 2))
+    embed_awaiting(store, 2)
+    store.enter_space(Space("model-b", 2))
+    assert store.num_awaiting() == 0 and store.next_space() == Space("model-b", 2)
+
+
+# ---------------------------------------------------------------- within a scope
+
+
+@pytest.mark.parametrize(
+    ("scope", "names"),
+    [
+        (Scope(), {"a.txt", "B.md", "c.py", "über.txt"}),
+        (Scope(folders=("/home/Me/notes",)), {"a.txt", "B.md"}),
+        (Scope(folders=("/me/notes",)), set()),
+        (Scope(folders=("notes",)), {"a.txt", "B.md", "c.py"}),
+        (Scope(folders=("me/Notes",)), {"a.txt", "B.md"}),
+        (Scope(folders=("note",)), set()),
+        (Scope(folders=("2024", "code")), {"B.md", "c.py"}),
+        (Scope(types=("md", "py")), {"B.md", "c.py"}),
+        (Scope(types=("text",)), {"a.txt", "B.md", "c.py", "über.txt"}),
+        (Scope(names=("b",)), {"B.md", "über.txt"}),
+        (Scope(names=("ÜBER",)), {"über.txt"}),
+        (Scope(names=("b*.md",)), {"B.md"}),
+        (Scope(names=("?.py",)), {"c.py"}),
+        (Scope(names=("[abc]",)), set()),
+        (Scope(after_ns=20, before_ns=40), {"B.md", "c.py"}),
+        (Scope(folders=("notes",), types=("md",), after_ns=20), {"B.md"}),
+    ],
+)
+def test_every_search_stays_within_its_scope(store: SqliteStore, scope: Scope, names: set[str]) -> None:
+    paths = ["/home/me/notes/a.txt", "/home/me/notes/2024/B.md", "/srv/notes/code/c.py", "/srv/über.txt"]
+    for n, path in enumerate(paths, start=1):
+        add(store, path, f"walrus {n}", state=FileState(10, 10 * n, ""))
+    searches = [
+        store.keyword("walrus", 9, scope),
+        store.phrase("walrus", 9, scope),
+        store.literal("ALRU", 9, scope),
+        store.nearest(np.ones(DIMENSION, np.float32), 9, scope),
+    ]
+    assert [{hit.path.name for hit in hits} for hits in searches] == [names] * 4
+
+
+def test_scope_counts_before_the_limit(store: SqliteStore) -> None:
+    for n in range(50):
+        add(store, f"/near/{n}.txt", f"walrus {n}", [[1, 0.01 * n, 0, 0]])
+    add(store, "/far/a.txt", "a walrus among " + "many other words " * 20, [[0, 0, 0, 1]])
+    scope = Scope(folders=("far",))
+    for hits in (store.keyword("walrus", 1, scope), store.nearest(np.array([1, 0, 0, 0], np.float32), 1, scope)):
+        assert [hit.path.name for hit in hits] == ["a.txt"]
 
 
 # ---------------------------------------------------------------- the file
@@ -324,11 +537,11 @@ def test_another_model_tries_failed_files_again(store: SqliteStore) -> None:
 def test_index_is_made_with_its_folder_and_found_again(tmp_path: Path) -> None:
     path = tmp_path / "new" / "index.sqlite"
     with SqliteStore(path) as store:
-        store.set_fingerprint("model-a", DIMENSION)
+        store.enter_space(SPACE)
         add(store, "/a.txt", "walrus")
     with SqliteStore(path) as store:
         assert found(store, "walrus") == ["a.txt"]
-        assert store.fingerprint == "model-a"
+        assert store.space() == SPACE
         assert store.integrity() == []
 
 
@@ -353,7 +566,7 @@ def test_foreign_and_damaged_files_are_refused_with_what_to_do(tmp_path: Path) -
 def test_overwritten_index_is_refused_or_answers_with_a_store_error(tmp_path: Path) -> None:
     path = tmp_path / "index.sqlite"
     with SqliteStore(path) as store:
-        store.set_fingerprint("model-a", DIMENSION)
+        store.enter_space(SPACE)
         add(store, "/a.txt", "\n\n".join(f"walrus {n}" for n in range(500)))
     whole = path.read_bytes()
     for start in range(100, len(whole), len(whole) // 7):
@@ -371,7 +584,7 @@ def test_overwritten_index_is_refused_or_answers_with_a_store_error(tmp_path: Pa
 def test_truncated_index_is_refused_with_what_to_do(tmp_path: Path) -> None:
     path = tmp_path / "index.sqlite"
     with SqliteStore(path) as store:
-        store.set_fingerprint("model-a", DIMENSION)
+        store.enter_space(SPACE)
         add(store, "/a.txt", "walrus")
     path.write_bytes(path.read_bytes()[:20_000])
     with pytest.raises(StoreError, match="move it away"):
@@ -389,7 +602,7 @@ def test_writer_that_waits_in_vain_says_so(tmp_path: Path, monkeypatch: pytest.M
 
 def test_reader_sees_whole_documents_while_another_connection_writes(tmp_path: Path) -> None:
     with SqliteStore(tmp_path / "index.sqlite") as writer, SqliteStore(tmp_path / "index.sqlite") as reader:
-        writer.set_fingerprint("model-a", DIMENSION)
+        writer.enter_space(SPACE)
         add(writer, "/a.txt", "walrus")
         assert found(reader, "walrus") == ["a.txt"]
         assert len(reader.nearest(np.ones(DIMENSION, np.float32), 5)) == 1
@@ -424,7 +637,7 @@ def test_close_ends_what_another_thread_is_doing(tmp_path: Path) -> None:
 
 def test_a_search_by_words_imports_no_numpy(tmp_path: Path) -> None:
     with SqliteStore(tmp_path / "index.sqlite") as store:
-        store.set_fingerprint("model-a", DIMENSION)
+        store.enter_space(SPACE)
         add(store, "/a.txt", "walrus")
     code = (
         "import sys, pathlib; from gritdesk.store.sqlite import SqliteStore\n"
@@ -437,7 +650,7 @@ def test_a_search_by_words_imports_no_numpy(tmp_path: Path) -> None:
 def test_index_that_is_being_written_is_not_called_damaged(tmp_path: Path) -> None:
     path, stop = tmp_path / "index.sqlite", threading.Event()
     with SqliteStore(path) as store:
-        store.set_fingerprint("model-a", DIMENSION)
+        store.enter_space(SPACE)
 
     def write() -> None:
         with SqliteStore(path) as writer:

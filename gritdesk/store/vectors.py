@@ -1,0 +1,196 @@
+"""Embeddings as they are stored, and the search for the nearest among them.
+
+A stored embedding is one scale and int8 numbers: largest |x| / 127, x / scale. What is searched first are codes, a few
+hundred bits each, held in memory and compared by the bits in which they differ; the few hundred embeddings whose
+codes are nearest are then compared exactly.
+
+A code is the signs of the embedding's numbers. An embedding of few numbers has too few signs to tell neighbours
+apart, and one of very many more than it takes: then they are the signs of _PROJECTED_BITS random projections. The
+projections are drawn from a fixed seed, so that every process makes the same codes.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+_PROJECTED_BITS = 768
+_FEWEST_SIGNS = 384
+_MOST_SIGNS = 1024
+_SEED = 20_240_209  # never to be changed: stored codes were made by it
+_BLOCK = 1 << 15
+"""Codes compared at a time; what is between stays in the processor's cache."""
+_SAMPLE = 4096
+
+
+# ---------------------------------------------------------------- stored embeddings
+
+
+def stored(embeddings_ND: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Rows of bytes, uint8[N, 4 + D]: the scale as float32 and the numbers as int8, of L2-normalised embeddings."""
+    lengths_N1 = np.linalg.norm(embeddings_ND, axis=1, keepdims=True)
+    unit_ND = embeddings_ND / np.maximum(lengths_N1, np.finfo(np.float32).tiny)
+    scales_N1 = (np.abs(unit_ND).max(axis=1, keepdims=True) / 127).astype("<f4")
+    numbers_ND = np.rint(unit_ND / np.maximum(scales_N1, np.finfo(np.float32).tiny)).astype(np.int8)
+    return np.hstack([scales_N1.view(np.uint8), numbers_ND.view(np.uint8)])
+
+
+def restored(rows: Iterable[bytes], dimension: int) -> NDArray[np.float32]:
+    """Embeddings, float32[N, D], from their stored rows."""
+    scales_N1, numbers_ND = _parts(rows, dimension)
+    return numbers_ND.astype(np.float32) * scales_N1
+
+
+def cosines(rows: Iterable[bytes], query_D: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Cosine of the query and each stored embedding, float32[N]."""
+    scales_N1, numbers_ND = _parts(rows, len(query_D))
+    unit_D = query_D / max(float(np.linalg.norm(query_D)), float(np.finfo(np.float32).tiny))
+    products: NDArray[np.float32] = (numbers_ND.astype(np.float32) @ unit_D) * scales_N1[:, 0]
+    return products
+
+
+def _parts(rows: Iterable[bytes], dimension: int) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
+    bytes_NB = np.frombuffer(b"".join(rows), np.uint8).reshape(-1, 4 + dimension)
+    return np.ascontiguousarray(bytes_NB[:, :4]).view("<f4"), bytes_NB[:, 4:].view(np.int8)
+
+
+# ---------------------------------------------------------------- codes
+
+
+def num_bits(dimension: int) -> int:
+    """Length of a code; a multiple of 64."""
+    is_enough = _FEWEST_SIGNS <= dimension <= _MOST_SIGNS
+    return -(-dimension // 64) * 64 if is_enough else _PROJECTED_BITS
+
+
+def codes(embeddings_ND: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Packed bits, uint8[N, num_bits / 8]."""
+    dimension = embeddings_ND.shape[1]
+    if _FEWEST_SIGNS <= dimension <= _MOST_SIGNS:
+        signs = embeddings_ND > 0
+        return np.packbits(np.pad(signs, ((0, 0), (0, num_bits(dimension) - dimension))), axis=1)
+    return np.packbits(embeddings_ND @ _projection(dimension) > 0, axis=1)
+
+
+@lru_cache(maxsize=2)
+def _projection(dimension: int) -> NDArray[np.float32]:
+    drawn = np.random.Generator(np.random.PCG64(_SEED)).standard_normal((dimension, _PROJECTED_BITS), np.float32)
+    return drawn
+
+
+def num_candidates(dimension: int, num: int) -> int:
+    """How many of `num` embeddings to compare exactly, so that nearly all of the nearest ones are among them."""
+    return int(600 * max(1.0, num / 100_000) ** 0.4)
+
+
+# ---------------------------------------------------------------- codes in memory
+
+
+@dataclass(frozen=True)
+class CodeState:
+    """What decides whether codes in memory are those of the index."""
+
+    space_id: int
+    num_added: int
+    num_removed: int
+
+
+CodeBlock = tuple[int, bytes, bytes, bytes]
+"""Number, bits that tell which of its rows are used, int64 ids, codes: as a vec0 table keeps them."""
+
+
+class Codes:
+    """The codes of the searched space in memory; shared by all threads of a process, safe to use by each."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._state: CodeState | None = None
+        self._last_block = 0
+        self._num_in_last = 0
+        self._num = 0
+        self._words_WN = np.empty((0, 0), np.uint64)  # the codes' 64-bit words, one row for all first words
+        self._ids_N = np.empty(0, np.int64)
+
+    def bring_up(self, state: CodeState, num_bits: int, read: Callable[[int], Iterable[CodeBlock]]) -> CodesNow:
+        """The codes of this state; what is not in memory yet is read, from a block number on."""
+        with self._lock:
+            if state != self._state:
+                known = self._state
+                is_growth = (
+                    known is not None
+                    and (known.space_id, known.num_removed) == (state.space_id, state.num_removed)
+                    and known.num_added < state.num_added
+                )
+                self._state = None  # until all is read
+                if not is_growth:
+                    self._last_block = self._num_in_last = self._num = 0
+                    self._words_WN = np.empty((num_bits // 64, 0), np.uint64)
+                    self._ids_N = np.empty(0, np.int64)
+                for block in read(self._last_block):
+                    self._append(block)
+                self._state = state
+            return CodesNow(self._words_WN[:, : self._num], self._ids_N[: self._num])
+
+    def _append(self, block: CodeBlock) -> None:
+        number, validity, ids, packed = block
+        num_known = self._num_in_last if number == self._last_block else 0
+        used = np.flatnonzero(np.unpackbits(np.frombuffer(validity, np.uint8), bitorder="little"))[num_known:]
+        end = self._num + len(used)
+        if end > len(self._ids_N):  # others may still search the old arrays: these are left as they are
+            capacity = max(end, self._num * 5 // 4, 1024)
+            words_WN = np.empty((len(self._words_WN), capacity), np.uint64)
+            words_WN[:, : self._num] = self._words_WN[:, : self._num]
+            ids_N = np.empty(capacity, np.int64)
+            ids_N[: self._num] = self._ids_N[: self._num]
+            self._words_WN, self._ids_N = words_WN, ids_N
+        codes_NW = np.frombuffer(packed, np.uint64).reshape(-1, len(self._words_WN))
+        self._words_WN[:, self._num : end] = codes_NW[used].T
+        self._ids_N[self._num : end] = np.frombuffer(ids, np.int64)[used]
+        self._last_block, self._num_in_last, self._num = number, num_known + len(used), end
+
+
+@dataclass(frozen=True)
+class CodesNow:
+    """Codes as they were at one moment."""
+
+    words_WN: NDArray[np.uint64]
+    ids_N: NDArray[np.int64]
+
+    def within(self, allowed: NDArray[np.int64]) -> CodesNow:
+        """Those of the allowed ids."""
+        if not len(allowed) or not len(self.ids_N):
+            return CodesNow(self.words_WN[:, :0], self.ids_N[:0])
+        is_allowed = np.zeros(max(int(self.ids_N.max()), int(allowed.max())) + 1, bool)
+        is_allowed[allowed] = True
+        chosen = np.flatnonzero(is_allowed[self.ids_N])
+        return CodesNow(self.words_WN[:, chosen], self.ids_N[chosen])
+
+    def nearest(self, query_D: NDArray[np.float32], num: int) -> NDArray[np.int64]:
+        """At least `num` ids whose codes differ least from the query's, in no order; all if there are no more."""
+        total = len(self.ids_N)
+        if total <= num:
+            return self.ids_N
+        distances_N = self._differences(codes(query_D[None]).view(np.uint64)[0])
+        sample = np.sort(distances_N[:: max(1, total // _SAMPLE)])
+        bound = int(sample[min(num * len(sample) // total, len(sample) - 1)])
+        while np.count_nonzero(distances_N <= bound) < num:
+            bound += 1
+        while np.count_nonzero(distances_N < bound) >= num:
+            bound -= 1
+        return self.ids_N[distances_N <= bound]
+
+    def _differences(self, query_W: NDArray[np.uint64]) -> NDArray[np.uint16]:
+        """Number of bits in which each code differs from the query's, uint16[N]."""
+        distances_N = np.empty(len(self.ids_N), np.uint16)
+        for start in range(0, len(distances_N), _BLOCK):
+            block = slice(start, start + _BLOCK)
+            found = distances_N[block]
+            found[:] = 0
+            for words_N, word in zip(self.words_WN, query_W, strict=True):
+                found += np.bitwise_count(words_N[block] ^ word)
+        return distances_N
