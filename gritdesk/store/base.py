@@ -156,6 +156,9 @@ class Store(Protocol):
         Raises: FingerprintMismatch if the embedding's length is not that of the searched space.
         """
 
+    def newest(self, limit: int, scope: Scope = EVERYWHERE) -> list[Hit]:
+        """The first chunk of each file, of those that were modified last first."""
+
     # ------------------------------------------------------------ looking in
 
     def document_text(self, path: Path) -> str | None:

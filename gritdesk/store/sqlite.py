@@ -561,6 +561,17 @@ class SqliteStore:
         rows = self._run(f"SELECT passages FROM document WHERE {within or 'true'}", values)
         return np.frombuffer(b"".join(row for (row,) in rows), np.int64)
 
+    def newest(self, limit: int, scope: Scope = EVERYWHERE) -> list[Hit]:
+        """The first chunk of each file, of those that were modified last first."""
+        within, values = condition(scope)
+        rows = self._run(
+            f"""SELECT {_HIT_COLUMNS} FROM document JOIN chunk ON chunk.id = (
+                    SELECT id FROM chunk WHERE chunk.document_id = document.id ORDER BY char_start LIMIT 1)
+                {within and "WHERE " + within} ORDER BY document.mtime_ns DESC, document.path LIMIT ?""",
+            (*values, limit),
+        )
+        return [_hit(row, score=1.0 / rank) for rank, row in enumerate(rows, start=1)]
+
     def _matching(self, expression: str, limit: int, scope: Scope) -> list[Hit]:
         if not expression:
             return []
