@@ -103,6 +103,27 @@ class Query:
 
 
 @dataclass(frozen=True)
+class Explanation:
+    """How a hit's score came about: it is the sum of words, meaning and bonus."""
+
+    words: float
+    """What the words added, weighted."""
+    meaning: float
+    """What the meaning added, weighted."""
+    bonus: float
+    """For a phrase of the query, or what is spelled as in it."""
+    bm25: float | None
+    """None when not found by words; 0 when letter by letter."""
+    keyword_weight: float
+    semantic_weight: float
+    terms_found: tuple[str, ...]
+    """Words and quoted parts of the query that the passage or its headings hold."""
+    terms_missing: tuple[str, ...]
+    restrictions: tuple[str, ...]
+    """What narrowed the search, as typed."""
+
+
+@dataclass(frozen=True)
 class Hit:
     """A chunk that was found, and how well it fits."""
 
@@ -117,6 +138,32 @@ class Hit:
     """1-based rank among the hits by words; None when found by meaning alone."""
     semantic_rank: int | None = None
     """1-based rank among the hits by meaning; None when found by words alone."""
+    explanation: Explanation | None = None
+    """Only if it was asked for."""
+
+
+MOST_COUNTED = 100
+"""Hits that a restriction removed are counted so far."""
+
+
+@dataclass(frozen=True)
+class Misses:
+    """Why a search found nothing, and what it nearly found."""
+
+    removed: tuple[tuple[str, int], ...]
+    """Restrictions as typed, and how many hits there are without each; only those with hits."""
+    nearest: tuple[Hit, ...]
+    """The best hits without any restriction."""
+
+
+@dataclass(frozen=True)
+class SimilarFiles:
+    """Files nearest by meaning to one file."""
+
+    hits: tuple[Hit, ...]
+    """One a file, best first, by the chunk that is nearest."""
+    copies: tuple[Path, ...]
+    """Files of the very same content, which are not among the hits."""
 
 
 @dataclass(frozen=True)
