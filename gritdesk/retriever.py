@@ -43,7 +43,8 @@ _UNSPACED_RUN = re.compile(
     "[\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]{3,}"
 )
 """Chinese, Japanese or Korean of more than a word or two: nothing says where its words begin."""
-_SIGNS = re.compile(r"[^\w\s'’\-]|^[-_]|_$")
+_SIGNS = re.compile(r"^[-_.@#$~+]+[^\W\d]|[+#_]$|::|->|@|\d\.\d")
+"""Where signs make a word another one: --force, .NET, C++, std::vector, 1.2.3; not and/or, i.e., well-known."""
 
 
 class Retriever:
@@ -355,14 +356,14 @@ def _phrases(asked: Query) -> tuple[str, ...]:
     """The quoted parts of a query, or all of it if it has two words or more, or one with signs in it."""
     if asked.phrases or not asked.text:
         return asked.phrases
-    is_phrase = len(asked.words) > 1 or _spelled(asked)
+    is_phrase = len(asked.words) > 1 or re.search(r"\w\W|\W\w", asked.text)
     return (asked.text.replace('"', " "),) if is_phrase else ()
 
 
 def _spelled(asked: Query) -> list[str]:
-    """Words whose signs mean something, as in C++, --force, 1.2.3 or std::vector; not what ends a sentence."""
+    """Words whose signs mean something, without what ends or opens a sentence."""
     bare = [each.rstrip(".,;:!?\"'”’)]}…").lstrip("\"'“‘([{") for each in asked.words]
-    return [each for each in dict.fromkeys(bare) if re.search(r"\w", each) and _SIGNS.search(each)]
+    return [each for each in dict.fromkeys(bare) if _SIGNS.search(each)]
 
 
 def _bonus(hit: Hit, is_in_order: bool, asked: Query) -> float:
