@@ -22,7 +22,9 @@ from gritdesk.records import (
     Hit,
     IndexProgress,
     IndexReport,
+    Misses,
     SearchMode,
+    SimilarFiles,
     Status,
     Turn,
 )
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from gritdesk.engine.host import EngineHost, EngineInfo
     from gritdesk.extract.worker import Reader
     from gritdesk.indexer import Indexer
+    from gritdesk.retriever import Retriever
 
 Listener = Callable[[str], None]
 SWEEP_EVERY_S = 600.0
@@ -123,16 +126,32 @@ class Desk:
         """Keep one more folder in the index; it is read by the next `index` or `watch`."""
         self._list_folder(_existing_folder(folder))
 
-    def search(self, query: str, n: int = 10, mode: SearchMode = "hybrid") -> list[Hit]:
+    def search(self, query: str, n: int = 10, mode: SearchMode = "hybrid", *, explain: bool = False) -> list[Hit]:
         """The `n` best chunks, best first; by words alone the engine is not started.
 
-        Raises: FingerprintMismatch if the index was made by another model and meaning is asked for.
+        Args:
+            query: in the language of gritdesk/querying.py.
+            explain: say of each hit how its score came about.
+        Raises: QueryError for a filter that has no meaning; FingerprintMismatch if the index was made by another
+            model and meaning is asked for.
         """
-        from gritdesk.retriever import Retriever
+        return self._retriever(mode).search(query, n, mode, explain=explain)
 
-        if mode != "keyword":
-            self.check_fingerprint()
-        return Retriever(self._store(), self._embed_query, self.config.search).search(query, n, mode)
+    def misses(self, query: str, mode: SearchMode = "hybrid") -> Misses:
+        """Why a search found nothing: the filters that removed hits, and the nearest hits without them.
+
+        Raises: as `search`.
+        """
+        return self._retriever(mode).misses(query, mode)
+
+    def similar(self, path: Path, n: int = 10) -> SimilarFiles:
+        """The `n` files nearest by meaning to an indexed one; the engine is not started.
+
+        Raises: QueryError if the file is not in the index.
+        """
+        plain = Path(os.path.abspath(path))
+        is_known = plain in self._store().files()
+        return self._retriever("keyword").similar(plain if is_known else plain.resolve(), n)
 
     def ask(
         self, question: str, history: Sequence[Turn] = (), is_stopped: Callable[[], bool] | None = None
@@ -143,14 +162,18 @@ class Desk:
         """
         from gritdesk.answerer import Answerer
         from gritdesk.engine.wire import ONLY_EMBEDS
+        from gritdesk.querying import parse
 
         num_passages = self.config.search.num_passages
         engine = self.engine()
         info = engine.info()
         if not info.generates:
             raise ModelError(f"{info.model_path.name}: {ONLY_EMBEDS}")
-        answerer = Answerer(lambda asked: self.search(asked, num_passages), engine, info.n_ctx, self.config.answer)
-        yield from answerer.answer(question, history, is_stopped or (lambda: False))
+        # filters say where to look for the answer; the model reads the question without them
+        asked = parse(question)
+        text = asked.text if asked.restrictions and asked.text else question
+        answerer = Answerer(lambda _: self.search(question, num_passages), engine, info.n_ctx, self.config.answer)
+        yield from answerer.answer(text, history, is_stopped or (lambda: False))
 
     def embed(self, texts: Sequence[str], instruction: str = "") -> NDArray[np.float32]:
         """Embeddings of texts, float32[num, dimension], L2-normalised."""
@@ -305,6 +328,13 @@ class Desk:
     def _is_of_another_model(self) -> bool:
         space = self._store().space()
         return space is not None and space.fingerprint != self.fingerprint
+
+    def _retriever(self, mode: SearchMode) -> Retriever:
+        from gritdesk.retriever import Retriever
+
+        if mode != "keyword":
+            self.check_fingerprint()
+        return Retriever(self._store(), self._embed_query, self.config.search)
 
     def _read(self, path: Path) -> Any:
         self._check_open()
