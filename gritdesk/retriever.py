@@ -36,6 +36,8 @@ _SPELLING_BONUS = 0.5
 
 _MAX_LETTER_WORDS = 4
 """Words that are looked for letter by letter when no word is found: each costs a look at all the text."""
+_SPELLED_DEPTH = 4
+"""How much deeper it is looked for what is spelled with signs: few of the chunks with a c have C++."""
 _MOST_WEIGHED, _MOST_WORDS = 60, 12
 """Words of a file whose rarity is looked up, and those of them that look for similar files."""
 
@@ -197,22 +199,30 @@ class Retriever:
         return [*found.values()][:depth] or self._by_letters(asked, depth)
 
     def _by_letters(self, asked: Query, depth: int) -> list[Hit]:
-        """Chunks that hold the words letter by letter, as parts of others, those with most of them first."""
+        """Chunks that hold words letter by letter, as parts of others, those with most of them first.
+
+        Of one word alone the store has looked for the letters already.
+        """
         found: dict[int, Hit] = {}
-        for word in sorted(asked.words, key=len, reverse=True)[:_MAX_LETTER_WORDS]:
+        words = sorted(asked.words, key=len, reverse=True)[:_MAX_LETTER_WORDS]
+        for word in words if len(words) > 1 else ():
             for hit in self._store.literal(word, depth, asked.scope):
                 before = found.get(hit.chunk_id)
                 found[hit.chunk_id] = dataclasses.replace(hit, score=1.0 + (before.score if before else 0.0))
         return sorted(found.values(), key=lambda hit: -hit.score)[:depth]
 
     def _as_spelled(self, asked: Query, depth: int) -> list[Hit]:
-        """Chunks with a word whose signs mean something, such as C++, of which the words index knows the letters."""
-        return [
-            hit
-            for word in _spelled(asked)
-            for hit in self._store.phrase(word, depth, asked.scope)
-            if word.casefold() in hit.chunk.text.casefold()
-        ]
+        """Chunks with a word whose signs mean something, such as C++, of which the words index knows the letters.
+
+        All text is looked through only for a word that is all of the query.
+        """
+        found: list[Hit] = []
+        for word in _spelled(asked):
+            by_word = self._store.phrase(word, _SPELLED_DEPTH * depth, asked.scope)
+            found += [hit for hit in by_word if word.casefold() in hit.chunk.text.casefold()][:depth]
+            if not found and len(asked.words) == 1:
+                found = self._store.literal(word, depth, asked.scope)
+        return found
 
     def _fuse(self, by_words: Sequence[Hit], by_meaning: Sequence[Hit], others: Iterable[Hit]) -> list[_Candidate]:
         """Score every hit from 0 to 1: by its scores in both lists, or by its rank where there is but one.
@@ -356,14 +366,19 @@ def _phrases(asked: Query) -> tuple[str, ...]:
     """The quoted parts of a query, or all of it if it has two words or more, or one with signs in it."""
     if asked.phrases or not asked.text:
         return asked.phrases
-    is_phrase = len(asked.words) > 1 or re.search(r"\w\W|\W\w", asked.text)
-    return (asked.text.replace('"', " "),) if is_phrase else ()
+    if len(asked.words) > 1:
+        return (asked.text.replace('"', " "),)
+    return tuple(each for each in _bare_words(asked) if re.search(r"\W", each))
 
 
 def _spelled(asked: Query) -> list[str]:
-    """Words whose signs mean something, without what ends or opens a sentence."""
-    bare = [each.rstrip(".,;:!?\"'”’)]}…").lstrip("\"'“‘([{") for each in asked.words]
-    return [each for each in dict.fromkeys(bare) if _SIGNS.search(each)]
+    """Words whose signs mean something."""
+    return [each for each in dict.fromkeys(_bare_words(asked)) if _SIGNS.search(each)]
+
+
+def _bare_words(asked: Query) -> list[str]:
+    """The words without what ends or opens a sentence."""
+    return [each.rstrip(".,;:!?\"'”’)]}…").lstrip("\"'“‘([{") for each in asked.words]
 
 
 def _bonus(hit: Hit, is_in_order: bool, asked: Query) -> float:
@@ -373,7 +388,8 @@ def _bonus(hit: Hit, is_in_order: bool, asked: Query) -> float:
         is_literal = any(_plain(phrase) in text for phrase in _phrases(asked))
         return _PHRASE_BONUS if is_literal else _PHRASE_BONUS / 2
     spelled = _spelled(asked)
-    return _SPELLING_BONUS * sum(_plain(each) in text for each in spelled) / len(spelled) if spelled else 0.0
+    share = sum(_plain(each) in text for each in spelled) / len(spelled) if spelled else 0.0
+    return share * (_SPELLING_BONUS if len(asked.words) > 1 else _PHRASE_BONUS)
 
 
 def _pairs(run: str) -> Iterator[str]:

@@ -285,6 +285,11 @@ def test_name_with_signs_is_found_as_it_is_spelled(library: Library, query: str,
     assert library.found(f"notes on {query}", mode)[0] == "wanted"
 
 
+def test_word_with_signs_is_found_behind_many_of_its_letters(library: Library) -> None:
+    library.add(**{f"f{n}": f"c c c {n}" for n in range(230)}, wanted="of C++ in a long text about other things " * 4)
+    assert library.found("C++", "keyword")[0] == library.found("C++")[0] == "wanted"
+
+
 def test_part_of_a_word_is_found_beside_words_that_are_nowhere(library: Library) -> None:
     library.add(a="call getUserName here", b="unrelated things")
     assert library.found("serNam qwertz", "keyword") == ["a"]
