@@ -88,18 +88,22 @@ MIGRATIONS: tuple[str, ...] = (
     ALTER TABLE document ADD COLUMN folder TEXT NOT NULL DEFAULT '';   -- folder, name, suffix: what scopes ask for
     ALTER TABLE document ADD COLUMN name TEXT NOT NULL DEFAULT '';
     ALTER TABLE document ADD COLUMN suffix TEXT NOT NULL DEFAULT '';
-    ALTER TABLE document ADD COLUMN passages BLOB NOT NULL DEFAULT x'';  -- int64 ids of its chunks' passages
+    ALTER TABLE document ADD COLUMN first_chunk INTEGER NOT NULL DEFAULT 0;  -- its chunks' ids follow each other
+    ALTER TABLE document ADD COLUMN num_chunks INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE document ADD COLUMN passages BLOB NOT NULL DEFAULT x'';  -- int32 ids of its chunks' passages
     UPDATE document SET folder = folder_of(path), name = name_of(path), suffix = suffix_of(path),
+      first_chunk = coalesce((SELECT min(id) FROM chunk WHERE chunk.document_id = document.id), 0),
+      num_chunks = (SELECT count(*) FROM chunk WHERE chunk.document_id = document.id),
       size_bytes = -1, content_hash = '';                              -- every file counts as changed
 
     CREATE TABLE passage(
-      id INTEGER PRIMARY KEY,
-      hash BLOB NOT NULL UNIQUE      -- of what is embedded; equal chunks share one passage
-    ) STRICT;
+      hash BLOB PRIMARY KEY,         -- of what is embedded; equal chunks share one passage
+      id INTEGER NOT NULL            -- not indexed, which would cost more than all the rest of the row
+    ) STRICT, WITHOUT ROWID;
     CREATE TABLE new_chunk(
       id INTEGER PRIMARY KEY,
       document_id INTEGER NOT NULL REFERENCES document(id) ON DELETE CASCADE,
-      passage_id INTEGER REFERENCES passage(id),
+      passage_id INTEGER,            -- NULL while its file is to be read again
       gap TEXT NOT NULL,
       text TEXT NOT NULL,
       heading TEXT NOT NULL,
@@ -115,7 +119,7 @@ MIGRATIONS: tuple[str, ...] = (
     DROP TABLE chunk;
     DROP TABLE embedding;
     ALTER TABLE new_chunk RENAME TO chunk;
-    CREATE INDEX chunk_by_document ON chunk(document_id, char_start);
+    CREATE INDEX chunk_by_document ON chunk(document_id);   -- ids are in the order of the text
     CREATE INDEX chunk_by_passage ON chunk(passage_id);
 
     CREATE TABLE space(
@@ -130,11 +134,12 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE TABLE awaiting(           -- passages without an embedding in the space that is being filled
       size_class INTEGER NOT NULL,   -- of the file, in factors of 16
       age INTEGER NOT NULL,          -- minus its time of modification
-      passage_id INTEGER NOT NULL UNIQUE REFERENCES passage(id) ON DELETE CASCADE,
+      passage_id INTEGER NOT NULL UNIQUE,
+      hash BLOB NOT NULL,
       PRIMARY KEY (size_class, age, passage_id)
     ) STRICT, WITHOUT ROWID;
     CREATE TABLE given_up(           -- passages that cannot be embedded in it
-      passage_id INTEGER PRIMARY KEY REFERENCES passage(id) ON DELETE CASCADE,
+      passage_id INTEGER PRIMARY KEY,
       reason TEXT NOT NULL
     ) STRICT;
 

@@ -18,7 +18,7 @@ import re
 import threading
 import time
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -95,6 +95,8 @@ class SqliteStore:
         """
         self.path = path
         self._shared = shared or Shared()
+        self._scope_moment: tuple[Scope, int, int] | None = None
+        """The scope that SQL's is_within() knows, and when it was asked."""
         with self._translated():
             if isinstance(path, Path):
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -222,12 +224,6 @@ class SqliteStore:
         self._run(f"DROP TABLE code_{space.id}")
         self._run("DELETE FROM space WHERE id = ?", (space.id,))
 
-    def _await_all(self) -> None:
-        """Let all passages await an embedding in the space that is being filled, save those that have it."""
-        self._run("DELETE FROM awaiting")
-        self._run("DELETE FROM given_up")
-        self._await_embeddings("chunk.passage_id IS NOT NULL")
-
     # ------------------------------------------------------------ files
 
     def files(self) -> dict[Path, FileState]:
@@ -247,8 +243,8 @@ class SqliteStore:
         gaps, tail = _gaps(document, chunks)
         text = document.text.encode()
         with self._transaction():
-            passage_ids = [self._passage_id(each) for each in hashes]
-            passages = array("q", passage_ids).tobytes()
+            passage_ids = self._passage_ids(hashes)
+            passages = array("i", passage_ids).tobytes()
             columns = (document.format, tail, len(text), _text_hash(text), passages)
             document_id = self._write_document(document.path, state, *columns)
             self._connection.executemany(
@@ -260,7 +256,8 @@ class SqliteStore:
                     for chunk, gap, passage_id in zip(chunks, gaps, passage_ids, strict=True)
                 ),
             )
-            self._await_embeddings("chunk.document_id = ?", document_id)
+            self._note_chunks(document_id)
+            self._await_embeddings(state, dict(zip(passage_ids, hashes, strict=True)))
 
     def copy_document(self, source: Path, path: Path, state: FileState) -> bool:
         """Give `path` the rows of an indexed file of the same content; False if there are none any more."""
@@ -278,11 +275,11 @@ class SqliteStore:
                 """INSERT INTO chunk(document_id, passage_id, gap, text, heading, char_start, char_end,
                        line_start, line_end, page, num_tokens)
                    SELECT ?, passage_id, gap, text, heading, char_start, char_end, line_start, line_end, page,
-                       num_tokens FROM chunk WHERE document_id = ? ORDER BY char_start""",
+                       num_tokens FROM chunk WHERE document_id = ? ORDER BY id""",
                 (document_id, source_id),
             )
-            self._await_embeddings("chunk.document_id = ?", document_id)
-        return True
+            self._note_chunks(document_id)
+        return True  # its passages have embeddings, await them or were given up, as those of the source
 
     def record_failure(self, path: Path, state: FileState) -> None:
         """Remember why a file could not be indexed; rows of its earlier content go."""
@@ -311,16 +308,19 @@ class SqliteStore:
             orphans = self._run(
                 "SELECT id FROM passage WHERE NOT EXISTS (SELECT 1 FROM chunk WHERE chunk.passage_id = passage.id)"
             )
+            if not orphans:
+                return 0
             num_removed = 0
             for space in (self._space_row(is_searched=True), self._space_row(is_searched=False)):
-                if space is not None and orphans:
+                if space is not None:
                     before = self._connection.total_changes()
                     self._connection.executemany(f"DELETE FROM vector_{space.id} WHERE passage_id = ?", orphans)
                     removed = self._connection.total_changes() - before
                     num_removed = max(num_removed, removed)
                     self._connection.executemany(f"DELETE FROM code_{space.id} WHERE rowid = ?", orphans)
                     self._run("UPDATE space SET num_removed = num_removed + ? WHERE id = ?", (removed, space.id))
-            self._connection.executemany("DELETE FROM passage WHERE id = ?", orphans)
+            self._connection.executemany("DELETE FROM given_up WHERE passage_id = ?", orphans)
+            self._run("DELETE FROM passage WHERE NOT EXISTS (SELECT 1 FROM chunk WHERE chunk.passage_id = passage.id)")
         return num_removed
 
     def _write_document(self, path: Path, state: FileState, *columns: Any) -> int:
@@ -336,25 +336,53 @@ class SqliteStore:
         )
         return self._connection.last_insert_rowid()
 
-    def _passage_id(self, hash_: bytes) -> int:
-        for (known_id,) in self._run("SELECT id FROM passage WHERE hash = ?", (hash_,)):
-            return int(known_id)
-        self._run("INSERT INTO passage(hash) VALUES (?)", (hash_,))
-        return self._connection.last_insert_rowid()
-
-    def _await_embeddings(self, of_chunks: str, *values: int) -> None:
-        """Of these chunks' passages, those without embedding that were not given up."""
-        space = self._filled_space_row()
-        without = ""
-        if space is not None:
-            without = f"AND NOT EXISTS (SELECT 1 FROM vector_{space.id} AS v WHERE v.passage_id = chunk.passage_id)"
+    def _note_chunks(self, document_id: int) -> None:
+        """A document's chunks are written at once, so their ids follow each other."""
         self._run(
-            f"""INSERT OR IGNORE INTO awaiting
-                SELECT size_class(document.size_bytes), -document.mtime_ns, chunk.passage_id
-                FROM chunk JOIN document ON document.id = chunk.document_id
-                WHERE {of_chunks} {without}
-                  AND NOT EXISTS (SELECT 1 FROM given_up WHERE given_up.passage_id = chunk.passage_id)""",
-            values,
+            """UPDATE document SET (first_chunk, num_chunks) =
+                   (SELECT coalesce(min(id), 0), count(*) FROM chunk WHERE document_id = ?1) WHERE id = ?1""",
+            (document_id,),
+        )
+
+    def _passage_ids(self, hashes: Iterable[bytes]) -> list[int]:
+        """Ids of the passages of these hashes; those that are new are written."""
+        ((first_id,),) = self._run("SELECT coalesce((SELECT value FROM setting WHERE key = 'next_passage'), 1)")
+        next_id = int(first_id)
+        new: dict[bytes, int] = {}
+        passage_ids = []
+        for each in hashes:
+            known = new.get(each) or self._known_passage(each)
+            if known is None:
+                known = new[each] = next_id
+                next_id += 1
+            passage_ids.append(known)
+        self._connection.executemany("INSERT INTO passage(hash, id) VALUES (?, ?)", new.items())
+        self._run("INSERT OR REPLACE INTO setting VALUES ('next_passage', ?)", (str(next_id),))
+        return passage_ids
+
+    def _known_passage(self, hash_: bytes) -> int | None:
+        rows = self._run("SELECT id FROM passage WHERE hash = ?", (hash_,))
+        return int(rows[0][0]) if rows else None
+
+    def _await_embeddings(self, state: FileState, passages: Mapping[int, bytes]) -> None:
+        """Of these passages, those without embedding that were not given up."""
+        space = self._filled_space_row()
+        row = "SELECT size_class(?1) AS size_class, -?2 AS age, ?3 AS passage_id, ?4 AS hash"
+        self._connection.executemany(
+            f"INSERT OR IGNORE INTO awaiting SELECT * FROM ({row}) AS new WHERE {_awaits(space)}",
+            ((state.size_bytes, state.mtime_ns, passage_id, hash_) for passage_id, hash_ in passages.items()),
+        )
+
+    def _await_all(self) -> None:
+        """Let all passages await an embedding in the space that is being filled, save those that have it."""
+        self._run("DELETE FROM awaiting")
+        self._run("DELETE FROM given_up")
+        self._run(
+            f"""INSERT INTO awaiting
+                SELECT size_class(document.size_bytes), -document.mtime_ns, new.passage_id, new.hash
+                FROM (SELECT id AS passage_id, hash FROM passage) AS new
+                JOIN chunk ON chunk.id = (SELECT min(id) FROM chunk WHERE chunk.passage_id = new.passage_id)
+                JOIN document ON document.id = chunk.document_id WHERE {_awaits(self._filled_space_row())}"""
         )
 
     # ------------------------------------------------------------ embeddings
@@ -363,7 +391,7 @@ class SqliteStore:
         """Hashes and chunks whose embedding is not stored, each hash once; of small files first, then recent ones."""
         rows = self._run(
             f"""WITH first AS MATERIALIZED (SELECT * FROM awaiting ORDER BY size_class, age, passage_id LIMIT ?)
-                SELECT passage.hash, {_HIT_COLUMNS} FROM first JOIN passage ON passage.id = first.passage_id
+                SELECT first.hash, {_HIT_COLUMNS} FROM first
                 JOIN chunk ON chunk.id = (SELECT min(id) FROM chunk WHERE chunk.passage_id = first.passage_id)
                 JOIN document ON document.id = chunk.document_id
                 ORDER BY first.size_class, first.age, first.passage_id""",
@@ -392,7 +420,7 @@ class SqliteStore:
             for embedding in embeddings.values():
                 assert embedding.dtype == "float32", embedding.dtype
                 _check_dimension(space, len(embedding))
-            passage_ids = [self._passage_id(each) for each in embeddings]
+            passage_ids = self._passage_ids(embeddings)
             rows = [row.tobytes() for row in stored(np.stack(list(embeddings.values())))]
             bits = [row.tobytes() for row in codes(restored(rows, space.dimension))]
             new = [n for n, each in enumerate(passage_ids) if not self._has_embedding(space, each)]
@@ -412,7 +440,8 @@ class SqliteStore:
     def give_up(self, hash_: bytes, reason: str) -> None:
         """No longer await an embedding that cannot be made; its chunks are found by words only."""
         with self._transaction():
-            for (passage_id,) in self._run("SELECT id FROM passage WHERE hash = ?", (hash_,)):
+            passage_id = self._known_passage(hash_)
+            if passage_id is not None:
                 self._run("DELETE FROM awaiting WHERE passage_id = ?", (passage_id,))
                 self._run("INSERT OR REPLACE INTO given_up VALUES (?, ?)", (passage_id, reason))
 
@@ -429,7 +458,7 @@ class SqliteStore:
             rows = self._run(
                 f"""SELECT v.embedding FROM document JOIN chunk ON chunk.document_id = document.id
                     JOIN vector_{space.id} AS v ON v.passage_id = chunk.passage_id
-                    WHERE document.path = ? ORDER BY chunk.char_start""",
+                    WHERE document.path = ? ORDER BY chunk.id""",
                 (path_to_sql(path),),
             )
         return restored((row for (row,) in rows), space.dimension)
@@ -455,10 +484,13 @@ class SqliteStore:
         """
         phrases, terms = words.search_terms(query)
         hits: dict[int, Hit] = {}
-        for expression, scored in words.widening(phrases, terms, all_first):
-            if len(hits) < limit:
-                for hit in self._matching(expression, limit, scope):
+        with self._reading():
+            within = self._chunks_within(scope)
+            for expression, scored in words.widening(phrases, terms, all_first, lambda each: self._count(each, within)):
+                for hit in self._matching(expression, limit, within):
                     hits.setdefault(hit.chunk_id, hit if scored else dataclasses.replace(hit, score=0.0))
+                if len(hits) >= limit:
+                    break
         found = [*hits.values()][:limit] or self._containing(query.strip().strip('"').strip(), limit, scope)
         return _keyword_ranked(found)
 
@@ -467,13 +499,14 @@ class SqliteStore:
 
         Stop words count only where there is nothing else, quotation marks not at all.
         """
-        return _keyword_ranked(self._matching(words.any_of(query), limit, EVERYWHERE))
+        return _keyword_ranked(self._matching(words.any_of(query), limit, "", is_bounded=False))
 
     def phrase(self, text: str, limit: int, scope: Scope = EVERYWHERE) -> list[Hit]:
         """Chunks that hold the words of the text in that very order, best first."""
         if not re.search(r"\w", text):
             return []
-        return _keyword_ranked(self._matching(words.quoted(text), limit, scope))
+        with self._reading():
+            return _keyword_ranked(self._matching(words.quoted(text), limit, self._chunks_within(scope)))
 
     def literal(self, text: str, limit: int, scope: Scope = EVERYWHERE) -> list[Hit]:
         """Chunks that hold the text letter by letter, upper and lower case alike; whatever is there is found."""
@@ -554,35 +587,65 @@ class SqliteStore:
             (first,),
         )
 
-    def _passages_within(self, scope: Scope) -> NDArray[np.int64]:
+    def _passages_within(self, scope: Scope) -> NDArray[np.int32]:
         import numpy as np
 
         within, values = condition(scope)
         rows = self._run(f"SELECT passages FROM document WHERE {within or 'true'}", values)
-        return np.frombuffer(b"".join(row for (row,) in rows), np.int64)
+        return np.frombuffer(b"".join(row for (row,) in rows), np.int32)
 
     def newest(self, limit: int, scope: Scope = EVERYWHERE) -> list[Hit]:
         """The first chunk of each file, of those that were modified last first."""
         within, values = condition(scope)
         rows = self._run(
-            f"""SELECT {_HIT_COLUMNS} FROM document JOIN chunk ON chunk.id = (
-                    SELECT id FROM chunk WHERE chunk.document_id = document.id ORDER BY char_start LIMIT 1)
-                {within and "WHERE " + within} ORDER BY document.mtime_ns DESC, document.path LIMIT ?""",
+            f"""SELECT {_HIT_COLUMNS} FROM document JOIN chunk ON chunk.id = document.first_chunk
+                WHERE document.num_chunks > 0 {within and "AND " + within}
+                ORDER BY document.mtime_ns DESC, document.path LIMIT ?""",
             (*values, limit),
         )
         return [_hit(row, score=1.0 / rank) for rank, row in enumerate(rows, start=1)]
 
-    def _matching(self, expression: str, limit: int, scope: Scope) -> list[Hit]:
+    def _matching(self, expression: str, limit: int, within: str, *, is_bounded: bool = True) -> list[Hit]:
+        """The best of what the expression finds; of very many rows only the newest are ranked."""
         if not expression:
             return []
-        within, values = condition(scope)
+        newest = 0
+        if is_bounded:
+            nth = "SELECT rowid FROM word WHERE word MATCH ? {} ORDER BY rowid DESC LIMIT 1 OFFSET ?"
+            for (rowid,) in self._run(nth.format(within), (expression, words.MAX_RANKED)):
+                newest = rowid + 1
         rows = self._run(
-            f"""SELECT -word.rank, {_HIT_COLUMNS} FROM word
-                JOIN chunk ON chunk.id = word.rowid JOIN document ON document.id = chunk.document_id
-                WHERE word MATCH ? {within and "AND " + within} ORDER BY word.rank LIMIT ?""",
-            (expression, *values, limit),
+            f"""WITH found AS MATERIALIZED (
+                    SELECT rowid AS id, bm25(word) AS rank FROM word WHERE word MATCH ? AND rowid >= ? {within}
+                    ORDER BY rank, id LIMIT ?)
+                SELECT -found.rank, {_HIT_COLUMNS} FROM found
+                JOIN chunk ON chunk.id = found.id JOIN document ON document.id = chunk.document_id
+                ORDER BY found.rank, found.id""",
+            (expression, newest, limit),
         )
         return [_hit(row, score=score) for score, *row in rows]
+
+    def _count(self, expression: str, within: str) -> int:
+        """How many rows the expression finds, up to one more than are ranked."""
+        found = f"SELECT 1 FROM word WHERE word MATCH ? {within} LIMIT ?"
+        return int(self._run(f"SELECT count(*) FROM ({found})", (expression, words.MAX_RANKED + 1))[0][0])
+
+    def _chunks_within(self, scope: Scope) -> str:
+        """SQL that holds for the rows of `word` of a scope; good for the transaction at hand."""
+        if scope == EVERYWHERE:
+            return ""
+        moment = (scope, self._connection.pragma("data_version"), self._connection.total_changes())
+        if moment != self._scope_moment:
+            is_within = bytearray(1 + (self._run("SELECT max(id) FROM chunk")[0][0] or 0))
+            sql, values = condition(scope)
+            for first, num in self._run(
+                f"SELECT first_chunk, num_chunks FROM document WHERE num_chunks > 0 AND {sql}", values
+            ):
+                is_within[first : first + num] = b"\1" * num
+            looked_up: Callable[..., int] = is_within.__getitem__
+            self._connection.create_scalar_function("is_within", looked_up, 1)
+            self._scope_moment = moment
+        return "AND is_within(rowid)"
 
     def _containing(self, text: str, limit: int, scope: Scope) -> list[Hit]:
         """LIKE knows the case of ASCII letters only, so of others any letter will do, and Python looks again."""
@@ -619,7 +682,7 @@ class SqliteStore:
         """The chunks of one file, in the order of its text."""
         rows = self._run(
             f"""SELECT {_HIT_COLUMNS} FROM chunk JOIN document ON document.id = chunk.document_id
-                WHERE document.path = ? ORDER BY chunk.char_start""",
+                WHERE document.path = ? ORDER BY chunk.id""",
             (path_to_sql(path),),
         )
         return [Chunk(*row[2:]) for row in rows]
@@ -688,10 +751,13 @@ class SqliteStore:
                   + (id IN (SELECT passage_id FROM given_up))"""
         ):
             yield f"passage {passage_id} neither has an embedding nor awaits it, or both"
-        for document_id, path, passages in self._run("SELECT id, path, passages FROM document"):
-            rows = self._run("SELECT passage_id FROM chunk WHERE document_id = ? ORDER BY char_start", (document_id,))
-            if array("q", [each for (each,) in rows if each is not None]).tobytes() != passages:
-                yield f"the passages of {_path_from_sql(path)} are not those of its chunks"
+        for document_id, path, first, num, passages in self._run(
+            "SELECT id, path, first_chunk, num_chunks, passages FROM document"
+        ):
+            rows = self._run("SELECT id, passage_id FROM chunk WHERE document_id = ? ORDER BY id", (document_id,))
+            passage_ids = [each for _, each in rows if each is not None]
+            if [each for each, _ in rows] != [*range(first, first + num)] or passage_ids != [*array("i", passages)]:
+                yield f"the chunks of {_path_from_sql(path)} are not those it was written with"
 
     def _problems_of_space(self, space: _SpaceRow) -> Iterator[str]:
         import numpy as np
@@ -726,7 +792,7 @@ class SqliteStore:
             yield f"{num_codes - len(with_code)} codes belong to no embedding"
 
     def _joined(self, document_id: int, tail: str) -> str:
-        rows = self._run("SELECT gap, text FROM chunk WHERE document_id = ? ORDER BY char_start", (document_id,))
+        rows = self._run("SELECT gap, text FROM chunk WHERE document_id = ? ORDER BY id", (document_id,))
         return "".join(gap + text for gap, text in rows) + tail
 
     # ------------------------------------------------------------ the door
@@ -823,6 +889,15 @@ def _keyword_ranked(hits: Sequence[Hit]) -> list[Hit]:
 
 def _space(row: _SpaceRow | None) -> Space | None:
     return Space(row.fingerprint, row.dimension, row.model) if row is not None else None
+
+
+def _awaits(space: _SpaceRow | None) -> str:
+    """SQL that holds for a passage `new` that has no embedding in the space and was not given up."""
+    is_given_up = "EXISTS (SELECT 1 FROM given_up WHERE given_up.passage_id = new.passage_id)"
+    has_embedding = (
+        f"EXISTS (SELECT 1 FROM vector_{space.id} AS v WHERE v.passage_id = new.passage_id)" if space else "false"
+    )
+    return f"NOT {is_given_up} AND NOT {has_embedding}"
 
 
 def _check_dimension(space: _SpaceRow, dimension: int) -> None:

@@ -161,7 +161,7 @@ class CodesNow:
     words_WN: NDArray[np.uint64]
     ids_N: NDArray[np.int64]
 
-    def within(self, allowed: NDArray[np.int64]) -> CodesNow:
+    def within(self, allowed: NDArray[np.int32]) -> CodesNow:
         """Those of the allowed ids."""
         if not len(allowed) or not len(self.ids_N):
             return CodesNow(self.words_WN[:, :0], self.ids_N[:0])
