@@ -149,9 +149,11 @@ class Desk:
 
         Raises: QueryError if the file is not in the index.
         """
+        from gritdesk.relating import similar_files
+
         plain = Path(os.path.abspath(path))
         is_known = plain in self._store().files()
-        return self._retriever("keyword").similar(plain if is_known else plain.resolve(), n)
+        return similar_files(self._store(), plain if is_known else plain.resolve(), n)
 
     def ask(
         self, question: str, history: Sequence[Turn] = (), is_stopped: Callable[[], bool] | None = None

@@ -7,18 +7,14 @@ parts and what is left out, is held against what the scans give, and they go dee
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gritdesk.config import SearchConfig
-from gritdesk.errors import QueryError
-from gritdesk.querying import keyword_text, parse, unrestricted, widened
-from gritdesk.records import MOST_COUNTED, Explanation, Hit, Misses, Query, Scope, SearchMode, SimilarFiles
+from gritdesk.querying import keyword_text, parse, unrestricted, unspaced_pairs, widened
+from gritdesk.records import MOST_COUNTED, Explanation, Hit, Misses, Query, Scope, SearchMode
 from gritdesk.store.base import Store
 
 if TYPE_CHECKING:
@@ -38,13 +34,6 @@ _MAX_LETTER_WORDS = 4
 """Words that are looked for letter by letter when no word is found: each costs a look at all the text."""
 _SPELLED_DEPTH = 4
 """How much deeper it is looked for what is spelled with signs: few of the chunks with a c have C++."""
-_MOST_WEIGHED, _MOST_WORDS = 60, 12
-"""Words of a file whose rarity is looked up, and those of them that look for similar files."""
-
-_UNSPACED_RUN = re.compile(
-    "[\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]{3,}"
-)
-"""Chinese, Japanese or Korean of more than a word or two: nothing says where its words begin."""
 _SIGNS = re.compile(r"^[-_.@#$~+]+[^\W\d]|[+#_]$|::|->|@|\d\.\d")
 """Where signs make a word another one: --force, .NET, C++, std::vector, 1.2.3; not and/or, i.e., well-known."""
 
@@ -98,53 +87,6 @@ class Retriever:
         removed = tuple((restriction, num) for (restriction, _), num in zip(wider, counts, strict=True) if num)
         return Misses(removed, tuple(self.search(unrestricted(asked), n, mode)) if asked.text else ())
 
-    def similar(self, path: Path, n: int = 10) -> SimilarFiles:
-        """The `n` files nearest by meaning to an indexed one; by its rarest words while it has no embeddings.
-
-        Raises: QueryError if the file is not in the index.
-        """
-        files = self._store.files()
-        state = files.get(path)
-        if state is None or state.state == "failed":
-            reason = f"could not be indexed: {state.reason}" if state else "is not in the index"
-            raise QueryError(f"{path} {reason}; `gritdesk status` says what is")
-        content = state.content_hash
-        copies = {each for each in files if content and each != path and files[each].content_hash == content}
-        fetch = self._near(path)
-        best: dict[Path, Hit] = {}
-        depth = max(_MIN_DEPTH, 5 * n)
-        while True:
-            found = fetch(depth)
-            for hit in found:
-                if hit.path != path and hit.path not in copies:
-                    best.setdefault(hit.path, hit)
-            if len(best) >= n or len(found) < depth or depth >= _MAX_DEPTH:
-                return SimilarFiles(tuple(best.values())[:n], tuple(sorted(copies)))
-            depth = min(4 * depth, _MAX_DEPTH)
-
-    def _near(self, path: Path) -> Callable[[int], list[Hit]]:
-        """Gives the chunks near to a file, as many as asked for, nearest first."""
-        embeddings_ND = self._store.embeddings_of(path)
-        if len(embeddings_ND):
-            mean_D = embeddings_ND.mean(axis=0)
-            length = float((mean_D @ mean_D) ** 0.5)
-            if length > 0:
-                return lambda limit: self._store.nearest((mean_D / length).astype("float32"), limit)
-        words = " ".join(self._rarest_words(path))
-        return lambda limit: self._store.keyword(words, limit, all_first=False) if words else []
-
-    def _rarest_words(self, path: Path) -> list[str]:
-        """Words that a file shares with the fewest others and has most of."""
-        text = (self._store.document_text(path) or "").lower()
-        words = Counter(re.findall(r"[^\W\d_]{3,}", _UNSPACED_RUN.sub(" ", text)))
-        words.update(pair for run in _UNSPACED_RUN.findall(text) for pair in _pairs(run))
-        weights: dict[str, float] = {}
-        for word, count in words.most_common(_MOST_WEIGHED):
-            others = {hit.path for hit in self._store.keyword(f'"{word}"', _MIN_DEPTH)} - {path}
-            if others:
-                weights[word] = count * math.log((_MIN_DEPTH + 1) / len(others))
-        return sorted(weights, key=lambda word: -weights[word])[:_MOST_WORDS]
-
     # ------------------------------------------------------------ candidates
 
     def _candidates(self, asked: Query, n: int, mode: SearchMode) -> list[_Candidate]:
@@ -192,7 +134,7 @@ class Retriever:
         if not text.strip():
             return []
         found = {hit.chunk_id: hit for hit in self._store.keyword(text, depth, asked.scope, all_first=all_first)}
-        pairs = " ".join(pair for run in _UNSPACED_RUN.findall(text) for pair in _pairs(run))
+        pairs = " ".join(unspaced_pairs(text))
         if pairs and len(found) < depth:
             for hit in self._store.keyword(pairs, depth, asked.scope, all_first=False):
                 found.setdefault(hit.chunk_id, hit)
@@ -390,10 +332,6 @@ def _bonus(hit: Hit, is_in_order: bool, asked: Query) -> float:
     spelled = _spelled(asked)
     share = sum(_plain(each) in text for each in spelled) / len(spelled) if spelled else 0.0
     return share * (_SPELLING_BONUS if len(asked.words) > 1 else _PHRASE_BONUS)
-
-
-def _pairs(run: str) -> Iterator[str]:
-    return (run[n : n + 2] for n in range(len(run) - 1))
 
 
 def _plain(text: str) -> str:

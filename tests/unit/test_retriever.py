@@ -7,7 +7,6 @@ import pytest
 from fake_engine import FakeEngine, read_plain
 
 from gritdesk.config import IndexConfig, SearchConfig
-from gritdesk.errors import QueryError
 from gritdesk.indexer import Indexer
 from gritdesk.records import Misses
 from gritdesk.retriever import Retriever
@@ -355,41 +354,3 @@ def test_search_that_found_nothing_says_what_removed_the_hits(library: Library) 
     assert library.retriever().misses("walrus -draft type:md", "keyword").removed == ()
     assert library.retriever().misses("type:pdf").removed == (("type:pdf", 4),)
     assert library.retriever().misses("xylophone", "keyword") == Misses((), ())
-
-
-# ---------------------------------------------------------------- similar files
-
-
-def test_similar_files_are_near_in_meaning_each_once(library: Library) -> None:
-    library.add(
-        a="walrus penguin seal otter " * 30,
-        near="walrus penguin seal " * 40,
-        far="engine battery starter",
-        copy="walrus penguin seal otter " * 30,
-    )
-    found = Retriever(library.store, never, SearchConfig()).similar(library.folder / "a", 9)
-    assert [hit.path.name for hit in found.hits] == ["near", "far"]
-    assert found.hits[0].score > found.hits[1].score
-    assert [path.name for path in found.copies] == ["copy"]
-    assert len(library.retriever().similar(library.folder / "a", 1).hits) == 1
-
-
-def test_similar_files_are_found_behind_many_chunks_of_the_file_itself(library: Library) -> None:
-    library.add(long=" ".join(f"walrus penguin {n}" for n in range(9000)), near="walrus penguin")
-    assert [hit.path.name for hit in library.retriever().similar(library.folder / "long", 1).hits] == ["near"]
-
-
-def test_without_embeddings_similar_files_share_rare_words(library: Library) -> None:
-    common = {f"f{n}": f"the report of the week {n}" for n in range(60)}
-    library.add(**common, a="the report of the walrus and the lagoon", b="a lagoon with a walrus", c="the report again")
-    library.store.clear_embeddings()
-    found = Retriever(library.store, never, SearchConfig()).similar(library.folder / "a", 3)
-    assert found.hits[0].path.name == "b"
-
-
-def test_similar_to_a_file_that_is_not_indexed_is_refused(library: Library) -> None:
-    library.add(a="walrus", b="broken")
-    with pytest.raises(QueryError, match="nowhere is not in the index"):
-        library.retriever().similar(Path("/nowhere"))
-    with pytest.raises(QueryError, match="b could not be indexed: it is broken"):
-        library.retriever().similar(library.folder / "b")
