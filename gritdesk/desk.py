@@ -151,9 +151,7 @@ class Desk:
         """
         from gritdesk.relating import similar_files
 
-        plain = Path(os.path.abspath(path))
-        is_known = plain in self._store().files()
-        return similar_files(self._store(), plain if is_known else plain.resolve(), n)
+        return similar_files(self._store(), Path(os.path.abspath(path)), n)
 
     def ask(
         self, question: str, history: Sequence[Turn] = (), is_stopped: Callable[[], bool] | None = None

@@ -36,6 +36,7 @@ def similar_files(store: Store, path: Path, n: int = 10) -> SimilarFiles:
     Raises: QueryError if the file is not in the index.
     """
     files = store.files()
+    path = path if path in files else path.resolve()  # by a link
     state = files.get(path)
     if state is None or state.state == "failed":
         reason = f"could not be indexed: {state.reason}" if state else "is not in the index"
@@ -69,7 +70,7 @@ def _other_files(fetch: Callable[[int], list[Hit]], but: set[Path], n: int) -> l
                 best.setdefault(hit.path, hit)
         if len(best) >= 2 * n or len(found) < depth or depth >= _MAX_DEPTH:
             return list(best.values())
-        depth = min(4 * depth, _MAX_DEPTH)
+        depth = min(8 * depth, _MAX_DEPTH)
 
 
 def _mean_of(store: Store, path: Path) -> NDArray[np.float32] | None:

@@ -209,7 +209,7 @@ class Retriever:
             within = self._within(bounds, found)
             if len(within) >= n or len(found) < depth or depth >= max_depth:
                 return within
-            depth = min(4 * depth, max_depth)
+            depth = min(8 * depth, max_depth)
 
     def _within(self, bounds: _Bounds, hits: list[Hit]) -> list[Hit]:
         if bounds == _Bounds():

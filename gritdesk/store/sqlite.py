@@ -546,9 +546,12 @@ class SqliteStore:
         """The first chunk of each file, of those that were modified last first."""
         within, values = condition(scope)
         rows = self._run(
-            f"""SELECT {_HIT_COLUMNS} FROM document JOIN chunk ON chunk.id = document.first_chunk
-                WHERE document.num_chunks > 0 {within and "AND " + within}
-                ORDER BY document.mtime_ns DESC, document.path LIMIT ?""",
+            f"""WITH newest AS MATERIALIZED (
+                    SELECT id, first_chunk, mtime_ns FROM document
+                    WHERE num_chunks > 0 {within and "AND " + within} ORDER BY mtime_ns DESC, path LIMIT ?)
+                SELECT {_HIT_COLUMNS} FROM newest
+                JOIN document ON document.id = newest.id JOIN chunk ON chunk.id = newest.first_chunk
+                ORDER BY newest.mtime_ns DESC, document.path""",
             (*values, limit),
         )
         return [_hit(row, score=1.0 / rank) for rank, row in enumerate(rows, start=1)]

@@ -1,3 +1,4 @@
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,6 +80,14 @@ def test_without_embeddings_files_of_a_script_without_spaces_share_pairs_of_lett
     texts = {"a": "明日の東京の天気は晴れです", "b": "東京の天気は雨", "c": "大阪の料理はおいしい", "d": "weather"}
     add(store, embedded=False, **texts)
     assert names(store, "a")[0] == "b"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_file_is_known_by_a_link_to_it(store: SqliteStore, tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("walrus")
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    add(store, **{str(tmp_path / "a"): "walrus", "b": "penguin"})
+    assert names(store, str(tmp_path / "link")) == ["b"]
 
 
 def test_file_that_shares_nothing_has_no_similar_ones(store: SqliteStore) -> None:
