@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -24,7 +24,7 @@ from gritdesk.terminal import json_option, print_json, rewrite_line, say, shown,
 
 if TYPE_CHECKING:
     from gritdesk.desk import Desk
-    from gritdesk.records import Answer, Citation, Hit, IndexProgress, PathReport, SearchMode
+    from gritdesk.records import Answer, Citation, Explanation, Hit, IndexProgress, Misses, PathReport, SearchMode
 
 
 class _WrongUsage(click.UsageError):
@@ -248,21 +248,53 @@ def resume() -> None:
     show_default=True,
     help="Words and meaning, meaning alone, words alone.",
 )
+@click.option("--explain", is_flag=True, help="Say how each score came about.")
 @json_option
-def search(query: str, num_hits: int, mode: SearchMode, as_json: bool) -> None:
-    """Find the passages that fit QUERY; "quoted words" must stand in that order."""
+def search(query: str, num_hits: int, mode: SearchMode, explain: bool, as_json: bool) -> None:
+    """Find the passages that fit QUERY.
+
+    \b
+    "token bucket"                     these words in this order
+    -draft -"old plan"                 without these words
+    lit:std::vector lit:"two words"    letter by letter
+    in:notes type:pdf name:report      in these folders, kinds of files, names; -in: and so on leave out
+    after:2024-05 before:yesterday     modified then; also 7d, 2w, 3mo, 1y ago, and today
+
+    A QUERY that begins with a minus follows `--`.
+    """
     with _open_desk() as desk:
         desk.subscribe(say)
-        hits = desk.search(query, num_hits, mode)
+        hits = desk.search(query, num_hits, mode, explain=explain)
+        misses = None if hits else desk.misses(query, mode)
     if as_json:
-        print_json({"query": query, "mode": mode, "hits": [_hit_json(n, hit) for n, hit in enumerate(hits, start=1)]})
+        found: dict[str, Any] = {"query": query, "mode": mode, "hits": _hits_json(hits)}
+        print_json(found | ({"misses": _misses_json(misses)} if misses else {}))
         return
-    for n, hit in enumerate(hits, start=1):
-        heading = f"  {shown(hit.chunk.heading)}" if hit.chunk.heading else ""
-        click.secho(f"{n:>2}  {_place(hit)}", bold=True, nl=False)
-        click.secho(heading, dim=True)
-        click.echo(f"    {shown(_snippet(hit))}")
-    if not hits:
+    _echo_hits(hits)
+    if misses:
+        removed = [f"{_counted(num)} without {shown(restriction)}" for restriction, num in misses.removed]
+        click.echo("; ".join(["nothing found", *removed]))
+    if misses and misses.nearest:
+        click.secho("the nearest without any restriction:", dim=True)
+        _echo_hits(misses.nearest)
+
+
+@main.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("-n", "num_files", type=click.IntRange(1, 1000), default=10, show_default=True, help="Files at most.")
+@json_option
+def similar(path: Path, num_files: int, as_json: bool) -> None:
+    """List the files that are nearest by meaning to PATH, which is in the index."""
+    with _open_desk() as desk:
+        found = desk.similar(path, num_files)
+    if as_json:
+        copies = [str(each) for each in found.copies]
+        print_json({"path": str(path), "hits": _hits_json(found.hits), "copies": copies})
+        return
+    _echo_hits(found.hits)
+    for copy in found.copies:
+        click.echo(f"the same  {shown(str(copy))}")
+    if not found.hits and not found.copies:
         click.echo("nothing found")
 
 
@@ -436,6 +468,38 @@ def _snippet(hit: Hit, width: int = 200) -> str:
     return text if len(text) <= width else text[:width].rsplit(" ", 1)[0] + " …"
 
 
+def _echo_hits(hits: Sequence[Hit]) -> None:
+    for n, hit in enumerate(hits, start=1):
+        heading = f"  {shown(hit.chunk.heading)}" if hit.chunk.heading else ""
+        click.secho(f"{n:>2}  {_place(hit)}", bold=True, nl=False)
+        click.secho(heading, dim=True)
+        click.echo(f"    {shown(_snippet(hit))}")
+        if hit.explanation:
+            click.secho(f"    {shown(_explained(hit, hit.explanation))}", dim=True)
+
+
+def _explained(hit: Hit, why: Explanation) -> str:
+    """`1.02 = words 0.77 (rank 1, BM25 6.20, weight 1) + meaning 0.25 (...); has token, bucket; in type:pdf`."""
+    parts = []
+    if hit.keyword_rank is not None:
+        bm25 = f", BM25 {why.bm25:.2f}" if why.bm25 else ""
+        parts.append(f"words {why.words:.2f} (rank {hit.keyword_rank}{bm25}, weight {why.keyword_weight:g})")
+    if hit.semantic_rank is not None and hit.distance is not None:
+        cosine = f"cosine {1 - hit.distance:.2f}"
+        parts.append(f"meaning {why.meaning:.2f} (rank {hit.semantic_rank}, {cosine}, weight {why.semantic_weight:g})")
+    if why.bonus and parts:
+        parts.append(f"spelled as asked {why.bonus:g}")
+    lists = [("has", why.terms_found), ("lacks", why.terms_missing), ("within", why.restrictions)]
+    said = [f"{name} {', '.join(each)}" for name, each in lists if each]
+    return "; ".join([f"{hit.score:.2f} = {' + '.join(parts) or 'newest first'}", *said])
+
+
+def _counted(num: int) -> str:
+    from gritdesk.records import MOST_COUNTED
+
+    return f"{num} or more" if num >= MOST_COUNTED else str(num)
+
+
 def _echo_citation(citation: Citation) -> None:
     page = f" (page {citation.page})" if citation.page else ""
     click.secho(shown(f"[{citation.n}] {citation.path}:{citation.line_start}{page}"), bold=True)
@@ -452,7 +516,33 @@ def _hit_json(rank: int, hit: Hit) -> dict[str, Any]:
         "heading": hit.chunk.heading,
         "score": round(hit.score, 6),
         "snippet": _snippet(hit),
+    } | ({"explanation": _explanation_json(hit, hit.explanation)} if hit.explanation else {})
+
+
+def _hits_json(hits: Sequence[Hit]) -> list[dict[str, Any]]:
+    return [_hit_json(n, hit) for n, hit in enumerate(hits, start=1)]
+
+
+def _explanation_json(hit: Hit, why: Explanation) -> dict[str, Any]:
+    return {
+        "words": round(why.words, 6),
+        "meaning": round(why.meaning, 6),
+        "bonus": round(why.bonus, 6),
+        "keyword_rank": hit.keyword_rank,
+        "semantic_rank": hit.semantic_rank,
+        "bm25": why.bm25 if why.bm25 is None else round(why.bm25, 6),
+        "cosine": None if hit.distance is None else round(1 - hit.distance, 6),
+        "keyword_weight": why.keyword_weight,
+        "semantic_weight": why.semantic_weight,
+        "terms_found": list(why.terms_found),
+        "terms_missing": list(why.terms_missing),
+        "restrictions": list(why.restrictions),
     }
+
+
+def _misses_json(misses: Misses) -> dict[str, Any]:
+    removed = [{"restriction": restriction, "hits": num} for restriction, num in misses.removed]
+    return {"removed": removed, "nearest": _hits_json(misses.nearest)}
 
 
 def _answer_json(answer: Answer) -> dict[str, Any]:

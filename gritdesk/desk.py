@@ -25,8 +25,10 @@ from gritdesk.records import (
     Hit,
     IndexProgress,
     IndexReport,
+    Misses,
     PathReport,
     SearchMode,
+    SimilarFiles,
     Status,
     Turn,
 )
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from gritdesk.engine.host import EngineHost, EngineInfo
     from gritdesk.extract.worker import Reader
     from gritdesk.indexer import Indexer
+    from gritdesk.retriever import Retriever
 
 Listener = Callable[[str], None]
 SWEEP_EVERY_S = 600.0
@@ -192,21 +195,34 @@ class Desk:
             self._list_folder(folder)
         return keeper
 
-    def search(self, query: str, n: int = 10, mode: SearchMode = "hybrid") -> list[Hit]:
+    def search(self, query: str, n: int = 10, mode: SearchMode = "hybrid", *, explain: bool = False) -> list[Hit]:
         """The `n` best chunks, best first; by words alone the engine is not started.
 
         While the index is embedded anew, the model that made it is asked; where that is gone, words must do.
 
-        Raises: FingerprintMismatch if it is gone and meaning alone is asked for.
+        Args:
+            query: in the language of gritdesk/querying.py.
+            explain: say of each hit how its score came about.
+        Raises: QueryError for a filter that has no meaning; FingerprintMismatch if the model is gone and meaning alone
+            is asked for.
         """
-        from gritdesk.retriever import Retriever
+        return self._retriever().search(query, n, self._possible(mode), explain=explain)
 
-        if mode != "keyword" and self._query_model() is None:
-            if mode == "semantic":
-                self.check_fingerprint()
-            mode = "keyword"
-            self._tell_of_words_alone()
-        return Retriever(self._store(), self._embed_query, self.config.search).search(query, n, mode)
+    def misses(self, query: str, mode: SearchMode = "hybrid") -> Misses:
+        """Why a search found nothing: the filters that removed hits, and the nearest hits without them.
+
+        Raises: as `search`.
+        """
+        return self._retriever().misses(query, self._possible(mode))
+
+    def similar(self, path: Path, n: int = 10) -> SimilarFiles:
+        """The `n` files nearest by meaning to an indexed one; the engine is not started.
+
+        Raises: QueryError if the file is not in the index.
+        """
+        from gritdesk.relating import similar_files
+
+        return similar_files(self._store(), Path(os.path.abspath(path)), n)
 
     def ask(
         self, question: str, history: Sequence[Turn] = (), is_stopped: Callable[[], bool] | None = None
@@ -217,14 +233,18 @@ class Desk:
         """
         from gritdesk.answerer import Answerer
         from gritdesk.engine.wire import ONLY_EMBEDS
+        from gritdesk.querying import parse
 
         num_passages = self.config.search.num_passages
         engine = self.engine()
         info = engine.info()
         if not info.generates:
             raise ModelError(f"{info.model_path.name}: {ONLY_EMBEDS}")
-        answerer = Answerer(lambda asked: self.search(asked, num_passages), engine, info.n_ctx, self.config.answer)
-        yield from answerer.answer(question, history, is_stopped or (lambda: False))
+        # filters say where to look for the answer; the model reads the question without them
+        asked = parse(question)
+        text = asked.text if asked.restrictions and asked.text else question
+        answerer = Answerer(lambda _: self.search(question, num_passages), engine, info.n_ctx, self.config.answer)
+        yield from answerer.answer(text, history, is_stopped or (lambda: False))
 
     def embed(self, texts: Sequence[str], instruction: str = "") -> NDArray[np.float32]:
         """Embeddings of texts, float32[num, dimension], L2-normalised."""
@@ -437,6 +457,23 @@ class Desk:
                 home=self.config.home,
                 embeds=embeds,
             )
+
+    def _retriever(self) -> Retriever:
+        from gritdesk.retriever import Retriever
+
+        return Retriever(self._store(), self._embed_query, self.config.search)
+
+    def _possible(self, mode: SearchMode) -> SearchMode:
+        """The mode, or words alone where the model that made the index is gone.
+
+        Raises: FingerprintMismatch if it is, and meaning alone is asked for.
+        """
+        if mode == "keyword" or self._query_model() is not None:
+            return mode
+        if mode == "semantic":
+            self.check_fingerprint()
+        self._tell_of_words_alone()
+        return "keyword"
 
     def _read(self, path: Path) -> Any:
         self._check_open()

@@ -2,6 +2,7 @@
 
     GritDeskError            caught once, at the front end: one line on stderr, or one notification
     ├── ConfigError          config.toml or an option is wrong
+    ├── QueryError           what was asked cannot be looked for
     ├── ExtractError         a file cannot be turned into text
     │   └── ReaderClosed     gritdesk is closing; the file is not to blame
     ├── ModelError           a GGUF cannot be loaded or used
@@ -22,6 +23,10 @@ class GritDeskError(Exception):
 
 class ConfigError(GritDeskError):
     """The configuration or an option cannot be used."""
+
+
+class QueryError(GritDeskError):
+    """What a person asked to be found cannot be looked for, such as files after a date that is none."""
 
 
 class ExtractError(GritDeskError):

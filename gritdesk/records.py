@@ -71,6 +71,57 @@ class Scope:
     """Modified at this time or later, in nanoseconds since 1970."""
     before_ns: int | None = None
     """Modified before this time."""
+    not_folders: tuple[str, ...] = ()
+    """In none of these folders (`-in:`)."""
+    not_types: tuple[str, ...] = ()
+    """Of none of these kinds (`-type:`)."""
+    not_names: tuple[str, ...] = ()
+    """With none of these in the file's name (`-name:`)."""
+
+
+@dataclass(frozen=True)
+class Query:
+    """What a person typed, taken apart by querying.parse."""
+
+    line: str
+    """All of it, as typed."""
+    text: str = ""
+    """What is looked for, by words and by meaning: the words and "quoted parts" in their order, without the rest."""
+    words: tuple[str, ...] = ()
+    """The parts of the text that are not quoted."""
+    phrases: tuple[str, ...] = ()
+    """The quoted parts: every hit holds their words in this order."""
+    literals: tuple[str, ...] = ()
+    """Every hit holds these letter by letter (`lit:`), upper and lower case alike."""
+    not_phrases: tuple[str, ...] = ()
+    """No hit holds these words, each a word or several in this order (`-word`, `-"two words"`)."""
+    not_literals: tuple[str, ...] = ()
+    """No hit holds these letter by letter (`-lit:`)."""
+    scope: Scope = Scope()
+    """In which files to look."""
+    restrictions: tuple[str, ...] = ()
+    """What narrows the search, as typed: filters, what is left out, literal parts."""
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """How a hit's score came about: it is the sum of words, meaning and bonus."""
+
+    words: float
+    """What the words added, weighted."""
+    meaning: float
+    """What the meaning added, weighted."""
+    bonus: float
+    """For a phrase of the query, or what is spelled as in it."""
+    bm25: float | None
+    """None when not found by words; 0 when letter by letter."""
+    keyword_weight: float
+    semantic_weight: float
+    terms_found: tuple[str, ...]
+    """Words and quoted parts of the query that the passage or its headings hold."""
+    terms_missing: tuple[str, ...]
+    restrictions: tuple[str, ...]
+    """What narrowed the search, as typed."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +139,32 @@ class Hit:
     """1-based rank among the hits by words; None when found by meaning alone."""
     semantic_rank: int | None = None
     """1-based rank among the hits by meaning; None when found by words alone."""
+    explanation: Explanation | None = None
+    """Only if it was asked for."""
+
+
+MOST_COUNTED = 100
+"""Hits that a restriction removed are counted so far."""
+
+
+@dataclass(frozen=True)
+class Misses:
+    """Why a search found nothing, and what it nearly found."""
+
+    removed: tuple[tuple[str, int], ...]
+    """Restrictions as typed, and how many hits there are without each; only those with hits."""
+    nearest: tuple[Hit, ...]
+    """The best hits without any restriction."""
+
+
+@dataclass(frozen=True)
+class SimilarFiles:
+    """Files nearest by meaning to one file."""
+
+    hits: tuple[Hit, ...]
+    """One a file, best first, by the chunk that is nearest."""
+    copies: tuple[Path, ...]
+    """Files of the very same content, which are not among the hits."""
 
 
 @dataclass(frozen=True)

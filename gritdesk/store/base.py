@@ -139,7 +139,11 @@ class Store(Protocol):
     # ------------------------------------------------------------ searching, always within a scope
 
     def keyword(self, query: str, limit: int, scope: Scope = EVERYWHERE, *, all_first: bool = True) -> list[Hit]:
-        """Chunks by their words, best first: those with all words, then those with any; or all by BM25 at once."""
+        """Chunks by their words, best first: those with all words, then those with any; or all by BM25 at once.
+
+        "Quoted parts" of the query stand in every hit. Where no word is found, chunks are taken that hold the query
+        letter by letter.
+        """
 
     def phrase(self, text: str, limit: int, scope: Scope = EVERYWHERE) -> list[Hit]:
         """Chunks that hold the words of the text in that very order, best first."""
@@ -155,6 +159,9 @@ class Store(Protocol):
 
         Raises: FingerprintMismatch if the embedding's length is not that of the searched space.
         """
+
+    def newest(self, limit: int, scope: Scope = EVERYWHERE) -> list[Hit]:
+        """The first chunk of each file, of those that were modified last first."""
 
     # ------------------------------------------------------------ looking in
 

@@ -43,19 +43,20 @@ def condition(scope: Scope) -> tuple[str, list[Any]]:
     """SQL that holds for the rows of `document` within the scope, and its values; ("", []) for all of them."""
     conditions: list[str] = []
     values: list[Any] = []
-    if scope.folders:
-        within = []
-        for folder in scope.folders:
-            within.append(f"instr(document.folder, ?) {'= 1' if os.path.isabs(folder) else '> 0'}")
-            values.append(_folder(folder))
-        conditions.append(f"({' OR '.join(within)})")
-    if scope.types:
-        marks = ", ".join("?" * len(scope.types))
-        conditions.append(f"(document.suffix IN ({marks}) OR document.format IN ({marks}))")
-        values += [each.lower() for each in scope.types] * 2
-    for name in scope.names:
-        conditions.append("document.name GLOB ?")
-        values.append(f"*{_folded(name).replace('[', '[[]')}*")
+    for folders, negated in ((scope.folders, ""), (scope.not_folders, "NOT ")):
+        if folders:
+            within = [f"instr(document.folder, ?) {'= 1' if os.path.isabs(each) else '> 0'}" for each in folders]
+            conditions.append(f"{negated}({' OR '.join(within)})")
+            values += map(_folder, folders)
+    for types, negated in ((scope.types, ""), (scope.not_types, "NOT ")):
+        if types:
+            marks = ", ".join("?" * len(types))
+            conditions.append(f"{negated}(document.suffix IN ({marks}) OR document.format IN ({marks}))")
+            values += [each.lower() for each in types] * 2
+    for names, negated in ((scope.names, ""), (scope.not_names, "NOT ")):
+        for name in names:
+            conditions.append(f"document.name {negated}GLOB ?")
+            values.append(f"*{_folded(name).replace('[', '[[]')}*")
     for bound, comparison in ((scope.after_ns, ">="), (scope.before_ns, "<")):
         if bound is not None:
             conditions.append(f"document.mtime_ns {comparison} ?")

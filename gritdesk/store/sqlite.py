@@ -547,6 +547,20 @@ class SqliteStore:
         )
         return {chunk_id for (chunk_id,) in rows}
 
+    def newest(self, limit: int, scope: Scope = EVERYWHERE) -> list[Hit]:
+        """The first chunk of each file, of those that were modified last first."""
+        within, values = condition(scope)
+        rows = self._run(
+            f"""WITH newest AS MATERIALIZED (
+                    SELECT id, first_chunk, mtime_ns FROM document
+                    WHERE num_chunks > 0 {within and "AND " + within} ORDER BY mtime_ns DESC, path LIMIT ?)
+                SELECT {_HIT_COLUMNS} FROM newest
+                JOIN document ON document.id = newest.id JOIN chunk ON chunk.id = newest.first_chunk
+                ORDER BY newest.mtime_ns DESC, document.path""",
+            (*values, limit),
+        )
+        return [_hit(row, score=1.0 / rank) for rank, row in enumerate(rows, start=1)]
+
     def nearest(self, embedding: NDArray[np.float32], limit: int, scope: Scope = EVERYWHERE) -> list[Hit]:
         """Chunks whose embedding is nearest by cosine distance, nearest first; [] while there are no embeddings.
 

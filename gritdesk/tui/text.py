@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from textual.content import Content
 
+from gritdesk.errors import QueryError
 from gritdesk.extract import ZIP_SUFFIXES
+from gritdesk.querying import parse
 from gritdesk.records import Chunk, Citation, Hit
 
 _TAB = "    "
@@ -30,7 +33,13 @@ def one_line(text: str) -> str:
 
 
 def query_words(query: str) -> tuple[str, ...]:
-    """The words of a query worth marking, lower case: those of four letters or more, if there are any."""
+    """The words of a query worth marking, lower case: those of four letters or more, if there are any.
+
+    Filters and what is left out are none of them.
+    """
+    with suppress(QueryError):
+        asked = parse(query)
+        query = " ".join((asked.text, *asked.literals))
     words = {word.lower() for word in _WORD.findall(query) if len(word) > 1}
     # "is" and "the" marked in every line hide what was looked for
     words = {word for word in words if len(word) > 3} or words

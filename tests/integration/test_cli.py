@@ -137,7 +137,69 @@ def test_search_without_hits_is_no_failure(person: Person) -> None:
         "query": "xylophone",
         "mode": "keyword",
         "hits": [],
+        "misses": {"removed": [], "nearest": []},
     }
+    assert person.run("search", "xylophone", "--mode", "keyword").output == "nothing found\n"
+
+
+def test_search_takes_filters_phrases_and_what_to_leave_out(person: Person, docs: Path) -> None:
+    def names(query: str, mode: str = "keyword") -> set[str]:
+        found = json.loads(person.run("search", "--json", "--mode", mode, "--", query).output)
+        return {Path(hit["path"]).name for hit in found["hits"]}
+
+    assert names("type:md", "hybrid") == names("tide", "keyword") == {"guide.md"}
+    assert names("zebra name:🦉 in:docs", "hybrid") == {"🦉.txt"}
+    assert names("zebra -sleep -third") == {"new\nline.txt"}
+    assert names("-zebra -type:md after:2d before:9999") == {"ferry.txt"}
+    assert names("lit:EBRA lit:'of its own'", "semantic") == {"new\nline.txt"}
+    assert names(f'in:"{docs}" ferry') == names(f"in:{docs}/ ferry -in:elsewhere") == {"ferry.txt"}
+
+
+def test_search_that_found_nothing_names_the_filter(person: Person, docs: Path) -> None:
+    found = person.json("search", "zebra type:pdf name:owl", "--mode", "keyword")
+    assert (found["hits"], found["misses"]["removed"]) == ([], [])
+    assert len(found["misses"]["nearest"]) == 3
+    num_zebras = sum(b"zebra" in path.read_bytes() for path in docs.glob("*.txt"))
+    for mode in ("keyword", "hybrid"):
+        misses = person.json("search", "zebra type:pdf", "--mode", mode)["misses"]
+        assert misses["removed"] == [{"restriction": "type:pdf", "hits": num_zebras}]
+    first, second, *nearest = person.run("search", "zebra type:pdf", "--mode", "keyword").output.splitlines()
+    assert first == f"nothing found; {num_zebras} without type:pdf"
+    assert second == "the nearest without any restriction:" and "zebra" in nearest[1]
+
+
+def test_explained_search_tells_what_made_each_score(person: Person) -> None:
+    found = person.json("search", "ferry noon kraken type:txt", "--explain", "-n", "2")
+    for hit in found["hits"]:
+        why = hit["explanation"]
+        assert hit["score"] == pytest.approx(why["words"] + why["meaning"] + why["bonus"], abs=1e-5)
+        assert why["restrictions"] == ["type:txt"] and -1 <= why["cosine"] <= 1
+    first = found["hits"][0]["explanation"]
+    assert (first["keyword_rank"], first["terms_found"], first["terms_missing"]) == (1, ["ferry", "noon"], ["kraken"])
+    lines = person.run("search", '"ferry leaves"', "--explain", "--mode", "keyword").output.splitlines()
+    assert lines[2].startswith("    5.00 = words 1.00 (rank 1, BM25 ")
+    assert lines[2].endswith("weight 1) + spelled as asked 4; has ferry leaves")
+    lines = person.run("search", "type:md -kraken", "--explain").output.splitlines()
+    assert lines[2] == "    1.00 = newest first; within type:md, -kraken"
+
+
+def test_similar_lists_other_files_and_exact_copies(person: Person, docs: Path, tmp_path: Path) -> None:
+    more = tmp_path / "more"
+    more.mkdir()
+    shutil.copy(docs / "ferry.txt", more / "copy.txt")
+    assert person.run("index", more).code == 0
+    found = person.json("similar", os.path.relpath(docs / "ferry.txt", person.home.parent), "-n", "2")
+    assert found["copies"] == [str(more / "copy.txt")] and len(found["hits"]) == 2
+    assert not {str(docs / "ferry.txt"), str(more / "copy.txt")} & {hit["path"] for hit in found["hits"]}
+    told = person.run("similar", docs / "ferry.txt").output
+    assert told.endswith(f"the same  {more / 'copy.txt'}\n") and told.startswith(" 1  ")
+    assert "nowhere is not in the index" in person.run("similar", "nowhere").failure()
+    assert "could not be indexed" in person.run("similar", docs / "corrupt.pdf").failure()
+
+
+def test_date_that_is_none_is_said_with_those_that_are(person: Person) -> None:
+    for command in ("search", "ask"):
+        assert "after:soon names no date; write 2024" in person.run(command, "ship after:soon").failure()
 
 
 def test_ask_gives_the_answer_with_what_supports_it(person: Person) -> None:

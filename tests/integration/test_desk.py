@@ -123,6 +123,18 @@ def test_answer_begins_anew_when_the_engine_aborts(desk: Desk, docs: Path) -> No
     assert desk.engine_info().pid != pid
 
 
+def test_filters_of_a_question_say_where_to_look(desk: Desk, docs: Path) -> None:
+    desk.index([docs])
+    evidence, *_, finished = desk.ask("Where does ship 3 lie? name:ship5 in:docs")
+    assert isinstance(evidence, EvidenceFound) and {hit.path.name for hit in evidence.hits} == {"ship5.txt"}
+    assert isinstance(finished, AnswerFinished) and finished.answer.question == "Where does ship 3 lie?"
+    assert desk.search("ship name:ship7 type:md") == []
+    assert desk.misses("ship name:ship7 type:md").removed == (("type:md", 3),)
+    assert {hit.path.name for hit in desk.similar(docs / "old" / "ship1.txt").hits} == {
+        f"ship{n}.txt" for n in range(NUM_FILES) if n != 1
+    }
+
+
 def long_answer(desk: Desk) -> tuple[str, str]:
     """A question whose answer takes the engine a while, and the answer."""
     for n in range(NUM_FILES):

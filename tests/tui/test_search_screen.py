@@ -44,6 +44,25 @@ async def found(pilot: Pilot[None], app: GritDeskApp, query: str = "bu") -> None
     await until(pilot, lambda: screen._shown == (screen._number, screen.mode), "the hits")
 
 
+async def test_filter_is_typed_without_a_word_of_failure(app: GritDeskApp, desk: FakeDesk) -> None:
+    asked: list[str] = []
+
+    def hits(query: str, mode: SearchMode) -> list[Hit]:
+        asked.append(query)
+        return sample_hits()
+
+    desk.hits = hits
+    async with app.run_test(size=WIDE) as pilot:
+        await found(pilot, app, "bucket")
+        await pilot.press("space", *"after:202")
+        await until(pilot, lambda: "after:202 names no date" in screen_text(app))
+        assert shown(app) == [1, 2, 3]  # what was found before stays
+        await pilot.press("4")
+        await until(pilot, lambda: "bucket after:2024" in asked)
+        await until(pilot, lambda: "names no date" not in screen_text(app))
+        assert not any("after:202" == query[-9:] for query in asked) and not app._notifications
+
+
 async def test_results_come_by_words_first_and_then_by_meaning(app: GritDeskApp, desk: FakeDesk) -> None:
     by_meaning = desk.search_gates[("b", "hybrid")] = threading.Event()
     first, second, third = sample_hits()

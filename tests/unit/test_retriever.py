@@ -1,3 +1,4 @@
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from fake_engine import FakeEngine, read_plain
 
 from gritdesk.config import IndexConfig, SearchConfig
 from gritdesk.indexer import Indexer
+from gritdesk.records import Misses
 from gritdesk.retriever import Retriever
 from gritdesk.store.sqlite import SqliteStore
 
@@ -193,3 +195,162 @@ def test_no_more_hits_than_asked_for(library: Library) -> None:
 def test_empty_query_finds_nothing_and_asks_nothing(library: Library, query: str) -> None:
     library.add(a="walrus")
     assert Retriever(library.store, never, SearchConfig()).search(query) == []
+
+
+# ---------------------------------------------------------------- the search language
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "semantic", "keyword"])
+def test_filters_hold_inside_the_scan_in_every_mode(library: Library, mode: str) -> None:
+    library.add(**{f"near{n}.txt": f"walrus {n}" for n in range(120)})
+    library.add(**{"far.md": "one walrus in a long text about other things " * 5})
+    assert library.found("walrus type:md", mode) == ["far.md"]
+    assert library.found("walrus name:far", mode) == ["far.md"]
+    assert library.found("walrus -type:txt", mode) == ["far.md"]
+    assert library.found("walrus in:nowhere", mode) == []
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "semantic", "keyword"])
+def test_what_is_left_out_is_in_no_hit_and_hides_none(library: Library, mode: str) -> None:
+    library.add(**{f"f{n}": f"walrus drafts {n}" for n in range(90)})
+    library.add(final="the walrus in its last form, at some length", plan="the old plan of a walrus")
+    assert sorted(library.found("walrus -draft", mode)) == ["final", "plan"]
+    assert library.found('walrus -draft -"old plan"', mode) == ["final"]
+    assert library.found("walrus -draft -lit:PLAN", mode) == ["final"]
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "semantic", "keyword"])
+def test_literal_part_is_found_wherever_it_stands(library: Library, mode: str) -> None:
+    library.add(**{f"f{n}": f"user name {n}" for n in range(120)})
+    library.add(a="call getUserName() first", b="std::vector<int> of users")
+    assert library.found("lit:serNam", mode) == ["a"]
+    assert library.found("user lit:::vec", mode) == ["b"]
+    assert library.found('lit:"rName() f" lit:CALL', mode) == ["a"]
+    assert library.found("user lit:nowhere", mode) == []
+
+
+def test_literal_part_alone_asks_for_no_embedding(library: Library) -> None:
+    library.add(a="call getUserName() first")
+    retriever = Retriever(library.store, never, SearchConfig())
+    assert [hit.path.name for hit in retriever.search("lit:serNam")] == ["a"]
+
+
+def test_filters_alone_list_the_newest_files_by_their_beginning(library: Library) -> None:
+    library.add(
+        **{"a.md": "first words " + "and more of them " * 60, "b.md": "walrus", "c.txt": "seal", "d.md": "draft"}
+    )
+    for n, name in enumerate(["b.md", "a.md", "c.txt", "d.md"], start=1):
+        os.utime(library.folder / name, (n * 1_000_000, n * 1_000_000))
+    library.add()
+    hits = Retriever(library.store, never, SearchConfig()).search("type:md -draft")
+    assert [(hit.path.name, hit.chunk.char_start) for hit in hits] == [("a.md", 0), ("b.md", 0)]
+    assert library.found("after:1970-01-16 type:md") == ["d.md", "a.md"]
+    assert library.found("before:1970-01-16") == ["b.md"]
+
+
+@pytest.mark.parametrize("query", ["天気", "東京の天気", "今日の天気予報は"])
+def test_script_without_spaces_is_found_by_its_parts(library: Library, query: str) -> None:
+    library.add(weather="明日の東京の天気は晴れです", food="大阪の料理はおいしいです", english="the weather is fine")
+    assert library.found(query, "keyword")[0] == "weather"
+    assert "english" not in library.found(query, "keyword")
+
+
+def test_word_is_left_out_of_a_script_without_spaces(library: Library) -> None:
+    library.add(a="明日の東京の天気は晴れです", b="大阪の天気は雨です")
+    assert library.found("天気 -大阪", "keyword") == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("query", "text"),
+    [
+        ("getUserName", "call getUserName here"),
+        ("snake_case_name", "a snake_case_name in code"),
+        ("1.2.3", "version 1.2.3 is out"),
+        ("C++", "notes about C++ and its templates"),
+        ("std::vector", "use std::vector for it"),
+        ("--force", "git push --force overwrites"),
+        ("re-index", "to re-index all of it"),
+        ("user@example.org", "write to user@example.org now"),
+    ],
+)
+@pytest.mark.parametrize("mode", ["hybrid", "keyword"])
+def test_name_with_signs_is_found_as_it_is_spelled(library: Library, query: str, text: str, mode: str) -> None:
+    library.add(
+        wanted=text,
+        letters="c c c c: get user name, snake case name, version 1 2 3, force, vector std, re index, user example org",
+        other="unrelated things",
+    )
+    assert library.found(query, mode)[0] == "wanted"
+    assert library.found(f"notes on {query}", mode)[0] == "wanted"
+
+
+def test_word_with_signs_is_found_behind_many_of_its_letters(library: Library) -> None:
+    library.add(**{f"f{n}": f"c c c {n}" for n in range(230)}, wanted="of C++ in a long text about other things " * 4)
+    assert library.found("C++", "keyword")[0] == library.found("C++")[0] == "wanted"
+
+
+def test_part_of_a_word_is_found_beside_words_that_are_nowhere(library: Library) -> None:
+    library.add(a="call getUserName here", b="unrelated things")
+    assert library.found("serNam qwertz", "keyword") == ["a"]
+
+
+def test_lines_of_all_kinds_are_searched(library: Library) -> None:
+    library.add(a="walrus")
+    for line in [
+        '"',
+        '""',
+        "-",
+        "-x",
+        "🦉",
+        ":",
+        "lit:",
+        'in:"',
+        "C:\\x",
+        "12:30",
+        "'",
+        "%",
+        "_",
+        "\\",
+        "\0",
+        "*" * 5000,
+    ]:
+        for mode in ("hybrid", "semantic", "keyword"):
+            library.found(line, mode)
+
+
+# ---------------------------------------------------------------- why
+
+
+def test_explained_hit_says_how_its_score_came_about(library: Library) -> None:
+    library.add(a="the token buckets are here", b="one bucket", c="unrelated things entirely")
+    hits = library.retriever(keyword_weight=2.0, semantic_weight=1.0).search("token bucket -xy name:a", explain=True)
+    (why,) = [hit.explanation for hit in hits]
+    assert why is not None and why.words + why.meaning + why.bonus == hits[0].score
+    assert (why.words, why.meaning, why.bonus) == pytest.approx((2 / 3, 1 / 3, 4.0))
+    assert (why.keyword_weight, why.semantic_weight) == (2.0, 1.0)
+    assert why.bm25 == library.store.keyword("token bucket", 1, all_first=False)[0].score
+    assert (why.terms_found, why.terms_missing) == (("token", "bucket"), ())
+    assert why.restrictions == ("-xy", "name:a")
+
+
+def test_explained_hit_names_the_words_it_lacks(library: Library) -> None:
+    library.add(a="the walrus", b="unrelated things")
+    (hit,) = library.retriever().search('walrus seal "the walrus" unrelated', explain=True)
+    assert hit.explanation is not None
+    assert hit.explanation.terms_found == ("walrus", "the walrus")
+    assert hit.explanation.terms_missing == ("seal", "unrelated")
+    assert library.retriever().search("walrus")[0].explanation is None
+
+
+def test_search_that_found_nothing_says_what_removed_the_hits(library: Library) -> None:
+    library.add(**{f"{n}.txt": f"walrus draft {n}" for n in range(3)})
+    library.add(**{"a.md": "seal"})
+    for mode in ("hybrid", "keyword"):
+        misses = library.retriever().misses("walrus type:md", mode)  # type: ignore[arg-type]
+        assert misses.removed == (("type:md", 3),)
+        assert len(misses.nearest) == 3 and "walrus" in misses.nearest[0].chunk.text
+    assert library.retriever().misses("walrus -draft type:txt").removed == (("-draft", 3),)
+    assert library.retriever().misses('"draft walrus"').removed == (('the quotation marks of "draft walrus"', 3),)
+    assert library.retriever().misses("walrus -draft type:md", "keyword").removed == ()
+    assert library.retriever().misses("type:pdf").removed == (("type:pdf", 4),)
+    assert library.retriever().misses("xylophone", "keyword") == Misses((), ())

@@ -553,6 +553,11 @@ def test_entering_a_space_again_changes_nothing(store: SqliteStore) -> None:
         (Scope(names=("[abc]",)), set()),
         (Scope(after_ns=20, before_ns=40), {"B.md", "c.py"}),
         (Scope(folders=("notes",), types=("md",), after_ns=20), {"B.md"}),
+        (Scope(not_folders=("/home/Me/notes", "x")), {"c.py", "über.txt"}),
+        (Scope(not_folders=("2024",), not_types=("py",)), {"a.txt", "über.txt"}),
+        (Scope(not_types=("text",)), set()),
+        (Scope(not_names=("b", "?.py")), {"a.txt"}),
+        (Scope(folders=("notes",), not_folders=("2024",)), {"a.txt", "c.py"}),
     ],
 )
 def test_every_search_stays_within_its_scope(store: SqliteStore, scope: Scope, names: set[str]) -> None:
@@ -564,8 +569,17 @@ def test_every_search_stays_within_its_scope(store: SqliteStore, scope: Scope, n
         store.phrase("walrus", 9, scope),
         store.literal("ALRU", 9, scope),
         store.nearest(np.ones(DIMENSION, np.float32), 9, scope),
+        store.newest(9, scope),
     ]
-    assert [{hit.path.name for hit in hits} for hits in searches] == [names] * 4
+    assert [{hit.path.name for hit in hits} for hits in searches] == [names] * 5
+
+
+def test_newest_files_are_listed_by_their_first_chunk(store: SqliteStore) -> None:
+    for time, path in ((20, "/b"), (30, "/c"), (10, "/a")):
+        add(store, path, f"first {path}\n\nsecond {path}", state=FileState(10, time, ""))
+    store.record_failure(Path("/d"), FileState(10, 40, "", state="failed", reason="it is broken"))
+    assert [(hit.path.name, hit.chunk.text) for hit in store.newest(2)] == [("c", "first /c"), ("b", "first /b")]
+    assert [hit.path.name for hit in store.newest(9)] == ["c", "b", "a"]
 
 
 def test_scope_counts_before_the_limit(store: SqliteStore) -> None:

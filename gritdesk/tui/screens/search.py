@@ -15,6 +15,8 @@ from textual.reactive import reactive
 from textual.timer import Timer
 from textual.widgets import Footer, Input, OptionList, Static
 
+from gritdesk.errors import QueryError
+from gritdesk.querying import parse
 from gritdesk.records import Hit, SearchMode
 from gritdesk.tui.lane import Lane
 from gritdesk.tui.messages import Activity, HitsFound, SearchFailed, SurroundingsRead
@@ -60,6 +62,8 @@ class SearchScreen(DeskScreen):
         """Counts the queries; hits of an older number are stale."""
         self._shown: tuple[int, SearchMode | None] = (0, None)
         """Number and mode of the hits on the screen."""
+        self._query_problem = ""
+        """What is wrong with the query; a date that is being typed is none yet, and no reason for a notice."""
         self._seconds = 0.0
         """How long the search for those took."""
         self._keyword_lane = Lane(self, "search by words")
@@ -112,7 +116,8 @@ class SearchScreen(DeskScreen):
         for timer in self._pauses:
             timer.stop()
         self._pauses.clear()
-        if self.query_text and self.desk is not None:
+        self._query_problem = _problem_of(self.query_text)
+        if self.query_text and self.desk is not None and not self._query_problem:
             if self.mode != "semantic":
                 self._after(self.keyword_pause_s, "keyword", self._keyword_lane)
             if self.mode != "keyword" and self.activity.model == "ready":
@@ -158,6 +163,8 @@ class SearchScreen(DeskScreen):
         self.query_one(ModeLine).summary = self._summary()
 
     def _summary(self) -> str:
+        if self._query_problem:
+            return self._query_problem
         number, mode = self._shown
         if not self.query_text or mode is None:
             return self._waiting_for_model() if self.query_text else ""
@@ -186,6 +193,8 @@ class SearchScreen(DeskScreen):
             )
         if not self.query_text:
             return self._welcome_lines()
+        if self._query_problem:
+            return ("Not a date yet", self._query_problem)
         if self._shown[0] != self._number:
             return self._pending_lines()
         return self._nothing_found_lines()
@@ -287,6 +296,14 @@ def _search(desk: Desk, query: str, mode: SearchMode, number: int) -> HitsFound:
     started = perf_counter()
     hits = desk.search(query, NUM_HITS, mode)
     return HitsFound(number, mode, hits, perf_counter() - started)
+
+
+def _problem_of(query: str) -> str:
+    try:
+        parse(query)
+    except QueryError as error:
+        return str(error)
+    return ""
 
 
 def _read_surroundings(desk: Desk, hit: Hit) -> SurroundingsRead:
