@@ -471,6 +471,9 @@ def test_document_of_pictures_says_that_it_has_no_text_layer(read: Read) -> None
     pages = {name: "<html><body><img src='cover.png'/></body></html>" for name in BOOK if "/text/" in name}
     for content in (picture_presentation(), saved(scan), zipped(BOOK | {"OPS/book.opf": package} | pages)):
         assert "it has no text layer, only pictures; run text recognition (OCR)" in reason(read, content)
+    empty = saved(docx.Document())
+    assert "docProps/thumbnail.jpeg" in unzipped(empty)
+    assert reason(read, empty) == "it holds no text"
 
 
 def test_password_is_named_as_the_reason(read: Read) -> None:
