@@ -6,6 +6,7 @@ import io
 import zipfile
 from collections.abc import Mapping
 from datetime import date, datetime, time
+from functools import cache
 from pathlib import Path
 
 import docx
@@ -49,6 +50,7 @@ def with_members(content: bytes, members: Mapping[str, bytes | str]) -> bytes:
     return zipped(unzipped(content) | members)
 
 
+@cache
 def presentation() -> bytes:
     """Three slides: a title with notes, a table and a chart in a group's neighbourhood, shapes without a title."""
     document = pptx.Presentation()
@@ -76,6 +78,7 @@ def presentation() -> bytes:
     return saved(document)
 
 
+@cache
 def picture_presentation() -> bytes:
     """A slide that holds nothing but a picture."""
     document = pptx.Presentation()
@@ -83,6 +86,7 @@ def picture_presentation() -> bytes:
     return saved(document)
 
 
+@cache
 def workbook() -> bytes:
     """A sheet of trips with dates and percents, one of gaps and a comment, and a hidden one."""
     book = openpyxl.Workbook()
@@ -107,6 +111,7 @@ def workbook() -> bytes:
     return saved(book)
 
 
+@cache
 def document() -> bytes:
     """A page with a heading of its own style, a merged table and a header."""
     made = docx.Document()

@@ -61,7 +61,8 @@ def _with_short_headings(sections: Iterable[Section]) -> Iterator[Section]:
         if section.heading not in headings:
             titles = (_readable(title[:_MAX_TITLE_CHARS]) for title in section.heading[:_MAX_TITLES])
             headings[section.heading] = tuple(titles)
-        yield replace(section, heading=headings[section.heading])
+        short = headings[section.heading]
+        yield section if short == section.heading else replace(section, heading=short)
 
 
 def _readable(text: str) -> str:

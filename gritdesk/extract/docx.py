@@ -16,7 +16,8 @@ from gritdesk.extract.builder import Builder
 from gritdesk.extract.opc import Package
 from gritdesk.records import Section
 
-_SKIPPED = frozenset({"del", "moveFrom", "Fallback", "instrText", "delText", "pPr", "rPr", "tblPr", "sdtPr"})
+# rt is how the base of a w:ruby is pronounced
+_SKIPPED = frozenset({"del", "moveFrom", "Fallback", "instrText", "delText", "rt", "pPr", "rPr", "tblPr", "sdtPr"})
 _CHARACTERS = {"tab": "\t", "br": "\n", "cr": "\n", "noBreakHyphen": "-"}
 _NOTES = {"footnoteReference": "footnotes", "endnoteReference": "endnotes", "commentReference": "comments"}
 """What calls a note, and as what the document names the part that holds it."""

@@ -59,12 +59,21 @@ class Package:
             yield attribute(each, "Id") or "", (attribute(each, "Type") or "").rpartition("/")[2], path.lstrip("/")
 
 
-def relationship_id(element: Element) -> str:
-    """The r:id of an element; its other id, if it has one, is without a namespace.
+def listed_parts(package: Package, list_name: str) -> Iterator[tuple[Element, str]]:
+    """(entry, its part) of a list in the main part; extensions further in have entries of the same name without parts.
 
-    Raises: Damaged if it has none.
+    Raises: Damaged if an entry names no part.
     """
-    for key, value in element.items():
-        if key.startswith("{") and key.endswith("}id"):
-            return value
-    raise Damaged(f"{local_name(element)} names no part")
+    targets = package.targets(package.main_part)
+    for entries in package.main:
+        if local_name(entries) == list_name:
+            for entry in entries:
+                part = targets.get(_relationship_id(entry))
+                if part is None:
+                    raise Damaged(f"{local_name(entry)} names no part")
+                yield entry, part
+
+
+def _relationship_id(element: Element) -> str:
+    """The r:id of an element; its other id, if it has one, is without a namespace."""
+    return next((value for key, value in element.items() if key.startswith("{") and key.endswith("}id")), "")

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from xml.etree.ElementTree import Element
 
 from gritdesk.extract import drawing
-from gritdesk.extract.archive import Damaged, attribute, local_name
+from gritdesk.extract.archive import attribute, local_name
 from gritdesk.extract.builder import Builder
-from gritdesk.extract.opc import Package, relationship_id
+from gritdesk.extract.opc import Package, listed_parts
 from gritdesk.records import Section
 
 _TITLES = ("title", "ctrTitle")
@@ -25,7 +25,7 @@ def read(package: Package, max_chars: int) -> tuple[str, tuple[Section, ...]]:
     Raises: Damaged; ExtractError if its text is too large.
     """
     builder = Builder(max_chars)
-    for number, part in enumerate(_slides(package), start=1):
+    for number, (_, part) in enumerate(listed_parts(package, "sldIdLst"), start=1):
         slide = package.archive.xml(part)
         title = " ".join(" ".join(_titles(slide)).split()) or f"Slide {number}"
         builder.begin((title,), line=1, page=number)
@@ -36,17 +36,6 @@ def read(package: Package, max_chars: int) -> tuple[str, tuple[Section, ...]]:
             for text in _texts(package.archive.xml(notes)):
                 builder.add(text)
     return builder.finish()
-
-
-def _slides(package: Package) -> Iterator[str]:
-    """Their parts, in the order of the presentation."""
-    targets = package.targets(package.main_part)
-    for each in package.main.iter():
-        if local_name(each) == "sldId":
-            part = targets.get(relationship_id(each))
-            if part is None:
-                raise Damaged("a slide is missing")
-            yield part
 
 
 def _titles(slide: Element) -> Iterator[str]:

@@ -15,7 +15,7 @@ from xml.etree.ElementTree import Element
 from gritdesk.extract import drawing
 from gritdesk.extract.archive import attribute, local_name, number
 from gritdesk.extract.builder import Builder
-from gritdesk.extract.opc import Package, relationship_id
+from gritdesk.extract.opc import Package, listed_parts
 from gritdesk.extract.sheet import MAX_REPEATED, add_sheet, cell_text
 from gritdesk.records import Section
 
@@ -38,7 +38,8 @@ def read(package: Package, max_chars: int) -> tuple[str, tuple[Section, ...]]:
     """
     builder = Builder(max_chars)
     workbook = _Workbook(package)
-    for name, part in workbook.sheets():
+    for sheet, part in listed_parts(package, "sheets"):
+        name = attribute(sheet, "name") or ""
         add_sheet(builder, name, workbook.rows(part))
         builder.begin((name,))
         for line, text in _beside(package, part):
@@ -65,13 +66,6 @@ class _Workbook:
         properties = [each for each in package.main.iter() if local_name(each) == "workbookPr"]
         is_1904 = any(attribute(each, "date1904") in ("1", "true") for each in properties)
         self._day_0 = _DAY_0_OF_1904 if is_1904 else _DAY_0
-
-    def sheets(self) -> Iterator[tuple[str, str]]:
-        """(name, part) in the order of their tabs."""
-        targets = self._package.targets(self._package.main_part)
-        for each in self._package.main.iter():
-            if local_name(each) == "sheet" and (part := targets.get(relationship_id(each))):
-                yield attribute(each, "name") or "", part
 
     def rows(self, part: str) -> Iterator[tuple[int, list[str]]]:
         """(number, cells) of each row of a sheet."""

@@ -44,6 +44,8 @@ _MARKS = {
 """What shows of a zip that cannot be opened which format it was: neither names nor mimetypes are packed."""
 _APPLE = {".pages": "docx", ".numbers": "xlsx", ".key": "pptx"}
 _PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".tif", ".tiff", ".bmp", ".emf", ".wmf", ".svg", ".webp", ".jp2")
+_PREVIEW = "thumbnail"
+"""A picture of the document for the file manager."""
 
 
 def read(content: bytes, suffix: str, max_bytes: int) -> tuple[str, str, tuple[Section, ...]]:
@@ -62,7 +64,7 @@ def read(content: bytes, suffix: str, max_bytes: int) -> tuple[str, str, tuple[S
         if not kind:
             raise _other_archive(suffix) from error
         raise ExtractError(f"it is a damaged {kind}; open it where it was made and save it anew") from error
-    if not text.strip() and any(name.endswith(_PICTURES) for name in archive):
+    if not text.strip() and any(name.endswith(_PICTURES) and _PREVIEW not in name for name in archive):
         raise ExtractError("it has no text layer, only pictures; run text recognition (OCR) over it and save it again")
     return format_, text, sections
 

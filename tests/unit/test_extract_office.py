@@ -126,6 +126,18 @@ def test_presentation_has_a_section_per_slide_with_its_notes_tables_and_charts(r
     ]
 
 
+def test_slides_that_are_grouped_into_sections_come_once(read: Read) -> None:
+    main = unzipped(presentation())["ppt/presentation.xml"].decode()
+    sections = (
+        '<p:extLst><p:ext uri="{521415D9-36F7-43E2-AB2F-B90AF26B5E84}"><p14:sectionLst '
+        'xmlns:p14="http://schemas.microsoft.com/office/powerpoint/2010/main"><p14:section name="First">'
+        '<p14:sldIdLst><p14:sldId id="256"/></p14:sldIdLst></p14:section></p14:sectionLst></p:ext></p:extLst>'
+    )
+    grouped = main.replace("</p:presentation>", sections + "</p:presentation>")
+    assert grouped != main
+    assert read(with_members(presentation(), {"ppt/presentation.xml": grouped})).text == read(presentation()).text
+
+
 def test_workbook_has_its_values_as_shown_with_sheets_and_header_rows_as_headings(read: Read) -> None:
     found = read(workbook())
     assert found.format == "xlsx"
@@ -459,6 +471,9 @@ def test_document_of_pictures_says_that_it_has_no_text_layer(read: Read) -> None
     pages = {name: "<html><body><img src='cover.png'/></body></html>" for name in BOOK if "/text/" in name}
     for content in (picture_presentation(), saved(scan), zipped(BOOK | {"OPS/book.opf": package} | pages)):
         assert "it has no text layer, only pictures; run text recognition (OCR)" in reason(read, content)
+    empty = saved(docx.Document())
+    assert "docProps/thumbnail.jpeg" in unzipped(empty)
+    assert reason(read, empty) == "it holds no text"
 
 
 def test_password_is_named_as_the_reason(read: Read) -> None:
@@ -535,7 +550,7 @@ def test_cut_document_is_called_damaged_by_its_format(read: Read, make: Callable
         (document, "word/document.xml", "<w:document", "docx"),
         (document, "_rels/.rels", "no xml", "docx"),
         (document, "word/document.xml", '<?xml version="1.0" encoding="nonsense"?><a/>', "docx"),
-        (workbook, "xl/workbook.xml", "<workbook><sheet name='a'/></workbook>", "xlsx"),
+        (workbook, "xl/workbook.xml", "<workbook><sheets><sheet name='a'/></sheets></workbook>", "xlsx"),
         (workbook, "xl/worksheets/sheet1.xml", "<worksheet><sheetData><row>", "xlsx"),
         (presentation, "ppt/_rels/presentation.xml.rels", "<Relationships/>", "pptx"),
         (book, "OPS/text/two.xhtml", b"\x00\x01\x02", "epub"),
