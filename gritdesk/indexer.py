@@ -308,6 +308,8 @@ class Indexer:
     def _embed_awaiting(self, tally: _Tally) -> None:
         """Embed what awaits it, until all is done or it is to stop."""
         self.is_behind = True
+        if not self._embeds():
+            return
         self._enter_space(tally)
         tally.begin_to_embed(self._store.num_awaiting())
         while awaiting := self._store.awaiting(_FETCH):

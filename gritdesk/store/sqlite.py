@@ -213,18 +213,6 @@ class SqliteStore:
             self._drop_space(searched)
             self._run("UPDATE space SET is_searched = 1 WHERE id = ?", (filled.id,))
 
-    def clear_embeddings(self) -> None:
-        """Forget all spaces and their embeddings; every file counts as changed, words stay searchable.
-
-        Failed files as well: it may have been the other model that could not take them.
-        """
-        with self._transaction():
-            for space in (self._space_row(is_searched=True), self._space_row(is_searched=False)):
-                if space is not None:
-                    self._drop_space(space)
-            self._await_all()
-            self._run("UPDATE document SET size_bytes = -1, content_hash = ''")
-
     def _space_row(self, *, is_searched: bool) -> _SpaceRow | None:
         rows = self._run(
             """SELECT id, fingerprint, dimension, model, num_added, num_removed FROM space
@@ -488,14 +476,6 @@ class SqliteStore:
                 (path_to_sql(path),),
             )
         return restored((row for (row,) in rows), space.dimension)
-
-    def known_embeddings(self, hashes: Sequence[bytes]) -> set[bytes]:
-        """Those of the hashes that have an embedding in the space that is being filled."""
-        space = self._filled_space_row()
-        if space is None:
-            return set()
-        known = f"SELECT 1 FROM passage JOIN vector_{space.id} AS v ON v.passage_id = passage.id WHERE hash = ?"
-        return {each for each in set(hashes) if self._run(known, (each,))}
 
     def _has_embedding(self, space: _SpaceRow, passage_id: int) -> bool:
         return bool(self._run(f"SELECT 1 FROM vector_{space.id} WHERE passage_id = ?", (passage_id,)))
