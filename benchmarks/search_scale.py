@@ -207,7 +207,7 @@ def fill(path: Path, vectors_ND: NDArray[np.float32], texts: Texts) -> int:
         for first in range(0, len(vectors_ND), CHUNKS_PER_FILE):
             number = first // CHUNKS_PER_FILE
             rows = vectors_ND[first : first + CHUNKS_PER_FILE]
-            pieces = [f"{texts.chunk()} n{first + n}" for n in range(len(rows))]
+            pieces = [texts.chunk() for _ in rows]
             hashes = [hashlib.blake2b(each.encode(), digest_size=16).digest() for each in pieces]
             place = Path(f"/library/{number % 100}/{number}.{('txt', 'rst', 'md')[number % 3]}")
             document = Document(place, "\n\n".join(pieces), "text")
@@ -220,7 +220,7 @@ def fill(path: Path, vectors_ND: NDArray[np.float32], texts: Texts) -> int:
 
 
 def chunk_numbers(hits: list[Hit]) -> set[int]:
-    return {int(hit.chunk.text.rsplit(" n", 1)[1]) for hit in hits}
+    return {hit.chunk_id - 1 for hit in hits}  # they were written in this order into a new index
 
 
 def _chunks(texts: list[str]) -> Iterator[Chunk]:

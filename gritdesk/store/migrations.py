@@ -102,7 +102,7 @@ MIGRATIONS: tuple[str, ...] = (
     ) STRICT, WITHOUT ROWID;
     CREATE TABLE new_chunk(
       id INTEGER PRIMARY KEY,
-      document_id INTEGER NOT NULL REFERENCES document(id) ON DELETE CASCADE,
+      document_id INTEGER NOT NULL,
       passage_id INTEGER,            -- NULL while its file is to be read again
       gap TEXT NOT NULL,
       text TEXT NOT NULL,
@@ -119,7 +119,6 @@ MIGRATIONS: tuple[str, ...] = (
     DROP TABLE chunk;
     DROP TABLE embedding;
     ALTER TABLE new_chunk RENAME TO chunk;
-    CREATE INDEX chunk_by_document ON chunk(document_id);   -- ids are in the order of the text
     CREATE INDEX chunk_by_passage ON chunk(passage_id);
 
     CREATE TABLE space(
@@ -150,6 +149,9 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE TRIGGER chunk_added AFTER INSERT ON chunk BEGIN
       INSERT INTO word(rowid, text, heading, parts)
         VALUES (new.id, spaced(new.text), spaced(new.heading), parts(new.text));
+    END;
+    CREATE TRIGGER document_removed AFTER DELETE ON document BEGIN
+      DELETE FROM chunk WHERE id >= old.first_chunk AND id < old.first_chunk + old.num_chunks;
     END;
     CREATE TRIGGER chunk_removed AFTER DELETE ON chunk BEGIN
       DELETE FROM word WHERE rowid = old.id;

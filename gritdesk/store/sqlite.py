@@ -18,7 +18,7 @@ import re
 import threading
 import time
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -42,10 +42,16 @@ if TYPE_CHECKING:  # numpy takes 0.1 s to import, which a search by words need n
 _PAGE_BYTES = 16 * 1024  # large pages make the scan over vectors cheaper
 _MMAP_BYTES = 1 << 30
 _BUSY_MS = 10_000
+_MAX_RANKED = 5_000
+"""Rows of words that are ranked at most, at 1.5 to 3 us each; to count one takes a fiftieth of that."""
+_MAX_LOOKED_AT = 150_000
+"""Rows of words that are looked at to choose those."""
 _MAX_LITERAL_BYTES = 4000
 """Longest text that is looked for letter by letter; SQLite itself refuses a pattern of 50,000 bytes."""
 _CLOSE_S = 5.0
 """How long `close` waits for another thread to notice its interrupt."""
+_CODES_IN_BLOCK = 984
+"""Two blocks' ids, and as a rule a block's codes of 384 bits, then fill whole pages."""
 _CHECKED_AT_ONCE = 10_000
 """Embeddings that `integrity` holds in memory."""
 
@@ -53,6 +59,9 @@ _REBUILD = "move it away and run `gritdesk index` to build it anew"
 
 _HIT_COLUMNS = """chunk.id, document.path, chunk.text, chunk.char_start, chunk.char_end, chunk.line_start,
     chunk.line_end, chunk.heading, chunk.page, chunk.num_tokens"""
+_CHUNKS_OF_DOCUMENT = (
+    "chunk ON chunk.id >= document.first_chunk AND chunk.id < document.first_chunk + document.num_chunks"
+)
 _STATE_COLUMNS = "size_bytes, mtime_ns, content_hash, state, reason, reading"
 
 
@@ -64,6 +73,23 @@ class _SpaceRow:
     model: str
     num_added: int
     num_removed: int
+
+
+@dataclasses.dataclass(frozen=True)
+class _Within:
+    """The chunks and passages of a scope."""
+
+    scope: Scope
+    moment: tuple[int, int]
+    """What the index and this connection's changes were when it was asked."""
+    is_within: bytes
+    """1 at the ids of its chunks."""
+    passages: bytes
+
+    def passage_ids(self) -> NDArray[np.int32]:
+        import numpy as np
+
+        return np.frombuffer(self.passages, np.int32)
 
 
 class Shared:
@@ -95,8 +121,7 @@ class SqliteStore:
         """
         self.path = path
         self._shared = shared or Shared()
-        self._scope_moment: tuple[Scope, int, int] | None = None
-        """The scope that SQL's is_within() knows, and when it was asked."""
+        self._last_within: _Within | None = None
         with self._translated():
             if isinstance(path, Path):
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -119,7 +144,6 @@ class SqliteStore:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute(f"PRAGMA mmap_size = {_MMAP_BYTES}")
-        connection.execute("PRAGMA foreign_keys = ON")
 
     def close(self) -> None:
         """Close the index, from whatever thread: a call under way in another one fails. Never raises."""
@@ -217,7 +241,8 @@ class SqliteStore:
         from gritdesk.store.vectors import num_bits
 
         self._run(f"CREATE TABLE vector_{space_id}(passage_id INTEGER PRIMARY KEY, embedding BLOB NOT NULL) STRICT")
-        self._run(f"CREATE VIRTUAL TABLE code_{space_id} USING vec0(bits bit[{num_bits(dimension)}])")
+        columns = f"bits bit[{num_bits(dimension)}], chunk_size={_CODES_IN_BLOCK}"
+        self._run(f"CREATE VIRTUAL TABLE code_{space_id} USING vec0({columns})")
 
     def _drop_space(self, space: _SpaceRow) -> None:
         self._run(f"DROP TABLE vector_{space.id}")
@@ -256,29 +281,31 @@ class SqliteStore:
                     for chunk, gap, passage_id in zip(chunks, gaps, passage_ids, strict=True)
                 ),
             )
-            self._note_chunks(document_id)
+            if chunks:
+                self._note_chunks(document_id, len(chunks))
             self._await_embeddings(state, dict(zip(passage_ids, hashes, strict=True)))
 
     def copy_document(self, source: Path, path: Path, state: FileState) -> bool:
         """Give `path` the rows of an indexed file of the same content; False if there are none any more."""
         with self._transaction():
             rows = self._run(
-                """SELECT id, format, tail, text_bytes, text_hash, passages FROM document
+                """SELECT first_chunk, num_chunks, format, tail, text_bytes, text_hash, passages FROM document
                    WHERE path = ? AND state = 'indexed'""",
                 (path_to_sql(source),),
             )
             if not rows or source == path:
                 return bool(rows)
-            ((source_id, *columns),) = rows
+            ((first, num, *columns),) = rows
             document_id = self._write_document(path, state, *columns)
             self._run(
                 """INSERT INTO chunk(document_id, passage_id, gap, text, heading, char_start, char_end,
                        line_start, line_end, page, num_tokens)
                    SELECT ?, passage_id, gap, text, heading, char_start, char_end, line_start, line_end, page,
-                       num_tokens FROM chunk WHERE document_id = ? ORDER BY id""",
-                (document_id, source_id),
+                       num_tokens FROM chunk WHERE id >= ?2 AND id < ?2 + ?3 ORDER BY id""",
+                (document_id, first, num),
             )
-            self._note_chunks(document_id)
+            if num:
+                self._note_chunks(document_id, num)
         return True  # its passages have embeddings, await them or were given up, as those of the source
 
     def record_failure(self, path: Path, state: FileState) -> None:
@@ -336,12 +363,11 @@ class SqliteStore:
         )
         return self._connection.last_insert_rowid()
 
-    def _note_chunks(self, document_id: int) -> None:
-        """A document's chunks are written at once, so their ids follow each other."""
+    def _note_chunks(self, document_id: int, num: int) -> None:
+        """Where a document's chunks lie: they were written at once, and last, so their ids are the highest."""
         self._run(
-            """UPDATE document SET (first_chunk, num_chunks) =
-                   (SELECT coalesce(min(id), 0), count(*) FROM chunk WHERE document_id = ?1) WHERE id = ?1""",
-            (document_id,),
+            "UPDATE document SET first_chunk = (SELECT max(id) FROM chunk) - ?1 + 1, num_chunks = ?1 WHERE id = ?2",
+            (num, document_id),
         )
 
     def _passage_ids(self, hashes: Iterable[bytes]) -> list[int]:
@@ -456,7 +482,7 @@ class SqliteStore:
             if space is None:
                 return np.empty((0, 0), np.float32)
             rows = self._run(
-                f"""SELECT v.embedding FROM document JOIN chunk ON chunk.document_id = document.id
+                f"""SELECT v.embedding FROM document JOIN {_CHUNKS_OF_DOCUMENT}
                     JOIN vector_{space.id} AS v ON v.passage_id = chunk.passage_id
                     WHERE document.path = ? ORDER BY chunk.id""",
                 (path_to_sql(path),),
@@ -485,9 +511,10 @@ class SqliteStore:
         phrases, terms = words.search_terms(query)
         hits: dict[int, Hit] = {}
         with self._reading():
-            within = self._chunks_within(scope)
-            for expression, scored in words.widening(phrases, terms, all_first, lambda each: self._count(each, within)):
-                for hit in self._matching(expression, limit, within):
+            within = self._within(scope)
+            for expression, any_terms, scored in words.widening(phrases, terms, all_first):
+                chosen = self._telling(expression, any_terms, within) if len(any_terms) > 1 else None
+                for hit in self._matching(expression, limit, chosen or within):
                     hits.setdefault(hit.chunk_id, hit if scored else dataclasses.replace(hit, score=0.0))
                 if len(hits) >= limit:
                     break
@@ -499,14 +526,14 @@ class SqliteStore:
 
         Stop words count only where there is nothing else, quotation marks not at all.
         """
-        return _keyword_ranked(self._matching(words.any_of(query), limit, "", is_bounded=False))
+        return _keyword_ranked(self._matching(words.any_of(query), limit, None, is_bounded=False))
 
     def phrase(self, text: str, limit: int, scope: Scope = EVERYWHERE) -> list[Hit]:
         """Chunks that hold the words of the text in that very order, best first."""
         if not re.search(r"\w", text):
             return []
         with self._reading():
-            return _keyword_ranked(self._matching(words.quoted(text), limit, self._chunks_within(scope)))
+            return _keyword_ranked(self._matching(words.quoted(text), limit, self._within(scope)))
 
     def literal(self, text: str, limit: int, scope: Scope = EVERYWHERE) -> list[Hit]:
         """Chunks that hold the text letter by letter, upper and lower case alike; whatever is there is found."""
@@ -525,7 +552,7 @@ class SqliteStore:
 
         Raises: FingerprintMismatch if the embedding's length is not that of the searched space.
         """
-        from gritdesk.store.vectors import CodeState, num_bits, num_candidates
+        from gritdesk.store.vectors import CodeState, num_bits, num_exact
 
         assert embedding.dtype == "float32", embedding.dtype
         with self._reading():
@@ -538,16 +565,15 @@ class SqliteStore:
                 num_bits(space.dimension),
                 lambda first: self._code_blocks(space.id, first),
             )
-            if scope != EVERYWHERE:
-                codes = codes.within(self._passages_within(scope))
-            wanted = max(num_candidates(space.dimension, len(codes.ids_N)), 2 * limit)
-            while len(codes.ids_N):
-                candidates = codes.nearest(embedding, wanted)
+            within = self._within(scope)
+            allowed = None if within is None else codes.allowed(within.passage_ids())
+            wanted = num_exact(limit)
+            while True:
+                candidates = codes.nearest(embedding, wanted, allowed)
                 hits = self._nearest_of(candidates, space, embedding, limit, scope)
-                if len(hits) >= limit or len(candidates) == len(codes.ids_N):
+                if len(hits) >= limit or len(candidates) < wanted:
                     return hits
                 wanted *= 4  # many of them are of files that are gone
-            return []
 
     def _nearest_of(
         self, candidates: NDArray[np.int64], space: _SpaceRow, query: NDArray[np.float32], limit: int, scope: Scope
@@ -556,27 +582,30 @@ class SqliteStore:
 
         from gritdesk.store.vectors import cosines
 
+        if not len(candidates):
+            return []
         rows = self._run(
             f"SELECT passage_id, embedding FROM vector_{space.id} WHERE passage_id IN carray(?)",
             (apsw.carray(np.ascontiguousarray(candidates, np.int64)),),
         )
-        scores = cosines((row for _, row in rows), query)
-        hits: list[Hit] = []
-        within, values = condition(scope)
-        for n in np.argsort(-scores, kind="stable"):
-            if len(hits) >= limit:
-                break
-            found = self._run(
-                f"""SELECT {_HIT_COLUMNS} FROM chunk JOIN document ON document.id = chunk.document_id
-                    WHERE chunk.passage_id = ? {within and "AND " + within} ORDER BY chunk.id LIMIT ?""",
-                (rows[n][0], *values, limit - len(hits)),
+        scores = dict(zip((row[0] for row in rows), cosines((row[1] for row in rows), query).tolist(), strict=True))
+        best = sorted(scores, key=lambda each: (-scores[each], each))
+        sql, values = condition(scope)
+        found: list[tuple[Any, ...]] = []
+        for start in range(0, len(best), 2 * limit):  # as a rule the first round finds enough
+            found += self._run(
+                f"""SELECT chunk.passage_id, {_HIT_COLUMNS} FROM chunk
+                    CROSS JOIN document ON document.id = chunk.document_id
+                    WHERE chunk.passage_id IN carray(?1) {sql and "AND " + sql}""",
+                (apsw.carray(np.array(best[start : start + 2 * limit], np.int64)), *values),
             )
-            score = float(scores[n])
-            hits += [
-                _hit(row, score=score, distance=1.0 - score, semantic_rank=rank)
-                for rank, row in enumerate(found, start=len(hits) + 1)
-            ]
-        return hits
+            if len(found) >= limit:
+                break
+        found.sort(key=lambda row: (-scores[row[0]], row[1]))
+        return [
+            _hit(row, score=scores[passage_id], distance=1.0 - scores[passage_id], semantic_rank=rank)
+            for rank, (passage_id, *row) in enumerate(found[:limit], start=1)
+        ]
 
     def _code_blocks(self, space_id: int, first: int) -> Iterator[CodeBlock]:
         """As vec0 0.1 keeps them; rows of a block are used in order, and only the last block grows."""
@@ -587,54 +616,74 @@ class SqliteStore:
             (first,),
         )
 
-    def _passages_within(self, scope: Scope) -> NDArray[np.int32]:
-        import numpy as np
-
-        within, values = condition(scope)
-        rows = self._run(f"SELECT passages FROM document WHERE {within or 'true'}", values)
-        return np.frombuffer(b"".join(row for (row,) in rows), np.int32)
-
-    def _matching(self, expression: str, limit: int, within: str, *, is_bounded: bool = True) -> list[Hit]:
+    def _matching(self, expression: str, limit: int, within: _Within | None, *, is_bounded: bool = True) -> list[Hit]:
         """The best of what the expression finds; of very many rows only the newest are ranked."""
         if not expression:
             return []
+        where, values = _matches(expression, within)
         newest = 0
         if is_bounded:
-            nth = "SELECT rowid FROM word WHERE word MATCH ? {} ORDER BY rowid DESC LIMIT 1 OFFSET ?"
-            for (rowid,) in self._run(nth.format(within), (expression, words.MAX_RANKED)):
+            nth = f"SELECT rowid FROM word WHERE {where} ORDER BY rowid DESC LIMIT 1 OFFSET ?"
+            for (rowid,) in self._run(nth, (*values, _MAX_RANKED)):
                 newest = rowid + 1
         rows = self._run(
             f"""WITH found AS MATERIALIZED (
-                    SELECT rowid AS id, bm25(word) AS rank FROM word WHERE word MATCH ? AND rowid >= ? {within}
+                    SELECT rowid AS id, bm25(word) AS rank FROM word WHERE {where} AND rowid >= ?
                     ORDER BY rank, id LIMIT ?)
                 SELECT -found.rank, {_HIT_COLUMNS} FROM found
-                JOIN chunk ON chunk.id = found.id JOIN document ON document.id = chunk.document_id
+                CROSS JOIN chunk ON chunk.id = found.id CROSS JOIN document ON document.id = chunk.document_id
                 ORDER BY found.rank, found.id""",
-            (expression, newest, limit),
+            (*values, newest, limit),
         )
         return [_hit(row, score=score) for score, *row in rows]
 
-    def _count(self, expression: str, within: str) -> int:
-        """How many rows the expression finds, up to one more than are ranked."""
-        found = f"SELECT 1 FROM word WHERE word MATCH ? {within} LIMIT ?"
-        return int(self._run(f"SELECT count(*) FROM ({found})", (expression, words.MAX_RANKED + 1))[0][0])
+    def _telling(self, expression: str, terms: Sequence[str], within: _Within | None) -> _Within | None:
+        """Of the rows with any of the terms those with the rarest and most of them; None if all can be ranked.
 
-    def _chunks_within(self, scope: Scope) -> str:
-        """SQL that holds for the rows of `word` of a scope; good for the transaction at hand."""
+        A row's BM25 is a sum over its terms of how rare each is, times 0.4 to 2.2 or so for how often it stands there.
+        """
+        if self._count(expression, within, _MAX_RANKED + 1) <= _MAX_RANKED:
+            return None
+        import numpy as np
+
+        ((num_rows,),) = self._run("SELECT coalesce(max(id), 0) FROM chunk")
+        sums_R = np.zeros(num_rows + 1, np.float32)
+        counts = {term: self._count(term, within, _MAX_LOOKED_AT) for term in terms}
+        num_left = _MAX_LOOKED_AT
+        for term in sorted(counts, key=lambda each: counts[each]):  # the rarest first, as many as there is time for
+            where, values = _matches(term, within)
+            newest = f"SELECT rowid FROM word WHERE {where} ORDER BY rowid DESC LIMIT ?"
+            if counts[term] <= num_left or num_left == _MAX_LOOKED_AT:
+                rowids = [rowid for (rowid,) in self._run(newest, (*values, num_left))]
+                sums_R[rowids] += np.log(1 + num_rows / (len(rowids) + 0.5))
+                num_left -= len(rowids)
+        least = np.partition(sums_R[sums_R > 0], -_MAX_RANKED)[-_MAX_RANKED]
+        above = np.flatnonzero(sums_R > least)
+        equal = np.flatnonzero(sums_R == least)[len(above) - _MAX_RANKED :]
+        is_chosen = np.zeros(num_rows + 1, np.uint8)
+        is_chosen[above] = is_chosen[equal] = 1
+        return _Within(EVERYWHERE, (0, 0), is_chosen.tobytes(), b"")
+
+    def _count(self, expression: str, within: _Within | None, most: int) -> int:
+        """How many rows the expression finds, counted up to a most."""
+        where, values = _matches(expression, within)
+        return int(self._run(f"SELECT count(*) FROM (SELECT 1 FROM word WHERE {where} LIMIT ?)", (*values, most))[0][0])
+
+    def _within(self, scope: Scope) -> _Within | None:
+        """What lies within a scope at this moment; None for all of it. Searches that follow each other share it."""
         if scope == EVERYWHERE:
-            return ""
-        moment = (scope, self._connection.pragma("data_version"), self._connection.total_changes())
-        if moment != self._scope_moment:
-            is_within = bytearray(1 + (self._run("SELECT max(id) FROM chunk")[0][0] or 0))
+            return None
+        moment = (self._connection.pragma("data_version"), self._connection.total_changes())
+        if self._last_within is None or (self._last_within.scope, self._last_within.moment) != (scope, moment):
             sql, values = condition(scope)
-            for first, num in self._run(
-                f"SELECT first_chunk, num_chunks FROM document WHERE num_chunks > 0 AND {sql}", values
-            ):
+            rows = self._run(
+                f"SELECT first_chunk, num_chunks, passages FROM document WHERE num_chunks > 0 AND {sql}", values
+            )
+            is_within = bytearray(1 + (self._run("SELECT max(id) FROM chunk")[0][0] or 0))
+            for first, num, _ in rows:
                 is_within[first : first + num] = b"\1" * num
-            looked_up: Callable[..., int] = is_within.__getitem__
-            self._connection.create_scalar_function("is_within", looked_up, 1)
-            self._scope_moment = moment
-        return "AND is_within(rowid)"
+            self._last_within = _Within(scope, moment, bytes(is_within), b"".join(row[2] for row in rows))
+        return self._last_within
 
     def _containing(self, text: str, limit: int, scope: Scope) -> list[Hit]:
         """LIKE knows the case of ASCII letters only, so of others any letter will do, and Python looks again."""
@@ -643,28 +692,34 @@ class SqliteStore:
         pattern = re.sub(r"([%_\\])", r"\\\1", text)
         if has_others := not text.isascii():
             pattern = "".join("_" if not each.isascii() and each.lower() != each.upper() else each for each in pattern)
-        within, values = condition(scope)
+        sql, values = condition(scope)
+        source = (
+            f"document CROSS JOIN {_CHUNKS_OF_DOCUMENT}"
+            if sql
+            else ("chunk JOIN document ON document.id = chunk.document_id")
+        )
         hits: list[Hit] = []
         with self._translated():
             for row in self._connection.execute(
-                f"""SELECT {_HIT_COLUMNS} FROM chunk JOIN document ON document.id = chunk.document_id
-                    WHERE chunk.text LIKE ? ESCAPE '\\' {within and "AND " + within}""",
+                f"""SELECT {_HIT_COLUMNS} FROM {source}
+                    WHERE chunk.text LIKE ? ESCAPE '\\' {sql and "AND " + sql}""",
                 (f"%{pattern}%", *values),
             ):
-                if len(hits) >= limit:
-                    break
                 if not has_others or text.casefold() in row[2].casefold():
                     hits.append(_hit(row, score=0.0))
+                if len(hits) >= limit:
+                    break
         return hits
 
     # ------------------------------------------------------------ looking in
 
     def document_text(self, path: Path) -> str | None:
         """The text of an indexed file as it was read; None if the index does not hold it."""
-        for document_id, tail in self._run(
-            "SELECT id, tail FROM document WHERE path = ? AND state = 'indexed'", (path_to_sql(path),)
+        for first, num, tail in self._run(
+            "SELECT first_chunk, num_chunks, tail FROM document WHERE path = ? AND state = 'indexed'",
+            (path_to_sql(path),),
         ):
-            return self._joined(document_id, tail)
+            return self._joined(first, num, tail)
         return None
 
     def format_of(self, path: Path) -> str:
@@ -675,7 +730,7 @@ class SqliteStore:
     def chunks_of(self, path: Path) -> list[Chunk]:
         """The chunks of one file, in the order of its text."""
         rows = self._run(
-            f"""SELECT {_HIT_COLUMNS} FROM chunk JOIN document ON document.id = chunk.document_id
+            f"""SELECT {_HIT_COLUMNS} FROM document JOIN {_CHUNKS_OF_DOCUMENT}
                 WHERE document.path = ? ORDER BY chunk.id""",
             (path_to_sql(path),),
         )
@@ -710,10 +765,6 @@ class SqliteStore:
 
     def _problems(self) -> list[str]:
         problems = [row[0] for row in self._run("PRAGMA integrity_check") if row[0] != "ok"]
-        problems += [
-            f"{table} {rowid} points to no {parent}"
-            for table, rowid, parent, _ in self._run("PRAGMA foreign_key_check")
-        ]
         try:
             self._run("INSERT INTO word(word) VALUES ('integrity-check')")
         except StoreError as error:
@@ -729,8 +780,10 @@ class SqliteStore:
             if space is not None:
                 problems += self._problems_of_space(space)
         problems += self._problems_of_passages()
-        for document_id, path, tail, text_hash in self._run("SELECT id, path, tail, text_hash FROM document"):
-            if _text_hash(self._joined(document_id, tail).encode()) != text_hash:
+        for path, first, num, tail, text_hash in self._run(
+            "SELECT path, first_chunk, num_chunks, tail, text_hash FROM document"
+        ):
+            if _text_hash(self._joined(first, num, tail).encode()) != text_hash:
                 problems.append(f"the text of {_path_from_sql(path)} is not what was stored")
         return problems
 
@@ -745,20 +798,26 @@ class SqliteStore:
                   + (id IN (SELECT passage_id FROM given_up))"""
         ):
             yield f"passage {passage_id} neither has an embedding nor awaits it, or both"
+        num_seen = 0
         for document_id, path, first, num, passages in self._run(
             "SELECT id, path, first_chunk, num_chunks, passages FROM document"
         ):
-            rows = self._run("SELECT id, passage_id FROM chunk WHERE document_id = ? ORDER BY id", (document_id,))
+            rows = self._run(
+                "SELECT document_id, passage_id FROM chunk WHERE id >= ?1 AND id < ?1 + ?2 ORDER BY id", (first, num)
+            )
+            num_seen += len(rows)
             passage_ids = [each for _, each in rows if each is not None]
-            if [each for each, _ in rows] != [*range(first, first + num)] or passage_ids != [*array("i", passages)]:
+            if [each for each, _ in rows] != [document_id] * num or passage_ids != [*array("i", passages)]:
                 yield f"the chunks of {_path_from_sql(path)} are not those it was written with"
+        if num_seen != (num_chunks := self._run("SELECT count(*) FROM chunk")[0][0]):
+            yield f"{num_chunks - num_seen} chunks belong to no file"
 
     def _problems_of_space(self, space: _SpaceRow) -> Iterator[str]:
         import numpy as np
 
-        from gritdesk.store.vectors import codes, num_bits, restored
+        from gritdesk.store.vectors import codes, num_bits, num_bytes, restored
 
-        num_bytes = num_bits(space.dimension) // 8
+        code_bytes = num_bits(space.dimension) // 8
         passages = {passage_id for (passage_id,) in self._run("SELECT id FROM passage")}
         with_code: set[int] = set()
         ids: list[int] = [each for (each,) in self._run(f"SELECT passage_id FROM vector_{space.id}")]
@@ -770,13 +829,13 @@ class SqliteStore:
                 (apsw.carray(np.array(ids[start : start + _CHECKED_AT_ONCE], np.int64)),),
             )
             with_code.update(row[0] for row in rows)
-            whole = [row for row in rows if len(row[1]) == 4 + space.dimension and len(row[2]) == num_bytes]
-            found = codes(restored((row[1] for row in whole), space.dimension)).reshape(-1, num_bytes)
-            written = np.frombuffer(b"".join(row[2] for row in whole), np.uint8).reshape(-1, num_bytes)
+            whole = [row for row in rows if len(row[1]) == num_bytes(space.dimension) and len(row[2]) == code_bytes]
+            found = codes(restored((row[1] for row in whole), space.dimension)).reshape(-1, code_bytes)
+            written = np.frombuffer(b"".join(row[2] for row in whole), np.uint8).reshape(-1, code_bytes)
             num_different = np.bitwise_count(found ^ written).sum(axis=1)
             # a projection that is nearly 0 may have another sign on another processor
             damaged = {row[0] for row in rows} - {
-                row[0] for row, num in zip(whole, num_different, strict=True) if num <= num_bytes // 8
+                row[0] for row, num in zip(whole, num_different, strict=True) if num <= code_bytes // 8
             }
             yield from (f"embedding {each} does not agree with its code" for each in sorted(damaged))
         yield from (f"embedding {each} has no code" for each in sorted(set(ids) - with_code))
@@ -785,8 +844,8 @@ class SqliteStore:
         if num_codes > len(with_code):
             yield f"{num_codes - len(with_code)} codes belong to no embedding"
 
-    def _joined(self, document_id: int, tail: str) -> str:
-        rows = self._run("SELECT gap, text FROM chunk WHERE document_id = ? ORDER BY id", (document_id,))
+    def _joined(self, first: int, num: int, tail: str) -> str:
+        rows = self._run("SELECT gap, text FROM chunk WHERE id >= ?1 AND id < ?1 + ?2 ORDER BY id", (first, num))
         return "".join(gap + text for gap, text in rows) + tail
 
     # ------------------------------------------------------------ the door
@@ -883,6 +942,13 @@ def _keyword_ranked(hits: Sequence[Hit]) -> list[Hit]:
 
 def _space(row: _SpaceRow | None) -> Space | None:
     return Space(row.fingerprint, row.dimension, row.model) if row is not None else None
+
+
+def _matches(expression: str, within: _Within | None) -> tuple[str, tuple[Any, ...]]:
+    """SQL that holds for the rows of `word` that an expression finds in a scope."""
+    if within is None:
+        return "word MATCH ?", (expression,)
+    return "word MATCH ? AND substr(?, rowid + 1, 1) = x'01'", (expression, within.is_within)
 
 
 def _awaits(space: _SpaceRow | None) -> str:

@@ -11,13 +11,10 @@ What is written must not change without a migration: words of one kind are only 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 _MAX_ANY_WORDS = 12
 """Words that are OR-ed at most: ranking every row that holds any word is what a search by words costs."""
-MAX_RANKED = 8_000
-"""Rows that are ranked at most, at 1.5 to 3 us each; to count them takes a fiftieth of that."""
-_MAX_FREQUENT = 4
 _MAX_PARTS = 8
 """Of longer names, as of a hash written with underscores, nobody knows the parts."""
 
@@ -97,51 +94,24 @@ def all_of(terms: Sequence[str]) -> str:
     return " AND ".join(map(quoted, terms))
 
 
-def widening(
-    phrases: Sequence[str], words: Sequence[str], all_first: bool, count: Callable[[str], int]
-) -> Iterator[tuple[str, bool]]:
-    """FTS5 expressions, each wider than those before; and whether its BM25 is to be compared.
+def widening(phrases: Sequence[str], words: Sequence[str], all_first: bool) -> Iterator[tuple[str, list[str], bool]]:
+    """FTS5 expressions, each wider than those before; its terms if it is any of them; is its BM25 to be compared?
 
     The last word may be half typed. What begins with it comes behind what holds it, and has no score of its own: beside
     the whole word its beginning would count it twice.
-
-    Args:
-        count: how many rows an expression finds; MAX_RANKED + 1 stands for more.
     """
     bound, started = all_of(phrases), f"{quoted(words[-1]).rstrip('*')}*" if words else ""
     are_several = len(phrases) + len(words) > 1
     if all_first:
-        yield all_of([*phrases, *words]), True
+        yield all_of([*phrases, *words]), [], True
     if all_first and are_several and words:
-        yield " AND ".join([*map(quoted, [*phrases, *words[:-1]]), started]), True
+        yield " AND ".join([*map(quoted, [*phrases, *words[:-1]]), started]), [], True
     longest = sorted(words[:-1], key=len, reverse=True)[:_MAX_ANY_WORDS]  # long words are the rare ones
     some = list(map(quoted, [*phrases[:1], *longest, *words[-1:]]))
     if are_several or not all_first:  # of one term all is any
-        yield f"{bound} AND ({' OR '.join(some)})" if phrases else _rarest_of(some, count), True
+        yield (f"{bound} AND ({' OR '.join(some)})", [], True) if phrases else (" OR ".join(some), some, True)
     if words:
-        yield f"{bound} AND {started}" if phrases else started, False
-
-
-def _rarest_of(terms: Sequence[str], count: Callable[[str], int]) -> str:
-    """An expression for any of the terms, of no more than MAX_RANKED rows if one of them has no more.
-
-    Frequent words are not looked for where there are rarer ones; in rows that hold a rare one they still count. Such a
-    row holds what tells most about it, so that few rows without it would stand above.
-    """
-    if len(terms) == 1 or count(" OR ".join(terms)) <= MAX_RANKED:
-        return " OR ".join(terms)
-    counts = {term: num for term in terms if (num := count(term))}
-    by_count = sorted(counts, key=lambda term: counts[term])
-    if counts[by_count[0]] > MAX_RANKED:
-        together = " AND ".join(by_count)
-        return together if count(together) else " OR ".join(by_count)
-    rare = [by_count[0]]
-    for term in by_count[1:]:
-        if count(" OR ".join([*rare, term])) > MAX_RANKED:
-            break
-        rare.append(term)
-    frequent = by_count[len(rare) :][:_MAX_FREQUENT]  # even these are counted in the whole index for their weight
-    return f"({' OR '.join(rare)}) AND ({' OR '.join([*rare, *frequent])})"
+        yield f"{bound} AND {started}" if phrases else started, [], False
 
 
 def any_of(query: str) -> str:

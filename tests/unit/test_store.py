@@ -253,6 +253,52 @@ def test_any_word_ranks_as_bm25_alone_does(store: SqliteStore) -> None:
     assert len(store.any_word(" ".join(f"word{n}" for n in range(3000)) + " seal", 9)) == 3
 
 
+def test_of_very_many_rows_those_with_the_rarest_words_are_ranked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gritdesk.store.sqlite._MAX_RANKED", 20)
+    with SqliteStore(":memory:") as store:
+        store.enter_space(SPACE)
+        add(store, "/rare.txt", "a walrus among " + "many other words " * 5)
+        add(store, "/both.txt", "seal and otter and heron " + "filler " * 30)
+        add(store, "/often.txt", "\n\n".join(f"{word} {n}" for n in range(60) for word in ("seal", "otter", "heron")))
+        add(store, "/far/often.txt", "heron and more")
+        query = "walrus seal otter heron"
+        names = [hit.path.name for hit in store.keyword(query, 20, all_first=False)]
+        assert names[0] == "rare.txt" and "both.txt" in names
+        assert len(store.keyword(query, 50, all_first=False)) >= 20
+        (hit,) = store.keyword(query, 5, Scope(folders=("far",)), all_first=False)
+        assert str(hit.path.parent.name) == "far"
+        assert len(store.keyword("seal", 50)) == 20 and len(store.keyword("seal otter", 10)) == 10
+
+
+@pytest.mark.parametrize("query", ["user", "username", "name", "getUserName", "get_user_name"])
+def test_identifiers_are_found_by_their_parts(store: SqliteStore, query: str) -> None:
+    add(store, "/camel.py", "value = getUserName(request)")
+    add(store, "/snake.py", "value = get_user_name(request)")
+    assert sorted(found(store, query)) == ["camel.py", "snake.py"]
+
+
+def test_runs_of_capitals_and_digits_are_parts_of_identifiers(store: SqliteStore) -> None:
+    add(store, "/a.py", "class HTTPServer2: pass")
+    for query in ("server", "http", "httpserver2", "server2"):
+        assert store.keyword(query, 5)[0].score > 0, query
+
+
+@pytest.mark.parametrize("query", ["天気", "東京", "京都", "都", "の天気は", "한국", "東京 天気", '"天気は晴れ"'])
+def test_words_of_scripts_without_spaces_are_found_by_the_words_index(store: SqliteStore, query: str) -> None:
+    add(store, "/a.txt", "今日、東京都の天気は晴れ。 한국어를 배운다")
+    add(store, "/b.txt", "気天 京東 れ晴")
+    hits = store.keyword(query, 5)
+    assert hits[0].path.name == "a.txt" and hits[0].score > 0
+    assert store.phrase("東京都の天気", 5) and not store.phrase("天気東京", 5)
+
+
+@pytest.mark.parametrize("text", ["ALRUS PEN", "%", "_x", "\\", "über straße", "ÜBER STRASSE", "天気", "'; --"])
+def test_literal_finds_whatever_is_there(store: SqliteStore, text: str) -> None:
+    add(store, "/a.txt", "walrus penguin 100% a_x \\ Über Straße über strasse 天気 '; --")
+    add(store, "/b.txt", "nothing of it")
+    assert [hit.path.name for hit in store.literal(text, 5)] == ["a.txt"]
+
+
 def test_phrase_finds_only_that_order(store: SqliteStore) -> None:
     add(store, "/right.txt", "to be or not to be")
     add(store, "/wrong.txt", "not to be or to be")
