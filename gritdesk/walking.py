@@ -8,8 +8,9 @@ The first of these rules that speaks of a path decides, and a folder that is ski
 3. `.gitignore` files, the nearest first, up to the top of their repository, then its `.git/info/exclude`.
 4. What is hidden, what programs keep for themselves, and what no reader could make anything of.
 
-A repository's rules hold in it and not above or below, as git has it: a folder inside one is under the rules of its
-upper folders too, unless they ignore that very folder, and a repository inside another one is its own.
+Rules above a folder hold in it, too, unless they leave out that very folder, which somebody asked for by name: so the
+same files are documents wherever a walk begins. Those of a repository hold in it and not above or below, as git has it;
+where there is no repository, a `.gitignore` holds from the walked folder on.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ _LOCK_FILES = frozenset(
 )
 _GENERATED_SUFFIXES = (".min.js", ".min.mjs", ".min.css", ".js.map", ".css.map", ".mjs.map")
 _UNFINISHED_SUFFIXES = ("~", ".tmp", ".crdownload", ".part", ".partial", ".swp", ".swo")
-_NO_READER_SUFFIXES = frozenset(  # none that text goes by too, such as .pt (Portuguese) and .pdb (proteins)
+_NO_READER_SUFFIXES = frozenset(  # none that text goes by too, such as .vhd (VHDL), .pt (Portuguese), .pdb (proteins)
     # images
     """.png .jpg .jpeg .jpe .jfif .gif .bmp .dib .tif .tiff .webp .avif .heic .heif .ico .icns .cur .svg .svgz .eps .psd
     .psb .xcf .kra .dng .cr2 .cr3 .nef .arw .orf .rw2 .raf .jp2 .jxl .exr .hdr .tga .dds .blend .fbx .stl .glb
@@ -64,7 +65,7 @@ _NO_READER_SUFFIXES = frozenset(  # none that text goes by too, such as .pt (Por
     """
     # archives and disk images
     """.zip .gz .tgz .bz2 .tbz .tbz2 .xz .txz .zst .lz .lz4 .lzma .7z .rar .tar .cab .arj .cpio .deb .rpm .apk .ipa .jar
-    .war .whl .egg .gem .crate .nupkg .iso .img .dmg .vdi .vmdk .qcow2 .vhd .vhdx .msi .appimage
+    .war .whl .egg .gem .crate .nupkg .iso .img .dmg .vdi .vmdk .qcow2 .vhdx .msi .appimage
     """
     # programs and what they are made of
     """.exe .dll .so .dylib .a .lib .o .obj .bin .pyc .pyo .pyd .class .elc .beam .wasm .ilk .pch .rlib .rmeta .nib
@@ -309,23 +310,37 @@ class _Rules:
 
 
 def _rules_at(folder: Path, home: Path | None) -> _Rules:
-    """What holds in a walked folder: gritdesk's rules for all, those of its repository, its own."""
-    rules = _Rules(_sources(home / GLOBAL_IGNORE_FILE) if home else ())
+    """What holds in a walked folder: gritdesk's rules for all, those above the folder, its own."""
+    for_all = rules = _Rules(_sources(home / GLOBAL_IGNORE_FILE) if home else ())
     real_folder = folder.resolve()
-    top = next((each for each in real_folder.parents if _lstat(each / ".git")), None)
-    if top is not None and _lstat(real_folder / ".git") is None:
-        skip = Walk(top).rule(real_folder)
-        if skip is None or skip.file is None:  # rules that leave out the folder were overruled by asking for it
-            steps = real_folder.relative_to(top).parts
-            for number in range(len(steps)):
-                prefix = "".join(f"{step}/" for step in steps[number:])
-                rules = _with_files_of(rules, top.joinpath(*steps[:number]), prefix=prefix)
+    top = next((each for each in (real_folder, *real_folder.parents) if _lstat(each / ".git")), None)
+    for parent in reversed(real_folder.parents):
+        way = f"{real_folder.relative_to(parent).as_posix()}/"
+        rules = _with_files_of(
+            rules, parent, prefix=way, is_in_repository=top is not None and parent.is_relative_to(top)
+        )
+        if _leave_out_way(rules, way[way.index("/") + 1 :]):
+            rules = for_all  # whoever asked for the folder by name has overruled them
     return _with_files_of(rules, folder)
 
 
-def _with_files_of(rules: _Rules, folder: Path, num_dropped: int = 0, prefix: str = "") -> _Rules:
-    """The rules of one folder more, which is the nearest one."""
+def _leave_out_way(rules: _Rules, rest: str) -> bool:
+    """Whether rules above the walked folder leave out a folder on the way to it, from which `rest` leads to it."""
+    for source in (*rules.ours, *rules.gits):
+        if source.prefix:
+            pattern = source.patterns.speaking_of(source.prefix[: len(source.prefix) - len(rest)])
+            if pattern is not None:
+                return pattern.ignores
+    return False
+
+
+def _with_files_of(
+    rules: _Rules, folder: Path, num_dropped: int = 0, prefix: str = "", is_in_repository: bool = True
+) -> _Rules:
+    """The rules with those of one folder more, which is the nearest one."""
     ours = _sources(folder / ".gritignore", num_dropped, prefix)
+    if not is_in_repository:
+        return _Rules(ours + rules.ours, rules.gits) if ours else rules
     gits = _sources(folder / ".gitignore", num_dropped, prefix)
     if _lstat(folder / ".git") is not None:
         exclude = _sources(_git_folder(folder) / "info" / "exclude", num_dropped, prefix)

@@ -90,6 +90,7 @@ def test_what_nobody_searches_for_is_left_out_by_a_rule(tree: Tree, name: str, r
 def test_names_that_only_look_like_those_of_programs_are_documents(tree: Tree) -> None:
     names = {"build/plan.md", "dist/a.txt", "target/goals.md", "venv/wine.md", "node_modules.txt", "lisez-moi.pt"}
     names |= {"Makefile", "data.dat", "1pdb.pdb", "a.lock", "min.js", "old.doc", "bin/run.sh", "cache/x.txt"}
+    names |= {"counter.vhd", "app.ts", "table.csv", "mail.eml", "book.epub", "sheet.ods", "slides.pptx", "film.srt"}
     tree.write(*names)
     assert tree.walked() == names
 
@@ -213,13 +214,25 @@ def test_repository_within_another_stands_on_its_own(tree: Tree, git: Callable[.
     tree.write("inner/a.log", "inner/sub/b.log", "inner/c.old", "plain/d.log")
     git("init", "--quiet", str(tree.folder / "inner"))
     assert tree.walked() == {"inner/a.log", "inner/sub/b.log"}
-    assert {path.name for path, _ in Walk(tree.folder / "inner").files()} == {"a.log", "b.log", "c.old"}
+    assert {path.name for path, _ in Walk(tree.folder / "inner").files()} == {"a.log", "b.log"}
 
 
 def test_folder_that_its_repository_ignores_is_asked_for_with_all_it_holds(tree: Tree, git: Callable[..., str]) -> None:
     tree.write(".gitignore", text="*\n")  # as those have who keep their home folder's settings in git
     tree.write("notes/a.md", "notes/sub/b.md")
     assert {path.name for path, _ in Walk(tree.folder / "notes").files()} == {"a.md", "b.md"}
+
+
+def test_gritignore_above_a_folder_holds_in_it_unless_it_leaves_it_out(tree: Tree) -> None:
+    tree.write(".gritignore", text="*.csv\n/private\n")
+    tree.write(".gitignore", text="*.md\n")  # of no repository
+    tree.write("private/.gritignore", text="sub/*.txt\n")
+    tree.write("plain/sub/a.csv", "plain/sub/b.md", "private/sub/c.csv", "private/sub/d.txt")
+    assert {path.name for path, _ in Walk(tree.folder / "plain/sub", tree.home).files()} == {"b.md"}
+    assert {path.name for path, _ in Walk(tree.folder / "private/sub", tree.home).files()} == {"c.csv"}
+    assert {path.name for path, _ in Walk(tree.folder / "private").files()} == {"c.csv"}
+    (tree.home / "gritignore").write_text("*\n")
+    assert list(Walk(tree.folder / "plain/sub", tree.home).files()) == []
 
 
 @links
