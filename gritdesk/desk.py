@@ -198,11 +198,7 @@ class Desk:
         """
         from gritdesk.retriever import Retriever
 
-        if mode != "keyword" and self._query_model() is None:
-            if mode == "semantic":
-                self.check_fingerprint()
-            mode = "keyword"
-            self._tell_of_words_alone()
+        mode = self._possible(mode)
         return Retriever(self._store(), self._embed_query, self.config.search).search(query, n, mode)
 
     def ask(
@@ -403,7 +399,6 @@ class Desk:
                 self._read,
                 self.fingerprint,
                 self.config.index,
-                dimension=lambda: self.engine().info().dimension,
                 model=str(model),
                 tokenizer=tokenizer_identity(model, self.config.home),
                 home=self.config.home,
@@ -455,6 +450,18 @@ class Desk:
                 if outdated is not None:
                     outdated[1].close()
             return self._earlier_engine[1]
+
+    def _possible(self, mode: SearchMode) -> SearchMode:
+        """The mode of a search, by words where the model that made the index is gone.
+
+        Raises: FingerprintMismatch if meaning alone is asked for.
+        """
+        if mode == "keyword" or self._query_model() is not None:
+            return mode
+        if mode == "semantic":
+            self.check_fingerprint()
+        self._tell_of_words_alone()
+        return "keyword"
 
     def _tell_of_words_alone(self) -> None:
         if not self._has_told_of_words_alone:

@@ -180,7 +180,8 @@ def test_phrase_as_it_is_spelled_comes_before_its_other_forms(library: Library) 
 
 def test_copies_of_a_text_are_one_hit(library: Library) -> None:
     library.add(a="walrus facts", b="walrus facts", c="walrus fiction")
-    assert sorted(library.found("walrus")) == ["a", "c"]
+    found = library.found("walrus")
+    assert len(found) == 2 and "c" in found
 
 
 def test_no_more_hits_than_asked_for(library: Library) -> None:
