@@ -216,7 +216,6 @@ def _index_with_made_up_embeddings(folder: Path) -> None:
             reader.read,
             "made up",
             config,
-            dimension=lambda: 384,
         ).run([folder / "docs"])
 
 

@@ -451,7 +451,6 @@ class Desk:
                 self._read,
                 self.fingerprint,
                 self.config.index,
-                dimension=endpoint.dimension if endpoint else lambda: self.engine().info().dimension,
                 model="" if endpoint else str(model),
                 tokenizer=tokenizer_identity(model, self.config.home),
                 home=self.config.home,
@@ -462,18 +461,6 @@ class Desk:
         from gritdesk.retriever import Retriever
 
         return Retriever(self._store(), self._embed_query, self.config.search)
-
-    def _possible(self, mode: SearchMode) -> SearchMode:
-        """The mode, or words alone where the model that made the index is gone.
-
-        Raises: FingerprintMismatch if it is, and meaning alone is asked for.
-        """
-        if mode == "keyword" or self._query_model() is not None:
-            return mode
-        if mode == "semantic":
-            self.check_fingerprint()
-        self._tell_of_words_alone()
-        return "keyword"
 
     def _read(self, path: Path) -> Any:
         self._check_open()
@@ -524,6 +511,18 @@ class Desk:
                 if outdated is not None:
                     outdated[1].close()
             return self._earlier_engine[1]
+
+    def _possible(self, mode: SearchMode) -> SearchMode:
+        """The mode of a search, by words where the model that made the index is gone.
+
+        Raises: FingerprintMismatch if meaning alone is asked for.
+        """
+        if mode == "keyword" or self._query_model() is not None:
+            return mode
+        if mode == "semantic":
+            self.check_fingerprint()
+        self._tell_of_words_alone()
+        return "keyword"
 
     def _tell_of_words_alone(self) -> None:
         if not self._has_told_of_words_alone:

@@ -62,7 +62,6 @@ class Indexer:
         embed: float32[num, dimension], one row per input; raises RequestRefused for a text that it cannot take.
         read: raises ExtractError for a file that cannot be turned into text.
         fingerprint: names the space of `embed`.
-        dimension: length of an embedding; asked when another space than the store's is entered.
         model: path of the model's file, for whoever asks in its space later.
         tokenizer: names what `count_tokens` counts; chunks measured by another one are made anew.
         home: of gritdesk, as Walk has it.
@@ -78,7 +77,6 @@ class Indexer:
         fingerprint: str,
         config: IndexConfig,
         *,
-        dimension: Callable[[], int],
         model: str = "",
         tokenizer: str = "",
         home: Path | None = None,
@@ -90,7 +88,6 @@ class Indexer:
         self._read = read
         self._fingerprint = fingerprint
         self._config = config
-        self._dimension = dimension
         self._model = model
         self._reading = f"{_READERS}/{config.chunk_tokens}/{tokenizer}"
         self._home = home
@@ -295,15 +292,15 @@ class Indexer:
     # ------------------------------------------------------------ second step: meaning
 
     def _enter_space(self, tally: _Tally) -> None:
-        """Say what embeds, when it is another model than before or the first one."""
+        """Begin to fill another space if another model made the searched one; the first is named by its first rows."""
         searched, filled = self._store.space(), self._store.next_space()
-        if searched is None and not self._store.num_awaiting():
-            return  # nothing to embed: the engine need not be started to ask for the dimension
         space = filled or searched
-        if space is None or (space.fingerprint, space.model) != (self._fingerprint, self._model):
-            self._store.enter_space(Space(self._fingerprint, self._dimension(), self._model))
-            if searched is not None and searched.fingerprint != self._fingerprint:
-                tally.send(note="the model changed: all passages are embedded anew, and until then found as before")
+        if space is None or (space.fingerprint, space.model) == (self._fingerprint, self._model):
+            return
+        (row,) = self._embed([("", "how long are its embeddings?")])  # and can it embed at all?
+        self._store.enter_space(Space(self._fingerprint, len(row), self._model))
+        if searched is not None and searched.fingerprint != self._fingerprint:
+            tally.send(note="the model changed: all passages are embedded anew, and until then found as before")
 
     def _embed_awaiting(self, tally: _Tally) -> None:
         """Embed what awaits it, until all is done or it is to stop."""
@@ -341,6 +338,8 @@ class Indexer:
             for each in awaiting:
                 self._embed_slice([each], tally)
             return
+        if self._store.space() is None:
+            self._store.enter_space(Space(self._fingerprint, rows.shape[1], self._model))
         self._store.add_embeddings({hash_: row for (hash_, _), row in zip(awaiting, rows, strict=True)})
         tally.chunks_embedded += len(awaiting)
 

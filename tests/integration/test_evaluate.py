@@ -250,14 +250,16 @@ def test_hybrid_score_is_that_of_the_apps_own_index_and_search(tmp_path: Path) -
     embeddings = {text or "-": engine.embed([("", text or "-")])[0] for text in Meadow.texts.values()}
     with SqliteStore(":memory:") as store:
         # titles are the app's affair and no part of a set
-        Indexer(
+        indexer = Indexer(
             store,
             lambda inputs: np.stack([embeddings[text.split("\n")[-1]] for _, text in inputs]),
             engine.count_tokens,
             read_plain,
             "fake",
             IndexConfig(),
-        ).run([tmp_path / "files"])
+        )
+        for name in names:  # in their order: of equal scores the first that was written comes first
+            indexer.update([tmp_path / "files" / name])
         assert store.counts()[1] == len(Meadow.texts)
         retriever = Retriever(store, engine.embed_query, SearchConfig())
         gains = [

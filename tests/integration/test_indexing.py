@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from fake_engine import DIMENSION, FakeEngine, read_plain
+from fake_engine import FakeEngine, read_plain
 
 from gritdesk.config import IndexConfig
 from gritdesk.extract.worker import Reader
@@ -31,7 +31,7 @@ from gritdesk.store.sqlite import SqliteStore
 engine = FakeEngine()
 with SqliteStore(Path(sys.argv[2])) as store:
     config = IndexConfig(chunk_tokens=20)
-    indexer = Indexer(store, engine.embed, engine.count_tokens, read_plain, "fake", config, dimension=lambda: 16)
+    indexer = Indexer(store, engine.embed, engine.count_tokens, read_plain, "fake", config)
     indexer.run([Path(sys.argv[1])], lambda progress: print(progress.files_done, flush=True))
 """
 
@@ -55,9 +55,7 @@ def write_library(folder: Path, num_files: int) -> None:
 def index(folder: Path, path: Path) -> SqliteStore:
     store, engine = SqliteStore(path), FakeEngine()
     config = IndexConfig(chunk_tokens=20)
-    Indexer(store, engine.embed, engine.count_tokens, read_plain, "fake", config, dimension=lambda: DIMENSION).run(
-        [folder]
-    )
+    Indexer(store, engine.embed, engine.count_tokens, read_plain, "fake", config).run([folder])
     return store
 
 
@@ -108,9 +106,7 @@ def test_every_format_is_indexed_through_the_readers_process(tmp_path: Path) -> 
     engine = FakeEngine()
     with SqliteStore(tmp_path / "index.sqlite") as store, Reader(10_000_000) as reader:
         config = IndexConfig(chunk_tokens=40)
-        indexer = Indexer(
-            store, engine.embed, engine.count_tokens, reader.read, "fake", config, dimension=lambda: DIMENSION
-        )
+        indexer = Indexer(store, engine.embed, engine.count_tokens, reader.read, "fake", config)
         report = indexer.run([TESTS / "data"])
         reasons = {failed.path.name: failed.reason for failed in report.failed}
         assert set(reasons) >= {"scan.pdf", "protected.pdf"}

@@ -45,7 +45,6 @@ class World:
             "count_tokens": self.engine.count_tokens,
             "read": self.read,
             "config": IndexConfig(chunk_tokens=20),
-            "dimension": lambda: DIMENSION,
         }
         return Indexer(self.store, fingerprint=fingerprint, **(chosen | parts))
 
@@ -474,8 +473,8 @@ def test_index_is_searched_as_it_was_until_all_is_embedded_anew(world: World) ->
     def other(inputs: Sequence[tuple[str, str]]) -> np.ndarray:
         return -world.engine.embed(inputs)
 
-    for _ in range(2):  # stopped, and stopped again
-        stop_at = len(world.engine.texts_embedded) + 16
+    for looks in (1, 0):  # stopped, and stopped again; at first it looks how long embeddings are
+        stop_at = len(world.engine.texts_embedded) + 16 + looks
         world.indexer("model-b", embed=other).run(
             [world.folder],
             is_stopped=lambda: len(world.engine.texts_embedded) >= stop_at,  # noqa: B023
@@ -484,7 +483,7 @@ def test_index_is_searched_as_it_was_until_all_is_embedded_anew(world: World) ->
         assert world.store.next_space() == Space("model-b", DIMENSION)
         assert world.nearest("walrus 7") == "7.txt"
     world.indexer("model-b", embed=other).run([world.folder])
-    assert len(world.engine.texts_embedded) - embedded - 2 == 60  # each once, and two questions
+    assert len(world.engine.texts_embedded) - embedded - 3 == 60  # each once, a look, and two questions
     assert (world.store.space(), world.store.next_space()) == (Space("model-b", DIMENSION), None)
     assert world.store.nearest(-world.engine.embed_query("walrus 7"), 1)[0].path.name == "7.txt"
 
@@ -493,11 +492,11 @@ def test_model_that_cannot_be_used_leaves_the_index_as_it_was(world: World) -> N
     world.write("a.txt", "walrus")
     world.indexer("model-a").run([world.folder])
 
-    def fail() -> int:
+    def fail(inputs: Sequence[tuple[str, str]]) -> np.ndarray:
         raise ModelError("no such model")
 
     with pytest.raises(ModelError):
-        world.indexer("model-b", dimension=fail).run([world.folder])
+        world.indexer("model-b", embed=fail).run([world.folder])
     assert world.store.next_space() is None and world.nearest("walrus") == "a.txt"
 
 

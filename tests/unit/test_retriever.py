@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_engine import DIMENSION, FakeEngine, read_plain
+from fake_engine import FakeEngine, read_plain
 
 from gritdesk.config import IndexConfig, SearchConfig
 from gritdesk.indexer import Indexer
@@ -25,7 +25,7 @@ class Library:
             (self.folder / name).write_text(text)
         engine, config = self.engine, IndexConfig(chunk_tokens=50)
         parts = (self.store, engine.embed, engine.count_tokens, read_plain, "fake", config)
-        Indexer(*parts, dimension=lambda: DIMENSION, embeds=lambda: self.embeds).run([self.folder])
+        Indexer(*parts, embeds=lambda: self.embeds).run([self.folder])
 
     def retriever(self, **weights: float) -> Retriever:
         return Retriever(self.store, self.engine.embed_query, SearchConfig(**weights))  # type: ignore[arg-type]
