@@ -39,20 +39,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gritdesk.config import SearchConfig
-from gritdesk.records import Chunk, Document, Hit, Scope
+from gritdesk.records import Chunk, Document, Hit
 from gritdesk.retriever import Retriever
-from gritdesk.store.base import EVERYWHERE, FileState, Space
+from gritdesk.store.base import FileState, Space
 from gritdesk.store.sqlite import SqliteStore
 
 CHUNKS_PER_FILE = 10
 WORDS_PER_CHUNK = 34
-SCOPES = {
-    "everywhere": EVERYWHERE,
-    "in: 1 folder of 100": Scope(folders=("7",)),
-    "type: 1 file of 3": Scope(types=("md",)),
-    "after: half of them, and in: 20 folders": Scope(
-        folders=tuple(map(str, range(20, 40))), after_ns=500_000_000_000_000
-    ),
+FILTERS = {
+    "everywhere": "",
+    "in: 1 folder of 100": "in:7",
+    "type: 1 file of 3": "type:md",
+    "after: more than half, and in: 20 folders": "after:1970-01-06 " + " ".join(f"in:{n}" for n in range(20, 40)),
 }
 STOP_WORDS = "the of and to in a is that for it as was with be by on not he his but at are this have from".split()
 
@@ -94,9 +92,9 @@ def measure(path: Path, num_chunks: int, dimension: int, num_queries: int, *, ha
         recall = statistics.fmean(len(one & other) / 10 for one, other in zip(found, exact, strict=True))
         seconds = [_seconds(lambda query_D=query_D: store.nearest(query_D, 10)) for query_D in queries_QD]  # type: ignore[misc]
         rows.append(("nearest, 10 hits", _milliseconds(seconds), f"recall@10 {recall:.4f}"))
-        for name, scope in SCOPES.items():
+        for name, filters in FILTERS.items():
             seconds = [
-                _seconds(lambda n=n, scope=scope: hybrid(store, questions[n], queries_QD[n], scope))  # type: ignore[misc]
+                _seconds(lambda n=n, filters=filters: hybrid(store, f"{questions[n]} {filters}", queries_QD[n]))  # type: ignore[misc]
                 for n in range(num_queries)
             ]
             rows.append((f"hybrid, {name}", _milliseconds(seconds), ""))
@@ -116,29 +114,15 @@ def measure(path: Path, num_chunks: int, dimension: int, num_queries: int, *, ha
     print(f"{(size - text_bytes) / num_chunks:.0f} bytes per chunk beside {text_bytes / num_chunks:.0f} of text")
 
 
-def hybrid(store: SqliteStore, question: str, query_D: NDArray[np.float32], scope: Scope) -> list[Hit]:
-    searched: Any = store if scope == EVERYWHERE else Within(store, scope)
-    return Retriever(searched, lambda _: query_D, SearchConfig()).search(question, 10)
-
-
-class Within:
-    """A store whose every search is narrowed."""
-
-    def __init__(self, store: SqliteStore, scope: Scope) -> None:
-        self._store, self._scope = store, scope
-
-    def __getattr__(self, name: str) -> Any:
-        act = getattr(self._store, name)
-        if name not in ("keyword", "phrase", "nearest", "literal"):
-            return act
-        return lambda asked, limit, **options: act(asked, limit, self._scope, **options)
+def hybrid(store: SqliteStore, query: str, query_D: NDArray[np.float32]) -> list[Hit]:
+    return Retriever(store, lambda _: query_D, SearchConfig()).search(query, 10)
 
 
 def ask_as_a_process(path: Path, *, is_once: bool) -> None:
     asked = json.loads(path.with_suffix(".queries.json").read_text())
     with SqliteStore(path) as store:
         for question, embedding in zip(asked["questions"], asked["embeddings"], strict=True):
-            assert hybrid(store, question, np.array(embedding, np.float32), EVERYWHERE)
+            assert hybrid(store, question, np.array(embedding, np.float32))
             if is_once:
                 return
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024))
