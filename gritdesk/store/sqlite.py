@@ -37,7 +37,7 @@ if TYPE_CHECKING:  # numpy takes 0.1 s to import, which a search by words need n
     import numpy as np
     from numpy.typing import NDArray
 
-    from gritdesk.store.vectors import CodeBlock, Codes
+    from gritdesk.store.vectors import CodeBlock, Codes, CodesNow
 
 _PAGE_BYTES = 16 * 1024  # large pages make the scan over vectors cheaper
 _MMAP_BYTES = 1 << 30
@@ -424,7 +424,7 @@ class SqliteStore:
         """
         import numpy as np
 
-        from gritdesk.store.vectors import codes, restored, stored
+        from gritdesk.store.vectors import codes, stored
 
         if not embeddings:
             return
@@ -435,8 +435,9 @@ class SqliteStore:
                 assert embedding.dtype == "float32", embedding.dtype
                 _check_dimension(space, len(embedding))
             passage_ids = self._passage_ids(embeddings)
-            rows = [row.tobytes() for row in stored(np.stack(list(embeddings.values())))]
-            bits = [row.tobytes() for row in codes(restored(rows, space.dimension))]
+            stacked = np.stack(list(embeddings.values()))
+            rows = [row.tobytes() for row in stored(stacked)]
+            bits = [row.tobytes() for row in codes(stacked)]
             new = [n for n, each in enumerate(passage_ids) if not self._has_embedding(space, each)]
             self._connection.executemany(
                 f"INSERT INTO vector_{space.id} VALUES (?, ?)", ((passage_ids[n], rows[n]) for n in new)
@@ -470,12 +471,14 @@ class SqliteStore:
             if space is None:
                 return np.empty((0, 0), np.float32)
             rows = self._run(
-                f"""SELECT v.embedding FROM document JOIN {_CHUNKS_OF_DOCUMENT}
+                f"""SELECT v.embedding, code.bits FROM document JOIN {_CHUNKS_OF_DOCUMENT}
                     JOIN vector_{space.id} AS v ON v.passage_id = chunk.passage_id
+                    JOIN code_{space.id} AS code ON code.rowid = v.passage_id
                     WHERE document.path = ? ORDER BY chunk.id""",
                 (path_to_sql(path),),
             )
-        return restored((row for (row,) in rows), space.dimension)
+        bits = np.frombuffer(b"".join(row[1] for row in rows), np.uint8)
+        return restored((row[0] for row in rows), bits, space.dimension)
 
     def _has_embedding(self, space: _SpaceRow, passage_id: int) -> bool:
         return bool(self._run(f"SELECT 1 FROM vector_{space.id} WHERE passage_id = ?", (passage_id,)))
@@ -493,8 +496,9 @@ class SqliteStore:
         with self._reading():
             within = self._within(scope)
             for expression, any_terms, scored in words.widening(phrases, terms, all_first):
-                chosen = self._telling(expression, any_terms, within) if len(any_terms) > 1 else None
-                for hit in self._matching(expression, limit, chosen or within):
+                is_any = len(any_terms) > 1
+                chosen = self._telling(expression, any_terms, within) if is_any else None
+                for hit in self._matching(expression, limit, chosen or within, is_bounded=not is_any):
                     hits.setdefault(hit.chunk_id, hit if scored else dataclasses.replace(hit, score=0.0))
                 if len(hits) >= limit:
                     break
@@ -563,26 +567,35 @@ class SqliteStore:
             allowed = None if within is None else codes.allowed(within.passage_ids())
             wanted = num_exact(limit)
             while True:
-                candidates = codes.nearest(embedding, wanted, allowed)
-                hits = self._nearest_of(candidates, space, embedding, limit, scope)
-                if len(hits) >= limit or len(candidates) < wanted:
+                places = codes.nearest(embedding, wanted, allowed)
+                hits = self._nearest_of(codes, places, space, embedding, limit, scope)
+                if len(hits) >= limit or len(places) < wanted:
                     return hits
                 wanted *= 4  # many of them are of files that are gone
 
     def _nearest_of(
-        self, candidates: NDArray[np.int64], space: _SpaceRow, query: NDArray[np.float32], limit: int, scope: Scope
+        self,
+        codes: CodesNow,
+        places: NDArray[np.intp],
+        space: _SpaceRow,
+        query: NDArray[np.float32],
+        limit: int,
+        scope: Scope,
     ) -> list[Hit]:
         import numpy as np
 
         from gritdesk.store.vectors import cosines
 
-        if not len(candidates):
+        if not len(places):
             return []
+        places = places[np.argsort(codes.ids_N[places])]
+        ids = codes.ids_N[places]
         rows = self._run(
-            f"SELECT passage_id, embedding FROM vector_{space.id} WHERE passage_id IN carray(?)",
-            (apsw.carray(np.ascontiguousarray(candidates, np.int64)),),
+            f"SELECT passage_id, embedding FROM vector_{space.id} WHERE passage_id IN carray(?)", (apsw.carray(ids),)
         )
-        scores = dict(zip((row[0] for row in rows), cosines((row[1] for row in rows), query).tolist(), strict=True))
+        found_ids = [row[0] for row in rows]
+        packed = codes.packed(places[np.searchsorted(ids, found_ids)])
+        scores = dict(zip(found_ids, cosines((row[1] for row in rows), packed, query).tolist(), strict=True))
         best = sorted(scores, key=lambda each: (-scores[each], each))
         sql, values = condition(scope)
         found: list[tuple[Any, ...]] = []
@@ -611,7 +624,7 @@ class SqliteStore:
         )
 
     def _matching(self, expression: str, limit: int, within: _Within | None, *, is_bounded: bool = True) -> list[Hit]:
-        """The best of what the expression finds; of very many rows only the newest are ranked."""
+        """The best of what the expression finds; where bounded, of very many rows only the newest are ranked."""
         if not expression:
             return []
         where, values = _matches(expression, within)
@@ -824,10 +837,10 @@ class SqliteStore:
             )
             with_code.update(row[0] for row in rows)
             whole = [row for row in rows if len(row[1]) == num_bytes(space.dimension) and len(row[2]) == code_bytes]
-            found = codes(restored((row[1] for row in whole), space.dimension)).reshape(-1, code_bytes)
             written = np.frombuffer(b"".join(row[2] for row in whole), np.uint8).reshape(-1, code_bytes)
+            found = codes(restored((row[1] for row in whole), written, space.dimension)).reshape(-1, code_bytes)
             num_different = np.bitwise_count(found ^ written).sum(axis=1)
-            # a projection that is nearly 0 may have another sign on another processor
+            # what is nearly 0 may have another sign after rounding, or on another processor
             damaged = {row[0] for row in rows} - {
                 row[0] for row, num in zip(whole, num_different, strict=True) if num <= code_bytes // 8
             }

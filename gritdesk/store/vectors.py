@@ -1,13 +1,16 @@
 """Embeddings as they are stored, and the search for the nearest among them.
 
-A stored embedding is one scale and whole numbers: largest |x| / 127, x / scale as int8; int16 where the numbers are
-so few that their rounding would change the order of neighbours. What is searched first are codes, a few
-hundred bits each, held in memory, in three steps that each take fewer and look closer: the bits in which a code
-differs from the query's, the query's own numbers added up by the signs of a code, the stored embedding.
+What is searched first are codes, a few hundred bits each, held in memory, in three steps that each take fewer and
+look closer: the bits in which a code differs from the query's, the query's own numbers added up by the signs of a
+code, the stored embedding.
 
 A code is the signs of the embedding's numbers. An embedding of few numbers has too few signs to tell neighbours
 apart, and one of very many more than it takes: then they are the signs of _PROJECTED_BITS random projections. The
 projections are drawn from a fixed seed, so that every process makes the same codes.
+
+A stored embedding is one scale and whole numbers, x / scale. Where a code has the signs, the numbers are uint8 without
+them, and half as far apart as int8 would have them: their rounding would otherwise change the order of neighbours.
+Where it has not they are int16 if they are few, for the same reason, and int8 if they are very many.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ _SEED = 20_240_209  # never to be changed: stored codes were made by it
 _BLOCK = 1 << 15
 """Codes compared at a time; what is between stays in the processor's cache."""
 _SAMPLE = 4096
+_BITS_OF_BYTE = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).astype(np.float32)
 
 
 # ---------------------------------------------------------------- stored embeddings
@@ -38,38 +42,44 @@ def stored(embeddings_ND: NDArray[np.float32]) -> NDArray[np.uint8]:
     number_type = _number_type(embeddings_ND.shape[1])
     lengths_N1 = np.linalg.norm(embeddings_ND, axis=1, keepdims=True)
     unit_ND = embeddings_ND / np.maximum(lengths_N1, np.finfo(np.float32).tiny)
+    if number_type.kind == "u":
+        unit_ND = np.abs(unit_ND)
     scales_N1 = (np.abs(unit_ND).max(axis=1, keepdims=True) / np.iinfo(number_type).max).astype("<f4")
     numbers_ND = np.rint(unit_ND / np.maximum(scales_N1, np.finfo(np.float32).tiny)).astype(number_type)
     return np.hstack([scales_N1.view(np.uint8), numbers_ND.view(np.uint8)])
 
 
-def restored(rows: Iterable[bytes], dimension: int) -> NDArray[np.float32]:
-    """Embeddings, float32[N, D], from their stored rows."""
-    scales_N1, numbers_ND = _parts(rows, dimension)
-    return numbers_ND.astype(np.float32) * scales_N1
+def restored(rows: Iterable[bytes], codes_NB: NDArray[np.uint8], dimension: int) -> NDArray[np.float32]:
+    """Embeddings, float32[N, D], from their stored rows and their codes."""
+    scales_N1, numbers_ND = _parts(rows, codes_NB, dimension)
+    return numbers_ND * scales_N1
 
 
-def cosines(rows: Iterable[bytes], query_D: NDArray[np.float32]) -> NDArray[np.float32]:
+def cosines(rows: Iterable[bytes], codes_NB: NDArray[np.uint8], query_D: NDArray[np.float32]) -> NDArray[np.float32]:
     """Cosine of the query and each stored embedding, float32[N]."""
-    scales_N1, numbers_ND = _parts(rows, len(query_D))
+    scales_N1, numbers_ND = _parts(rows, codes_NB, len(query_D))
     unit_D = query_D / max(float(np.linalg.norm(query_D)), float(np.finfo(np.float32).tiny))
-    products: NDArray[np.float32] = _products(numbers_ND, unit_D) * scales_N1[:, 0]
+    # in this thread: BLAS's others make so small a product wait where processors are busy
+    products: NDArray[np.float32] = np.einsum("nd,d->n", numbers_ND, unit_D) * scales_N1[:, 0]
     return products
 
 
-def _products(rows_ND: NDArray[np.integer[Any]], query_D: NDArray[np.float32]) -> NDArray[np.float32]:
-    """float32[N]; in this thread, since BLAS's others make so small a product wait where processors are busy."""
-    products: NDArray[np.float32] = np.einsum("nd,d->n", rows_ND.astype(np.float32), query_D)
-    return products
-
-
-def _parts(rows: Iterable[bytes], dimension: int) -> tuple[NDArray[np.float32], NDArray[np.signedinteger[Any]]]:
+def _parts(
+    rows: Iterable[bytes], codes_NB: NDArray[np.uint8], dimension: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Scales, float32[N, 1], and the numbers with their signs, float32[N, D]."""
     number_type = _number_type(dimension)
     bytes_NB = np.frombuffer(b"".join(rows), np.uint8).reshape(-1, num_bytes(dimension))
-    return bytes_NB[:, :4].view("<f4"), bytes_NB[:, 4:].view(number_type)
+    numbers_ND = bytes_NB[:, 4:].view(number_type).astype(np.float32)
+    if number_type.kind == "u":
+        signs_ND = np.unpackbits(codes_NB.reshape(len(bytes_NB), -1), axis=1, count=dimension).view(np.int8)
+        numbers_ND *= 2 * signs_ND - 1
+    return bytes_NB[:, :4].view("<f4"), numbers_ND
 
 
-def _number_type(dimension: int) -> np.dtype[np.signedinteger[Any]]:
+def _number_type(dimension: int) -> np.dtype[np.integer[Any]]:
+    if _has_signs(dimension):
+        return np.dtype("u1")
     return np.dtype("<i2" if dimension < _FEWEST_SIGNS else "i1")
 
 
@@ -83,14 +93,18 @@ def num_bytes(dimension: int) -> int:
 
 def num_bits(dimension: int) -> int:
     """Length of a code; a multiple of 64."""
-    is_enough = _FEWEST_SIGNS <= dimension <= _MOST_SIGNS
-    return -(-dimension // 64) * 64 if is_enough else _PROJECTED_BITS
+    return -(-dimension // 64) * 64 if _has_signs(dimension) else _PROJECTED_BITS
+
+
+def _has_signs(dimension: int) -> bool:
+    """Whether a code has the signs of the embedding's own numbers."""
+    return _FEWEST_SIGNS <= dimension <= _MOST_SIGNS
 
 
 def codes(embeddings_ND: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Packed bits, uint8[N, num_bits / 8]."""
     dimension = embeddings_ND.shape[1]
-    if _FEWEST_SIGNS <= dimension <= _MOST_SIGNS:
+    if _has_signs(dimension):
         signs = embeddings_ND > 0
         return np.packbits(np.pad(signs, ((0, 0), (0, num_bits(dimension) - dimension))), axis=1)
     return np.packbits(embeddings_ND @ _projection(dimension) > 0, axis=1)
@@ -98,8 +112,7 @@ def codes(embeddings_ND: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 def _projected(embedding_D: NDArray[np.float32]) -> NDArray[np.float32]:
     """What a code has the signs of."""
-    is_enough = _FEWEST_SIGNS <= len(embedding_D) <= _MOST_SIGNS
-    return embedding_D if is_enough else embedding_D @ _projection(len(embedding_D))
+    return embedding_D if _has_signs(len(embedding_D)) else embedding_D @ _projection(len(embedding_D))
 
 
 @lru_cache(maxsize=2)
@@ -199,8 +212,8 @@ class CodesNow:
 
     def nearest(
         self, query_D: NDArray[np.float32], num: int, allowed_N: NDArray[np.bool_] | None = None
-    ) -> NDArray[np.int64]:
-        """About the `num` ids that seem nearest to the query, in no order; all that are allowed if there are no more.
+    ) -> NDArray[np.intp]:
+        """Where the `num` codes are that seem nearest to the query, in no order; all if there are no more.
 
         Args:
             allowed_N: which codes to look at, from the start.
@@ -208,31 +221,44 @@ class CodesNow:
         allowed = None if allowed_N is None else np.flatnonzero(allowed_N)
         total = len(self.ids_N) if allowed is None else len(allowed)
         if total <= num:
-            return self.ids_N if allowed is None else self.ids_N[allowed]
+            return np.arange(total) if allowed is None else allowed
         distances_N = self._differences(codes(query_D[None]).view(np.uint64)[0])
         if allowed is not None:
             distances_N = distances_N[allowed]
         chosen = np.flatnonzero(distances_N <= _bound(distances_N, min(total, _num_by_bits(num, total))))
         if allowed is not None:
             chosen = allowed[chosen]
-        projected_B = _projected(query_D)
-        packed = np.ascontiguousarray(self.words_WN[:, chosen].T).view(np.uint8)
-        bits_CB = np.unpackbits(packed, axis=1)[:, : len(projected_B)]
-        scores_C = _products(bits_CB, projected_B)  # 1 and 0 rank as 1 and -1 do
-        best = np.argpartition(-scores_C, num)[:num] if num < len(chosen) else slice(None)
-        nearest: NDArray[np.int64] = self.ids_N[chosen[best]]
-        return nearest
+        if num >= len(chosen):
+            return chosen
+        sums_C = _sums(self.packed(chosen), _projected(query_D))
+        return chosen[np.argpartition(-sums_C, num)[:num]]
+
+    def packed(self, places: NDArray[np.intp]) -> NDArray[np.uint8]:
+        """The codes at these places, uint8[len(places), num_bits / 8]."""
+        return np.ascontiguousarray(self.words_WN[:, places].T).view(np.uint8)
 
     def _differences(self, query_W: NDArray[np.uint64]) -> NDArray[np.uint16]:
         """Number of bits in which each code differs from the query's, uint16[N]."""
-        distances_N = np.empty(len(self.ids_N), np.uint16)
+        distances_N = np.zeros(len(self.ids_N), np.uint16)
+        differing, counted = np.empty(_BLOCK, np.uint64), np.empty(_BLOCK, np.uint8)
         for start in range(0, len(distances_N), _BLOCK):
-            block = slice(start, start + _BLOCK)
-            found = distances_N[block]
-            found[:] = 0
+            found = distances_N[start : start + _BLOCK]
             for words_N, word in zip(self.words_WN, query_W, strict=True):
-                found += np.bitwise_count(words_N[block] ^ word)
+                bits = np.bitwise_xor(words_N[start : start + _BLOCK], word, out=differing[: len(found)])
+                found += np.bitwise_count(bits, out=counted[: len(found)])
         return distances_N
+
+
+def _sums(codes_CB: NDArray[np.uint8], numbers: NDArray[np.float32]) -> NDArray[np.float32]:
+    """For each code the sum of the numbers whose bits are set, float32[C]; ranks as the sum by signs does.
+
+    A table has the sum for each value of each byte.
+    """
+    num_bytes = codes_CB.shape[1]
+    numbers_B8 = np.pad(numbers, (0, 8 * num_bytes - len(numbers))).reshape(num_bytes, 8)
+    table_BV = np.einsum("bi,vi->bv", numbers_B8, _BITS_OF_BYTE)
+    sums: NDArray[np.float32] = table_BV.ravel()[codes_CB + 256 * np.arange(num_bytes)].sum(axis=1)
+    return sums
 
 
 def _bound(distances_N: NDArray[np.uint16], num: int) -> int:
