@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from office_files import DATA, book, document, presentation, unzipped, workbook, zipped
+from text_files import CSV, MAIL, MBOX, ORG, RST, RTF, SRT, TEX, notebook
 
 from gritdesk.errors import ExtractError
 from gritdesk.extract.worker import Reader
@@ -37,6 +38,15 @@ def seeds() -> list[tuple[str, bytes]]:
         ("a.xlsx", workbook()),
         ("a.pptx", presentation()),
         ("a.epub", book()),
+        ("a.eml", MAIL),
+        ("a.mbox", MBOX.encode()),
+        ("a.rtf", RTF),
+        ("a.tex", TEX.encode()),
+        ("a.srt", SRT.encode()),
+        ("a.org", ORG.encode()),
+        ("a.rst", RST.encode()),
+        ("a.csv", CSV.encode()),
+        ("a.ipynb", notebook({"cell_type": "code", "source": ["fare = 5"], "outputs": [], "metadata": {}}).encode()),
     ]
 
 

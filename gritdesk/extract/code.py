@@ -15,7 +15,7 @@ from importlib import import_module
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from gritdesk.extract.building import Heading, outline
+from gritdesk.extract.source_lines import Heading, outline
 from gritdesk.records import Section
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
-from gritdesk.extract.building import Block, join
+from gritdesk.extract.source_lines import Block, join
 from gritdesk.records import Section
 
 _DELIMITERS = ",;\t|"

@@ -17,8 +17,8 @@ from email.parser import Parser
 
 from gritdesk.errors import ExtractError
 from gritdesk.extract import html
-from gritdesk.extract.building import Block, join
 from gritdesk.extract.decoding import decode
+from gritdesk.extract.source_lines import Block, join
 from gritdesk.records import Section
 
 _HEADERS = ("From", "To", "Cc", "Date", "Subject")

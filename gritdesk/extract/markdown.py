@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from gritdesk.extract.building import MAX_TITLE_CHARS, Heading, outline
+from gritdesk.extract.source_lines import MAX_TITLE_CHARS, Heading, outline
 from gritdesk.records import Section
 
 _FRONT_MATTER = re.compile(r"(---|\+\+\+)[ \t]*\n.*?^(?:\1|\.\.\.)[ \t]*$", re.MULTILINE | re.DOTALL)

@@ -13,7 +13,7 @@ from typing import Any
 
 from gritdesk.errors import ExtractError
 from gritdesk.extract import markdown
-from gritdesk.extract.building import Block, join, with_headings
+from gritdesk.extract.source_lines import Block, join, with_headings
 from gritdesk.records import Section
 
 _MAX_OUTPUT_CHARS = 2000

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from gritdesk.extract.building import MAX_TITLE_CHARS, Heading, outline
+from gritdesk.extract.source_lines import MAX_TITLE_CHARS, Heading, outline
 from gritdesk.records import Section
 
 _HEADLINE = re.compile(r"^(\*+)[ \t]+(\S[^\n]*)$", re.MULTILINE)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from gritdesk.extract.building import MAX_TITLE_CHARS, Heading, outline
+from gritdesk.extract.source_lines import MAX_TITLE_CHARS, Heading, outline
 from gritdesk.records import Section
 
 _ADORNMENT = re.compile(r"([!-/:-@\[-`{-~])\1+[ \t]*")

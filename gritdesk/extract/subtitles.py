@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from html import unescape
 
-from gritdesk.extract.building import Block, join
+from gritdesk.extract.source_lines import Block, join
 from gritdesk.records import Section
 
 _TIME = r"(?:(\d+):)?(\d\d?):(\d\d?)(?:[.,](\d{1,3}))?"

@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Iterator
 from itertools import accumulate
 
-from gritdesk.extract.building import Heading, outline
+from gritdesk.extract.source_lines import Heading, outline
 from gritdesk.records import Section
 
 _BRACES = r"\{(?:[^{}]|\{(?:[^{}]|\{[^{}]{0,500}\}){0,500}\}){0,2000}\}"
