@@ -19,7 +19,7 @@ _TAB = "    "
 # C0 and C1 controls drive terminals; the bidirectional overrides make a line read otherwise than it stands
 _UNSHOWABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _WORD = re.compile(r"\w+")
-_PACKED_SUFFIXES = ZIP_SUFFIXES | {".pdf"}
+_PACKED_SUFFIXES = ZIP_SUFFIXES | {".pdf", ".rtf"}
 
 
 def plain(text: str) -> str:
