@@ -7,6 +7,7 @@ engine is started by the first call that needs it, so that a search by words nev
 from __future__ import annotations
 
 import os
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -415,9 +416,9 @@ class Desk:
 
     def _known_name(self, folder: Path) -> Path:
         """A folder by the name under which its files are in the index, if they are: it may have several by links."""
-        from gritdesk.walking import found_within
+        from gritdesk.walking import found_within, is_folder
 
-        names = [found_within(folder, listed, self.config.home) for listed in self.folders if listed.is_dir()]
+        names = [found_within(folder, listed, self.config.home) for listed in self.folders if is_folder(listed)]
         return next((name for name in names if name is not None), folder)
 
     def _with_listed_ones_inside(self, folders: Sequence[Path]) -> list[Path]:
@@ -565,9 +566,16 @@ class Desk:
 
 def _existing_folder(folder: Path) -> Path:
     """The full path of a folder, the same however it was written: `../notes` is not a second folder."""
-    if not folder.is_dir():
-        what = "a file" if folder.exists() else "not there"
-        raise ConfigError(f"{folder} is {what}; give a folder that exists")
+    from gritdesk.walking import look_at
+
+    try:
+        found = look_at(folder, follows_link=True)
+    except OSError as error:
+        raise ConfigError(
+            f"{folder} cannot be looked at ({error.strerror}); may you read the folder it is in?"
+        ) from error
+    if found is None or not stat.S_ISDIR(found.st_mode):
+        raise ConfigError(f"{folder} is {'not there' if found is None else 'a file'}; give a folder that exists")
     plain = Path(os.path.abspath(folder))
     # a link followed by `..` leads elsewhere than its name says
-    return plain if plain.exists() and plain.samefile(folder) else folder.resolve()
+    return plain if os.path.exists(plain) and plain.samefile(folder) else folder.resolve()
