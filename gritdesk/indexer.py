@@ -195,6 +195,7 @@ class Indexer:
                 self._index_file(path, seen, tally)
             tally.files_done += 1
             tally.send()
+        tally.folders_kept += len(unreadable)
         for folder, reason in unreadable.items():
             if (known := self._states.get(folder)) is not None and known.state == "indexed":
                 tally.failed.append(FailedFile(folder, reason))  # a file by its rows, which a failure would replace
@@ -415,6 +416,7 @@ class _Tally:
     files_copied: int = 0
     files_unchanged: int = 0
     files_deleted: int = 0
+    folders_kept: int = 0
     chunks_written: int = 0
     chunks_embedded: int = 0
     chunks_given_up: int = 0
@@ -470,6 +472,7 @@ class _Tally:
             chunks_reused=max(self.chunks_written - max(num_new, 0), 0),
             failed=tuple(self.failed),
             seconds=time.perf_counter() - self.started_at,
+            folders_kept=self.folders_kept,
         )
 
 

@@ -368,6 +368,7 @@ def test_listed_folder_in_a_closed_one_keeps_its_rows_and_stops_no_other(
     world.write("open/new.txt", "seal")
     assert survey(world.store, folders)[0] == 1
     report = indexer.run(folders, forget_others=True)
+    assert report.folders_kept == 1
     assert [each.path for each in report.failed] == [path.parent] and report.files_indexed == 1
     assert indexer.update([path, path.parent], folders=folders).files_deleted == 0
     assert indexer.update([path]).files_deleted == 0  # as a file of no folder
