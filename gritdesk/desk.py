@@ -6,6 +6,7 @@ engine is started by the first call that needs it, so that a search by words nev
 
 from __future__ import annotations
 
+import importlib
 import os
 import stat
 import threading
@@ -18,7 +19,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from gritdesk.config import TITLE_TOKENS, Config, add_folder, load_config
-from gritdesk.errors import ConfigError, FingerprintMismatch, ModelError, StoreBusy
+from gritdesk.errors import ConfigError, FingerprintMismatch, ModelError, ServerUnreachable, StoreBusy
 from gritdesk.keeping import Keeper, Pace, find_keeper, find_pause, index_lock
 from gritdesk.records import (
     AnswerEvent,
@@ -51,6 +52,8 @@ SWEEP_EVERY_S = 600.0
 """A watched tree is walked again this often, to find what file events missed."""
 _LOOK_AT_STOP_S = 0.5
 _LOOK_AT_LOCK_EVERY_S = 3.0
+_AFTER_FAILURE_S = 10.0
+"""What failed once may fail again at once."""
 
 
 class Desk:
@@ -125,6 +128,8 @@ class Desk:
         """
         if not self.folders:
             raise ConfigError("no folder is indexed yet; add one with `gritdesk index FOLDER`")
+        # now, not with the first embedding: an upgrade under a service that runs for weeks would leave it half of each
+        importlib.import_module("gritdesk.store.vectors")
         told = ""
         while not stop.is_set():
             try:
@@ -142,7 +147,10 @@ class Desk:
     def _keep_up(
         self, indexer: Indexer, pace: Pace, on_progress: Callable[[IndexProgress], None], stop: threading.Event
     ) -> None:
-        """Sweep, then follow changes until `stop` is set; after a pause another sweep finds what changed meanwhile."""
+        """Sweep, then follow changes until `stop` is set; after a pause another sweep finds what changed meanwhile.
+
+        So it does after a failure of the file system that nobody foresaw, which is told; words go on without a server.
+        """
         from gritdesk.watcher import Changes
 
         with Changes(self.folders, on_notice=self._notify, home=self.config.home) as changes:
@@ -154,19 +162,30 @@ class Desk:
                     indexer.update(changed_paths, folders=self.folders, words_only=True)
 
             is_stopped = self._paced(pace, stop.is_set, take_news)
-            swept_at = float("-inf")
+            swept_at, told = float("-inf"), ""
             while not stop.is_set():
-                changed_paths = changes.wait(_LOOK_AT_STOP_S)
-                if self._folders_were_written():
-                    changes.follow(self.folders)
+                try:
+                    changed_paths = changes.wait(_LOOK_AT_STOP_S)
+                    if self._folders_were_written():
+                        changes.follow(self.folders)
+                        swept_at = float("-inf")
+                    if pace.holds():
+                        swept_at = float("-inf")
+                    elif time.monotonic() - swept_at > SWEEP_EVERY_S:
+                        indexer.run(self.folders, on_progress, is_stopped, forget_others=True, forget_emptied=False)
+                        swept_at, told = time.monotonic(), ""
+                    elif changed_paths or (indexer.is_behind and pace.embeds()):
+                        indexer.update(changed_paths, on_progress, is_stopped, folders=self.folders)
+                    if not indexer.is_behind:
+                        pace.resume_meaning()
+                except ServerUnreachable as error:
+                    pace.put_off_meaning(str(error))
+                except OSError as error:
                     swept_at = float("-inf")
-                if pace.holds():
-                    swept_at = float("-inf")
-                elif time.monotonic() - swept_at > SWEEP_EVERY_S:
-                    indexer.run(self.folders, on_progress, is_stopped, forget_others=True, forget_emptied=False)
-                    swept_at = time.monotonic()
-                elif changed_paths or (indexer.is_behind and pace.embeds()):
-                    indexer.update(changed_paths, on_progress, is_stopped, folders=self.folders)
+                    if str(error) != told:
+                        told = str(error)
+                        self._notify(f"a change could not be followed ({told}); all folders are looked at again")
+                    stop.wait(_AFTER_FAILURE_S)
 
     def _paced(
         self, pace: Pace, is_stopped: Callable[[], bool], take_news: Callable[[], None] = lambda: None

@@ -119,7 +119,8 @@ class Indexer:
         Raises: ModelError, StoreError or ReaderClosed where no file is at fault; what was indexed until then stays.
         """
         tally = _Tally(on_progress, is_stopped)
-        self._enter_space(tally)
+        if self._embeds():
+            self._enter_space(tally)
         tally.num_awaited = self._store.num_awaiting()
         if forget_others:
             within = set(folders)
@@ -160,7 +161,6 @@ class Indexer:
         if words_only:
             self.is_behind = True
         else:
-            self._enter_space(tally)
             self._embed_awaiting(tally)
         return tally.report(self._store.num_awaiting())
 
