@@ -129,7 +129,8 @@ class Desk:
         if not self.folders:
             raise ConfigError("no folder is indexed yet; add one with `gritdesk index FOLDER`")
         # now, not with the first embedding: an upgrade under a service that runs for weeks would leave it half of each
-        importlib.import_module("gritdesk.store.vectors")
+        for module in ("gritdesk.store.vectors", "numpy.random"):  # numpy itself takes the second one when it is used
+            importlib.import_module(module)
         told = ""
         while not stop.is_set():
             try:

@@ -184,6 +184,6 @@ stop.set()
 with Desk(Config(Path({str(tmp_path)!r}), index=IndexConfig(folders=({str(tmp_path)!r},)))) as desk:
     assert "numpy" not in sys.modules
     desk.watch(print, stop)
-assert "numpy" in sys.modules and "gritdesk.store.vectors" in sys.modules
+assert "numpy.random" in sys.modules and "gritdesk.store.vectors" in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True)
