@@ -164,10 +164,14 @@ def index(folders: tuple[Path, ...], as_json: bool) -> None:
     click.echo(
         f"{report.files_seen} files: {report.files_indexed} indexed, {report.files_copied} moved or copied, "
         f"{report.files_unchanged} unchanged, "
-        f"{report.files_deleted} gone, {len(report.failed)} not readable; "
+        f"{report.files_deleted} gone, {len(report.failed) - report.folders_kept} not readable; "
         f"{report.chunks_embedded} passages embedded, {report.chunks_reused} reused, in {report.seconds:.1f} s"
     )
-    if report.failed:
+    if report.folders_kept:
+        num = report.folders_kept
+        what = "1 folder that is" if num == 1 else f"{num} folders that are"
+        click.echo(f"kept as they were: the files of {what} not to be read now; which and why: gritdesk status")
+    if len(report.failed) > report.folders_kept:
         click.echo("why files are missing: gritdesk status")
 
 

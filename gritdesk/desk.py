@@ -6,7 +6,9 @@ engine is started by the first call that needs it, so that a search by words nev
 
 from __future__ import annotations
 
+import importlib
 import os
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +19,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from gritdesk.config import TITLE_TOKENS, Config, add_folder, load_config
-from gritdesk.errors import ConfigError, FingerprintMismatch, ModelError, StoreBusy
+from gritdesk.errors import ConfigError, FingerprintMismatch, ModelError, ServerUnreachable, StoreBusy
 from gritdesk.keeping import Keeper, Pace, find_keeper, find_pause, index_lock
 from gritdesk.records import (
     AnswerEvent,
@@ -50,6 +52,8 @@ SWEEP_EVERY_S = 600.0
 """A watched tree is walked again this often, to find what file events missed."""
 _LOOK_AT_STOP_S = 0.5
 _LOOK_AT_LOCK_EVERY_S = 3.0
+_AFTER_FAILURE_S = 10.0
+"""What failed once may fail again at once."""
 
 
 class Desk:
@@ -124,6 +128,9 @@ class Desk:
         """
         if not self.folders:
             raise ConfigError("no folder is indexed yet; add one with `gritdesk index FOLDER`")
+        # now, not with the first embedding: an upgrade under a service that runs for weeks would leave it half of each
+        for module in ("gritdesk.store.vectors", "numpy.random"):  # numpy itself takes the second one when it is used
+            importlib.import_module(module)
         told = ""
         while not stop.is_set():
             try:
@@ -141,7 +148,10 @@ class Desk:
     def _keep_up(
         self, indexer: Indexer, pace: Pace, on_progress: Callable[[IndexProgress], None], stop: threading.Event
     ) -> None:
-        """Sweep, then follow changes until `stop` is set; after a pause another sweep finds what changed meanwhile."""
+        """Sweep, then follow changes until `stop` is set; after a pause another sweep finds what changed meanwhile.
+
+        So it does after a failure of the file system that nobody foresaw, which is told; words go on without a server.
+        """
         from gritdesk.watcher import Changes
 
         with Changes(self.folders, on_notice=self._notify, home=self.config.home) as changes:
@@ -153,19 +163,30 @@ class Desk:
                     indexer.update(changed_paths, folders=self.folders, words_only=True)
 
             is_stopped = self._paced(pace, stop.is_set, take_news)
-            swept_at = float("-inf")
+            swept_at, told = float("-inf"), ""
             while not stop.is_set():
-                changed_paths = changes.wait(_LOOK_AT_STOP_S)
-                if self._folders_were_written():
-                    changes.follow(self.folders)
+                try:
+                    changed_paths = changes.wait(_LOOK_AT_STOP_S)
+                    if self._folders_were_written():
+                        changes.follow(self.folders)
+                        swept_at = float("-inf")
+                    if pace.holds():
+                        swept_at = float("-inf")
+                    elif time.monotonic() - swept_at > SWEEP_EVERY_S:
+                        indexer.run(self.folders, on_progress, is_stopped, forget_others=True, forget_emptied=False)
+                        swept_at, told = time.monotonic(), ""
+                    elif changed_paths or (indexer.is_behind and pace.embeds()):
+                        indexer.update(changed_paths, on_progress, is_stopped, folders=self.folders)
+                    if not indexer.is_behind:
+                        pace.resume_meaning()
+                except ServerUnreachable as error:
+                    pace.put_off_meaning(str(error))
+                except OSError as error:
                     swept_at = float("-inf")
-                if pace.holds():
-                    swept_at = float("-inf")
-                elif time.monotonic() - swept_at > SWEEP_EVERY_S:
-                    indexer.run(self.folders, on_progress, is_stopped, forget_others=True, forget_emptied=False)
-                    swept_at = time.monotonic()
-                elif changed_paths or (indexer.is_behind and pace.embeds()):
-                    indexer.update(changed_paths, on_progress, is_stopped, folders=self.folders)
+                    if str(error) != told:
+                        told = str(error)
+                        self._notify(f"a change could not be followed ({told}); all folders are looked at again")
+                    stop.wait(_AFTER_FAILURE_S)
 
     def _paced(
         self, pace: Pace, is_stopped: Callable[[], bool], take_news: Callable[[], None] = lambda: None
@@ -415,9 +436,9 @@ class Desk:
 
     def _known_name(self, folder: Path) -> Path:
         """A folder by the name under which its files are in the index, if they are: it may have several by links."""
-        from gritdesk.walking import found_within
+        from gritdesk.walking import found_within, is_folder
 
-        names = [found_within(folder, listed, self.config.home) for listed in self.folders if listed.is_dir()]
+        names = [found_within(folder, listed, self.config.home) for listed in self.folders if is_folder(listed)]
         return next((name for name in names if name is not None), folder)
 
     def _with_listed_ones_inside(self, folders: Sequence[Path]) -> list[Path]:
@@ -565,9 +586,16 @@ class Desk:
 
 def _existing_folder(folder: Path) -> Path:
     """The full path of a folder, the same however it was written: `../notes` is not a second folder."""
-    if not folder.is_dir():
-        what = "a file" if folder.exists() else "not there"
-        raise ConfigError(f"{folder} is {what}; give a folder that exists")
+    from gritdesk.walking import look_at
+
+    try:
+        found = look_at(folder, follows_link=True)
+    except OSError as error:
+        raise ConfigError(
+            f"{folder} cannot be looked at ({error.strerror}); may you read the folder it is in?"
+        ) from error
+    if found is None or not stat.S_ISDIR(found.st_mode):
+        raise ConfigError(f"{folder} is {'not there' if found is None else 'a file'}; give a folder that exists")
     plain = Path(os.path.abspath(folder))
     # a link followed by `..` leads elsewhere than its name says
-    return plain if plain.exists() and plain.samefile(folder) else folder.resolve()
+    return plain if os.path.exists(plain) and plain.samefile(folder) else folder.resolve()

@@ -11,6 +11,7 @@ from gritdesk.config import Config, load_config
 from gritdesk.desk import Desk
 from gritdesk.errors import GritDeskError
 from gritdesk.store import place
+from gritdesk.walking import is_folder
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,9 @@ def _index(desk: Desk) -> str:
 
 
 def _folders(desk: Desk, config: Config) -> str:
-    gone = [str(folder) for folder in desk.folders if not folder.is_dir()]
+    gone = [str(folder) for folder in desk.folders if not is_folder(folder)]
     if gone:
-        raise GritDeskError(f"not there now: {', '.join(gone)}; connect it, or take it out of {config.path}")
+        raise GritDeskError(f"not to be seen now: {', '.join(gone)}; connect it, or take it out of {config.path}")
     return ", ".join(map(str, desk.folders)) or "none yet; add one with `gritdesk index FOLDER`"
 
 

@@ -6,8 +6,9 @@
     ├── ExtractError         a file cannot be turned into text
     │   └── ReaderClosed     gritdesk is closing; the file is not to blame
     ├── ModelError           a GGUF cannot be loaded or used
-    │   └── RequestRefused   the engine cannot serve one request; others are not affected
-    │       └── ContextOverflow  a text does not fit the model's context
+    │   ├── RequestRefused   the engine cannot serve one request; others are not affected
+    │   │   └── ContextOverflow  a text does not fit the model's context
+    │   └── ServerUnreachable    the server that embeds does not answer now
     └── StoreError           the index cannot be opened, read or written
         ├── StoreBusy        another process is indexing
         └── FingerprintMismatch  the index was made by another model or other settings
@@ -47,6 +48,10 @@ class RequestRefused(ModelError):
 
 class ContextOverflow(RequestRefused):
     """A prompt or text is longer than the context it must fit."""
+
+
+class ServerUnreachable(ModelError):
+    """The server that embeds cannot be reached, or is too busy; it may answer later."""
 
 
 class StoreError(GritDeskError):

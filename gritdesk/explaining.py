@@ -13,7 +13,7 @@ from pathlib import Path
 
 from gritdesk.records import PathReport, Skip
 from gritdesk.store.base import FileState, Store
-from gritdesk.walking import Walk, is_in_the_cloud
+from gritdesk.walking import Walk, closed_folder, is_folder, is_in_the_cloud, look_at
 
 _NEXT = "the next `gritdesk index`"
 
@@ -30,18 +30,24 @@ def explain(path: Path, folders: Sequence[Path], store: Store, home: Path) -> Pa
     skips = [Walk(folder, home).rule(path) for folder in holders]
     skip = None if None in skips else next(iter(skips), None)
     states = store.files()
-    report = PathReport(path, "outside", "under no indexed folder", skip, exists=os.path.lexists(path))
+    try:
+        found, closed = look_at(path), ""
+    except OSError as error:
+        found = None
+        closed = f"its folder {closed_folder(path)} cannot be read ({error.strerror}), and what was read is kept"
+    report = PathReport(path, "outside", "under no indexed folder", skip, exists=found is not None)
     if path in states:
-        return _of_row(report, states[path], holders, store)
+        return _of_row(report, states[path], holders, store, closed)
     if not holders:
         return report
     if skip is not None:
         return replace(report, state="skipped", reason=_told(skip, path))
-    if not report.exists:
-        return replace(report, state="missing", reason=_told_absence(holders, "there is nothing of this name"))
-    if path.is_dir():
+    if found is None:
+        told = closed or _told_absence(holders, "there is nothing of this name")
+        return replace(report, state="missing", reason=told)
+    if is_folder(path):
         return _of_folder(report, states)
-    if is_in_the_cloud(os.lstat(path)):
+    if is_in_the_cloud(found):
         return replace(report, state="waiting", reason="it lies in the cloud and not on this disk; download it")
     return replace(report, state="waiting", reason=f"it was not read yet; {_NEXT} does")
 
@@ -57,8 +63,8 @@ def _as_listed(path: Path, folders: Sequence[Path]) -> Path:
     return path
 
 
-def _of_row(report: PathReport, known: FileState, holders: Sequence[Path], store: Store) -> PathReport:
-    """Of a file that the index knows."""
+def _of_row(report: PathReport, known: FileState, holders: Sequence[Path], store: Store, closed: str) -> PathReport:
+    """Of a file that the index knows; `closed` says which folder keeps it from being looked at, if one does."""
     path = report.path
     report = replace(report, state=known.state, modified_ns=known.mtime_ns, has_changed=_has_changed(path, known))
     reason = known.reason
@@ -71,7 +77,8 @@ def _of_row(report: PathReport, known: FileState, holders: Sequence[Path], store
     if not holders:
         return replace(report, reason=f"{reason}; {_NEXT} forgets it: it lies under no indexed folder any more")
     if not report.exists:
-        return replace(report, reason=f"{reason}; {_told_absence(holders, f'it is gone, and {_NEXT} forgets it')}")
+        told = closed or _told_absence(holders, f"it is gone, and {_NEXT} forgets it")
+        return replace(report, reason=f"{reason}; {told}")
     if report.skip is not None:
         return replace(report, reason=f"{reason}; {_NEXT} forgets it: {_told(report.skip, path)}")
     if report.has_changed:
@@ -101,7 +108,7 @@ def _told(skip: Skip, path: Path) -> str:
 
 
 def _told_absence(holders: Sequence[Path], otherwise: str) -> str:
-    gone = next((folder for folder in holders if not folder.is_dir()), None)
+    gone = next((folder for folder in holders if not is_folder(folder)), None)
     if gone is None:
         return otherwise
     return f"its folder {gone} is not there (moved, or its disk not mounted?), and what was read is kept"

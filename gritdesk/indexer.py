@@ -25,12 +25,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from gritdesk.chunking import split
 from gritdesk.config import IndexConfig
@@ -39,7 +40,7 @@ from gritdesk.grit_format import passage_input
 from gritdesk.records import Chunk, Document, EmbeddingInput, FailedFile, IndexProgress, IndexReport
 from gritdesk.store.base import FileState, Space, Store
 from gritdesk.store.places import size_class
-from gritdesk.walking import Walk, is_in_the_cloud
+from gritdesk.walking import Walk, is_folder, is_in_the_cloud, look_at
 
 if TYPE_CHECKING:
     import numpy as np
@@ -118,7 +119,8 @@ class Indexer:
         Raises: ModelError, StoreError or ReaderClosed where no file is at fault; what was indexed until then stays.
         """
         tally = _Tally(on_progress, is_stopped)
-        self._enter_space(tally)
+        if self._embeds():
+            self._enter_space(tally)
         tally.num_awaited = self._store.num_awaiting()
         if forget_others:
             within = set(folders)
@@ -153,13 +155,12 @@ class Indexer:
         changed_paths = set(paths)
         files, unreadable = _walk_below(changed_paths, folders, self._home)
         unreadable |= self._emptied(changed_paths.intersection(folders), files)
-        lost = {folder for folder in folders if not folder.is_dir()}  # asked last: it may have gone a moment ago
+        lost = {folder for folder in folders if not is_folder(folder)}  # asked last: it may have gone a moment ago
         tally.num_awaited = self._store.num_awaiting()
         self._write_words(files, sorted(changed_paths), unreadable, lost.union(unreadable), tally)
         if words_only:
             self.is_behind = True
         else:
-            self._enter_space(tally)
             self._embed_awaiting(tally)
         return tally.report(self._store.num_awaiting())
 
@@ -194,8 +195,12 @@ class Indexer:
                 self._index_file(path, seen, tally)
             tally.files_done += 1
             tally.send()
+        tally.folders_kept += len(unreadable)
         for folder, reason in unreadable.items():
-            self._record_failure(folder, FileState(0, 0, ""), reason, tally)
+            if (known := self._states.get(folder)) is not None and known.state == "indexed":
+                tally.failed.append(FailedFile(folder, reason))  # a file by its rows, which a failure would replace
+            else:
+                self._record_failure(folder, FileState(0, 0, ""), reason, tally)
         within = set(roots)
         self._delete(
             [
@@ -225,15 +230,24 @@ class Indexer:
         except ReaderClosed:
             raise
         except ExtractError as error:
-            if os.path.lexists(path):
-                self._record_failure(path, state, str(error), tally)
-            elif path in self._states:
-                self._delete([path], tally)
+            self._settle_unread(path, state, str(error), tally)
         except GritDeskError:
             raise
         except Exception as error:  # one file never stops the others
             reason = f"could not be indexed ({type(error).__name__}: {error}); please report this file"
             self._record_failure(path, state, " ".join(reason.split()), tally)
+
+    def _settle_unread(self, path: Path, state: FileState, reason: str, tally: _Tally) -> None:
+        """Note why a file could not be read; it may also be gone by now, or its folder closed, which keeps its rows."""
+        try:
+            is_gone = look_at(path) is None
+        except OSError:
+            tally.failed.append(FailedFile(path, reason))
+            return
+        if not is_gone:
+            self._record_failure(path, state, reason, tally)
+        elif path in self._states:
+            self._delete([path], tally)
 
     def _write(self, path: Path, seen: _Seen, state: FileState, tally: _Tally) -> None:
         """The straight line from a path to its rows."""
@@ -402,6 +416,7 @@ class _Tally:
     files_copied: int = 0
     files_unchanged: int = 0
     files_deleted: int = 0
+    folders_kept: int = 0
     chunks_written: int = 0
     chunks_embedded: int = 0
     chunks_given_up: int = 0
@@ -457,6 +472,7 @@ class _Tally:
             chunks_reused=max(self.chunks_written - max(num_new, 0), 0),
             failed=tuple(self.failed),
             seconds=time.perf_counter() - self.started_at,
+            folders_kept=self.folders_kept,
         )
 
 
@@ -498,7 +514,8 @@ def _walk_below(
     paths: set[Path], folders: Sequence[Path], home: Path | None
 ) -> tuple[dict[Path, _Seen], dict[Path, str]]:
     """As `_walk`, of what the rules of the folders find at and below the paths that are there."""
-    there = {path: path.is_dir() for path in paths if path.exists() and (path in folders or not path.is_symlink())}
+    looks = {path: _kind(path, follows_link=path in folders) for path in paths}
+    there = {path: kind == "folder" for path, kind in looks.items() if kind not in ("nothing", "link")}
     tops = [path for path in there if not any(there.get(parent) for parent in path.parents)]
     # a listed folder has rows of its own, where a walk of the folder around it may not enter
     tops += [folder for folder in folders if any(there.get(parent) for parent in folder.parents)]
@@ -516,6 +533,19 @@ def _walk_below(
         unreadable.update(walk.unreadable)
     more, more_unreadable = _walk(whole, home)
     return files | more, unreadable | more_unreadable
+
+
+def _kind(path: Path, *, follows_link: bool) -> Literal["folder", "file", "link", "nothing", "unknown"]:
+    """What lies at a path; unknown where nobody can tell, of which a walk finds out what is to be kept."""
+    try:
+        found = look_at(path, follows_link=follows_link)
+    except OSError:
+        return "unknown"
+    if found is None:
+        return "nothing"
+    if stat.S_ISLNK(found.st_mode):
+        return "link"
+    return "folder" if stat.S_ISDIR(found.st_mode) else "file"
 
 
 def _is_same(known: FileState | None, seen: _Seen, *, may_open: bool = True) -> bool:

@@ -22,6 +22,8 @@ from gritdesk.errors import ConfigError, StoreBusy, StoreError
 
 _LOOK_EVERY_S = 0.5
 _LOOK_AT_BATTERY_EVERY_S = 10.0
+_ASK_SERVER_EVERY_S = 60.0
+"""One that embeds, while it is away."""
 _REST = 2.0
 """Quiet mode rests so many times as long as it worked."""
 _NICENESS = 10
@@ -152,6 +154,8 @@ class Pace:
         self._told = ""
         self._looked_at = self._battery_looked_at = self._worked_since = float("-inf")
         self._is_on_battery = False
+        self._meaning_waits_until = float("-inf")
+        self._server_is_away = False
 
     def holds(self) -> bool:
         """Whether all work is to wait now. The first answer after a change tells why."""
@@ -166,7 +170,23 @@ class Pace:
 
     def embeds(self) -> bool:
         """Whether meaning is worked on now, besides words."""
+        if time.monotonic() < self._meaning_waits_until:
+            return False
         return self._is_awaited or self._config.index.on_battery != "words only" or not self._on_battery()
+
+    def put_off_meaning(self, reason: str) -> None:
+        """Work on words alone for a while, because of a server that does not answer; said once until it does."""
+        self._meaning_waits_until = time.monotonic() + _ASK_SERVER_EVERY_S
+        if not self._server_is_away:
+            self._server_is_away = True
+            self._on_notice(
+                f"{reason}; until it answers, files are found by words, and it is asked every "
+                f"{_ASK_SERVER_EVERY_S:.0f} s"
+            )
+
+    def resume_meaning(self) -> None:
+        """The server answers: the next time that it does not is news again."""
+        self._server_is_away = False
 
     def rest(self, is_stopped: Callable[[], bool]) -> None:
         """In quiet mode, rest after a slice of work; otherwise nothing."""

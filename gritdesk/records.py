@@ -317,6 +317,8 @@ class IndexReport:
     seconds: float
     files_copied: int = 0
     """New ones whose content another file had: moved, renamed, copied or restored, and not read."""
+    folders_kept: int = 0
+    """Of `failed`: folders that are away, empty or closed, whose files are kept as they were."""
 
 
 @dataclass(frozen=True)

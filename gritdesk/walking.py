@@ -15,6 +15,7 @@ where there is no repository, a `.gitignore` holds from the walked folder on.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections import Counter
@@ -38,6 +39,7 @@ _HIDDEN = 0x8000  # UF_HIDDEN in sys/stat.h of macOS, such as ~/Library
 _RECALL_ON_OPEN, _RECALL_ON_DATA_ACCESS = 0x40000, 0x400000  # FILE_ATTRIBUTE_... of Windows, which stat has not
 _IN_THE_CLOUD = "the folder lies in the cloud and not on this disk; its files are kept"
 _JUNCTION = 0xA0000003  # IO_REPARSE_TAG_MOUNT_POINT of Windows
+_NOTHING_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL})
 _CACHE_TAG = "Signature: 8a477f597d28d172789f06886806bc55"  # bford.info/cachedir
 
 _VERSION_CONTROL = frozenset({".git", ".hg", ".svn", ".bzr", ".jj", "CVS", "_darcs"})
@@ -103,7 +105,7 @@ def distinct(folders: Iterable[Path], home: Path | None = None) -> list[Path]:
     listed = list(dict.fromkeys(folders))
     kept: list[Path] = []
     for folder in sorted(listed, key=lambda each: len(each.resolve().parts)):  # those that hold others first
-        if not folder.is_dir() or all(found_within(folder, outer, home) is None for outer in kept):
+        if not is_folder(folder) or all(found_within(folder, outer, home) is None for outer in kept):
             kept.append(folder)
     return [folder for folder in listed if folder in kept]
 
@@ -128,22 +130,35 @@ class Walk:
 
     def files(self) -> Iterator[tuple[Path, os.stat_result]]:
         """Every document of the folder in the order of names; a folder that is a file is its only one."""
-        if not self.folder.is_file():
+        try:
+            found = look_at(self.folder, follows_link=True)
+        except OSError as error:
+            self.unreadable[self.folder] = _told_of_folder(error)
+            return
+        if found is None or not stat.S_ISREG(found.st_mode):
             yield from self._files_under(self.folder, "", self._rules_in(""))
         elif not self._is_own(self.folder):
-            yield self.folder, self.folder.stat()
+            yield self.folder, found
 
     def files_under(self, path: Path) -> Iterator[tuple[Path, os.stat_result]]:
         """The documents at or below one path inside the folder, none if the path is skipped."""
         if self.skips(path):
             return
-        if _is_folder_in_the_cloud(_lstat(path)):
+        try:
+            found = look_at(path)
+        except OSError as error:
+            closed = closed_folder(path)
+            self.unreadable[closed if self.folder in closed.parents else self.folder] = _told_of_folder(error)
+            return
+        if found is None:
+            return
+        if _is_folder_in_the_cloud(found):
             self.unreadable[path] = _IN_THE_CLOUD
-        elif path.is_dir():
+        elif stat.S_ISDIR(found.st_mode):
             inside = "".join(f"{step}/" for step in path.relative_to(self.folder).parts)
             yield from self._files_under(path, inside, self._rules_in(inside))
-        elif path.is_file():
-            yield path, path.stat()
+        elif stat.S_ISREG(found.st_mode):
+            yield path, found
 
     def skips(self, path: Path) -> bool:
         """Whether the rules leave out a path inside the folder, be it there or not."""
@@ -212,7 +227,7 @@ class Walk:
                 )
             return
         except OSError as error:
-            self.unreadable[folder] = f"the folder cannot be read ({error.strerror}); its files are kept"
+            self.unreadable[folder] = _told_of_folder(error)
             return
         yield from found
 
@@ -410,6 +425,38 @@ def _file_rule(name: str) -> str | None:
 
 
 # ---------------------------------------------------------------- the door to the file system
+
+
+def look_at(path: Path, *, follows_link: bool = False) -> os.stat_result | None:
+    """What lies at a path, of a link the link itself unless it is to be followed; None if there is nothing.
+
+    pathlib's `exists`, `is_dir` and `is_file` raise for some failures and say no for others; here one rule holds.
+
+    Raises: OSError if nobody can tell, for want of a permission (EACCES) or because a disk or a server fails (EIO,
+        ESTALE): the path is not gone then, and what the index has of it is kept.
+    """
+    try:
+        return os.stat(path) if follows_link else os.lstat(path)
+    except ValueError:  # no name at all
+        return None
+    except OSError as error:
+        if error.errno in _NOTHING_THERE:
+            return None
+        raise
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a folder, or a link to one, can be seen there now; one behind a closed folder is as one that is away."""
+    return os.path.isdir(path)
+
+
+def closed_folder(path: Path) -> Path:
+    """The folder that keeps a path from being looked at: the nearest above it that can be looked at itself."""
+    return next((folder for folder in path.parents if _lstat(folder) is not None), path.parent)
+
+
+def _told_of_folder(error: OSError) -> str:
+    return f"the folder cannot be read ({error.strerror or error}); its files are kept"
 
 
 def _lstat(path: Path) -> os.stat_result | None:

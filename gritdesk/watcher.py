@@ -11,6 +11,7 @@ import errno
 import logging
 import os
 import queue
+import stat
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gritdesk.walking import IGNORE_FILES, Walk
+from gritdesk.walking import IGNORE_FILES, Walk, is_folder
 
 if TYPE_CHECKING:
     from watchdog.events import FileSystemEvent
@@ -171,7 +172,7 @@ class Changes:
         paths, whole, self._paths, self._whole = self._paths, self._whole, set(), set()
         for folder, watched in self._watched.items():
             watched.walk = Walk(folder, self._home)
-        there = {folder: each.walk for folder, each in self._watched.items() if folder.is_dir()}
+        there = {folder: each.walk for folder, each in self._watched.items() if is_folder(folder)}
         changed_paths = {folder for folder in whole if folder in there}  # one that is not there keeps its rows
         for path in paths:
             for folder, walk in there.items():
@@ -219,7 +220,7 @@ def _identity(folder: Path) -> tuple[int, int] | None:
         found = folder.stat()
     except OSError:
         return None
-    return (found.st_dev, found.st_ino) if folder.is_dir() else None
+    return (found.st_dev, found.st_ino) if stat.S_ISDIR(found.st_mode) else None
 
 
 # ---------------------------------------------------------------- the door to watchdog

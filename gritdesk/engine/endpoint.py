@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gritdesk.config import EngineConfig
-from gritdesk.errors import ConfigError, ModelError, RequestRefused
+from gritdesk.errors import ConfigError, ModelError, RequestRefused, ServerUnreachable
 from gritdesk.records import EmbeddingInput
 
 _TIMEOUT_S = 120.0
@@ -71,7 +71,8 @@ class EndpointEmbedder:
         """Embed (instruction, text) pairs.
 
         Returns: float32[len(inputs), dimension], rows of length 1, in the order of the inputs.
-        Raises: ModelError if the server cannot be used; RequestRefused if it does not take these texts.
+        Raises: ServerUnreachable if it does not answer; another ModelError if it cannot be used; RequestRefused if it
+            does not take these texts.
         """
         if not inputs:
             return np.zeros((0, self._dimension), dtype=np.float32)
@@ -126,7 +127,7 @@ class EndpointEmbedder:
             except (ConnectionRefusedError, OSError, http.client.HTTPException) as error:
                 told = str(error) or type(error).__name__
                 if not isinstance(error, (TimeoutError, ConnectionResetError, http.client.HTTPException)):
-                    raise self._failure(f"cannot be reached ({told}); look whether it runs") from error
+                    raise self._away(f"cannot be reached ({told}); look whether it runs") from error
             else:
                 if status == 200:
                     return self._parsed(body)
@@ -136,7 +137,7 @@ class EndpointEmbedder:
             if wait_s is None:
                 break
             self._closed.wait(wait_s)
-        raise self._failure(f"gave no embeddings after {len(_WAITS_S) + 1} tries ({told}); try again later")
+        raise self._away(f"gave no embeddings after {len(_WAITS_S) + 1} tries ({told}); try again later")
 
     def _send(self, body: bytes) -> tuple[int, http.client.HTTPMessage, bytes]:
         assert self._host
@@ -168,6 +169,9 @@ class EndpointEmbedder:
 
     def _failure(self, what: str) -> ModelError:
         return ModelError(f"the server at {self.url} {what}")
+
+    def _away(self, what: str) -> ServerUnreachable:
+        return ServerUnreachable(f"the server at {self.url} {what}")
 
     def _parsed(self, body: bytes) -> Any:
         try:

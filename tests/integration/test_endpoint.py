@@ -20,7 +20,7 @@ from gritdesk.engine import endpoint
 from gritdesk.engine.embedder import Embedder
 from gritdesk.engine.endpoint import EndpointEmbedder
 from gritdesk.engine.llama import LlamaModel
-from gritdesk.errors import ConfigError, ModelError, RequestRefused
+from gritdesk.errors import ConfigError, ModelError, RequestRefused, ServerUnreachable
 
 KEY = "sk-7d1f0c2e"
 
@@ -178,7 +178,7 @@ def test_server_that_is_not_there_is_named() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/v1"
-    with pytest.raises(ModelError, match=f"{url} cannot be reached .*look whether it runs"):
+    with pytest.raises(ServerUnreachable, match=f"{url} cannot be reached .*look whether it runs"):
         EndpointEmbedder(EngineConfig(embed_url=url, embed_model="m")).embed([("", "a")])
 
 
@@ -186,7 +186,7 @@ def test_server_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(endpoint, "_TIMEOUT_S", 0.05)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/v1"
-        with pytest.raises(ModelError, match="4 tries .timed out"):
+        with pytest.raises(ServerUnreachable, match="4 tries .timed out"):
             EndpointEmbedder(EngineConfig(embed_url=url, embed_model="m")).embed([("", "a")])
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from closed_folders import close_folder
 
 from gritdesk import walking
 from gritdesk.explaining import explain
@@ -109,6 +110,19 @@ def test_folder_on_a_disk_that_is_away_keeps_what_was_read(case: Case) -> None:
     case.folder.rename(case.folder.with_name("elsewhere"))
     assert f"its folder {case.folder} is not there" in case.why(path).reason
     assert "what was read is kept" in case.why(case.folder / "other.txt").reason
+
+
+def test_file_in_a_closed_folder_is_not_said_to_be_gone(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = case.write("sub/deep/a.pdf")
+    case.fail(path, "it is damaged")
+    closed = case.folder / "sub"
+    close_folder(monkeypatch, closed)
+    told = f"its folder {closed} cannot be read (Permission denied), and what was read is kept"
+    assert case.why(path).reason == f"it is damaged; {told}"
+    report = case.why(closed / "new.txt")
+    assert (report.state, report.reason) == ("missing", told)
+    case.listed = [path.parent]  # a listed folder behind a closed one
+    assert case.why(path).reason == f"it is damaged; {told}"
 
 
 def test_folder_asked_for_by_name_overrules_the_one_around_it(case: Case) -> None:

@@ -1,3 +1,4 @@
+import errno
 import inspect
 import os
 import shutil
@@ -9,10 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from closed_folders import close_folder
 from fake_engine import DIMENSION, FakeEngine, read_plain
 
 from gritdesk.config import IndexConfig
-from gritdesk.errors import ContextOverflow, ModelError, ReaderClosed, RequestRefused
+from gritdesk.errors import ContextOverflow, ExtractError, ModelError, ReaderClosed, RequestRefused
 from gritdesk.indexer import Indexer, survey
 from gritdesk.records import Document, FailedFile, IndexProgress
 from gritdesk.store.base import Space
@@ -330,6 +332,63 @@ def test_unreadable_subfolder_keeps_its_rows_and_is_listed(world: World, monkeyp
     assert failed.path == world.folder / "sub"
     assert "Permission denied" in failed.reason
     assert world.found("penguin") == ["b.txt"]
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ESTALE])
+def test_folder_that_is_closed_under_a_watcher_keeps_its_rows(
+    world: World, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    world.write("a.txt", "walrus")
+    path = world.write("sub/deep/b.txt", "penguin")
+    indexer = world.indexer()
+    indexer.run([world.folder])
+    changed_paths = {path, path.parent, path.parent.parent, path.with_name("new.txt"), world.write("c.txt", "seal")}
+    with monkeypatch.context() as patch:
+        close_folder(patch, world.folder / "sub", number)
+        for paths in (changed_paths, changed_paths - {path.parent.parent}, {path}):
+            (failed,) = indexer.update(paths, folders=[world.folder]).failed
+            assert failed == FailedFile(
+                world.folder / "sub", f"the folder cannot be read ({os.strerror(number)}); its files are kept"
+            )
+        assert world.names() == {"a.txt", "c.txt", "sub/deep/b.txt"}
+        assert indexer.run([world.folder]).files_deleted == 0
+    assert indexer.run([world.folder]).failed == ()
+    assert world.store.failures() == [] and world.found("penguin") == ["b.txt"]
+
+
+def test_listed_folder_in_a_closed_one_keeps_its_rows_and_stops_no_other(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.write("open/a.txt", "walrus")
+    path = world.write("closed/docs/b.txt", "penguin")
+    folders = [world.folder / "open", path.parent]
+    indexer = world.indexer()
+    indexer.run(folders)
+    close_folder(monkeypatch, path.parent.parent)
+    world.write("open/new.txt", "seal")
+    assert survey(world.store, folders)[0] == 1
+    report = indexer.run(folders, forget_others=True)
+    assert report.folders_kept == 1
+    assert [each.path for each in report.failed] == [path.parent] and report.files_indexed == 1
+    assert indexer.update([path, path.parent], folders=folders).files_deleted == 0
+    assert indexer.update([path]).files_deleted == 0  # as a file of no folder
+    assert world.names() == {"open/a.txt", "open/new.txt", "closed/docs/b.txt"}
+
+
+def test_file_whose_folder_is_closed_while_it_is_read_keeps_its_rows(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = world.write("sub/a.txt", "walrus")
+    world.indexer().run([world.folder])
+    world.write("sub/a.txt", "walrus and penguin")
+
+    def read(path: Path) -> Document:
+        close_folder(monkeypatch, path.parent)
+        raise ExtractError("cannot be read: Permission denied")
+
+    report = world.indexer(read=read).run([world.folder])
+    assert (report.failed, report.files_deleted) == ((FailedFile(path, "cannot be read: Permission denied"),), 0)
+    assert world.found("walrus") == ["a.txt"]
 
 
 def test_file_that_could_not_be_opened_is_tried_again_in_every_run(

@@ -13,9 +13,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from closed_folders import close_folder
 
 from gritdesk import walking
-from gritdesk.walking import Walk, distinct, found_within, is_in_the_cloud
+from gritdesk.walking import Walk, distinct, found_within, is_in_the_cloud, look_at
 
 links = pytest.mark.skipif(sys.platform == "win32", reason="links and pipes need a privilege there")
 
@@ -312,6 +313,63 @@ def test_folder_of_several_names_is_walked_by_one(tree: Tree, tmp_path: Path) ->
     assert distinct(listed) == [hidden, tree.folder, gone]
     assert found_within(tmp_path / "sublink", tmp_path / "link") == tmp_path / "link" / "sub"
     assert found_within(tree.folder, sub) is None and found_within(hidden, tree.folder) is None
+
+
+# ---------------------------------------------------------------- what cannot be looked at, and what goes
+
+
+def test_closed_folder_is_noted_and_is_not_taken_for_one_that_is_gone(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree.write("a.txt", "sub/b.txt")
+    close_folder(monkeypatch, tree.folder / "sub")
+    for path in (tree.folder / "sub", tree.folder / "sub/b.txt", tree.folder / "sub/deep/new.txt"):
+        walk = tree.walk()
+        assert list(walk.files_under(path)) == []
+        assert walk.unreadable == {
+            tree.folder / "sub": "the folder cannot be read (Permission denied); its files are kept"
+        }
+    assert look_at(tree.folder / "gone") is look_at(tree.folder / "a.txt" / "below") is look_at(Path("a\0b")) is None
+    with pytest.raises(PermissionError):
+        look_at(tree.folder / "sub/b.txt")
+
+
+def test_folder_in_a_closed_one_stays_in_the_list_and_is_noted_by_its_walk(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree.write("sub/docs/b.txt", "open/a.txt")
+    close_folder(monkeypatch, tree.folder / "sub")
+    behind, other = tree.folder / "sub/docs", tree.folder / "open"
+    assert distinct([behind, other, tree.folder]) == [behind, tree.folder]
+    for walk in (Walk(behind), Walk(behind)):
+        assert list(walk.files()) == [] and list(walk.unreadable) == [behind]
+    assert list((walk := Walk(behind)).files_under(behind / "b.txt")) == [] and list(walk.unreadable) == [behind]
+
+
+def test_file_that_goes_after_it_was_looked_at_is_not_looked_at_again(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tree.write("a.txt")
+
+    def vanishing(look: Callable[..., os.stat_result]) -> Callable[..., os.stat_result]:
+        def call(asked: Path, **options: bool) -> os.stat_result:
+            found = look(asked, **options)
+            if found.st_ino == inode:
+                path.unlink()
+            return found
+
+        return call
+
+    inode = path.lstat().st_ino
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", vanishing(os.stat))
+        assert [(found, known.st_size) for found, known in Walk(path).files()] == [(path, 4)]
+        assert list(Walk(path).files()) == []
+    inode = tree.write("a.txt").lstat().st_ino
+    monkeypatch.setattr(Walk, "skips", lambda walk, asked: False)  # which looks, too
+    monkeypatch.setattr(os, "lstat", vanishing(os.lstat))
+    assert [found for found, _ in tree.walk().files_under(path)] == [path]
+    assert list(tree.walk().files_under(path)) == []
 
 
 # ---------------------------------------------------------------- clouds

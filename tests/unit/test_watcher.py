@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from closed_folders import close_folder
 from watchdog.observers import Observer
 
 from gritdesk import watcher
@@ -166,6 +167,19 @@ def test_folder_that_is_not_there_is_watched_as_soon_as_it_is(folder: Path, tmp_
         assert changes(batches, tmp_path, "late") == {"late"}
         (late / "new.txt").write_text("new")
         assert changes(batches, tmp_path, "late/new.txt") == {"late/new.txt"}
+
+
+def test_folder_that_is_closed_off_ends_no_watching(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Changes([folder, folder / "sub"], 30) as changes:
+        with monkeypatch.context() as patch:
+            close_folder(patch, folder.parent)
+            changes.wait(0.1)
+        batches = iterated(changes)
+        for batch in itertools.islice(batches, 500):
+            if folder in batch:
+                break
+        else:
+            raise AssertionError("the folder was not reported when it could be seen again")
 
 
 def test_folder_that_goes_and_comes_back_is_reported_only_when_it_is_back(
