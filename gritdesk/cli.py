@@ -209,18 +209,34 @@ def watch(task: str | None) -> None:
 
 def _change_service(task: str) -> None:
     from gritdesk.config import load_config
-    from gritdesk.service import install, service_file, uninstall
+    from gritdesk.service import install, secrets, service_file, uninstall
 
-    service = service_file(load_config())
+    config = load_config()
+    service = service_file(config)
     if task == "install":
         install(service)
         click.echo(f"wrote {shown(str(service.path))}; this starts it now and at every login:")
         click.echo(f"  {shown(service.start)}")
+        if names := secrets(config):
+            click.echo(f"it sees no variable of your shell; give it {' and '.join(names)}: {service.environment}")
     elif uninstall(service):
         click.echo(f"removed {shown(str(service.path))}; this ends it if it runs:")
         click.echo(f"  {shown(service.stop)}")
     else:
         click.echo(f"there is no {shown(str(service.path))}; nothing was removed")
+
+
+@main.command()
+@click.argument("folder", callback=_path)
+def forget(folder: Path) -> None:
+    """Take FOLDER out of the index; its files stay where they are."""
+    with _open_desk() as desk:
+        num_files, keeper = desk.forget_folder(folder)
+    if keeper is not None:
+        click.echo(f"{shown(str(folder))} is listed no more; another gritdesk forgets its files now ({keeper})")
+        return
+    files = "1 file" if num_files == 1 else f"{num_files} files"
+    click.echo(f"forgot {files} of {shown(str(folder))}; on the disk nothing was changed")
 
 
 @main.command()
@@ -312,11 +328,12 @@ def ask(question: str, as_json: bool) -> None:
 
     answer: Answer | None = None
     with _open_desk() as desk:
+        desk.subscribe(say)
         for event in desk.ask(question):
             if isinstance(event, AnswerFinished):
                 answer = event.answer
             elif isinstance(event, AnswerRestarted):
-                say(f"the engine was restarted ({event.reason}); the answer begins anew")
+                say("the answer begins anew")  # why, the desk has said
                 if not as_json:
                     click.echo()
             elif isinstance(event, PieceGenerated) and not as_json:
@@ -501,7 +518,7 @@ def _explained(hit: Hit, why: Explanation) -> str:
 def _counted(num: int) -> str:
     from gritdesk.records import MOST_COUNTED
 
-    return f"{num} or more" if num >= MOST_COUNTED else str(num)
+    return f"{num} or more passages" if num >= MOST_COUNTED else "1 passage" if num == 1 else f"{num} passages"
 
 
 def _echo_citation(citation: Citation) -> None:

@@ -55,7 +55,7 @@ class IndexConfig:
     max_file_mb: int = 32
     """Larger files are not opened, and listed with that reason."""
     quiet: bool = False
-    """A watched index works on one thread at most, and rests twice as long as it works."""
+    """What watches rests twice as long as it works; `gritdesk watch`, which does nothing else, takes one thread."""
     on_battery: str = "words only"
     """What watching does without mains: "go on", "words only" (meaning follows when it is plugged in) or "pause"."""
     store: str = ""
@@ -190,6 +190,21 @@ def add_folder(config: Config, folder: Path) -> Config:
     folders = listed if str(folder) in listed else (*listed, str(folder))
     if folders != listed:
         _write_folders(config, folders, folder)
+    return dataclasses.replace(config, index=dataclasses.replace(config.index, folders=folders))
+
+
+def remove_folder(config: Config, folder: str) -> Config:
+    """Take a folder out of config.toml as it stands now, keeping everything else that stands there.
+
+    Args:
+        folder: as IndexConfig.folders has it.
+    Returns: the configuration with all folders that are listed now.
+    Raises: ConfigError if config.toml cannot be read or written.
+    """
+    listed = load_config(config.home).index.folders
+    folders = tuple(each for each in listed if each != folder)
+    if folders != listed:
+        _write_folders(config, folders, Path(folder))
     return dataclasses.replace(config, index=dataclasses.replace(config.index, folders=folders))
 
 

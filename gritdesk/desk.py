@@ -16,9 +16,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from gritdesk.config import TITLE_TOKENS, Config, add_folder, load_config
+from gritdesk.config import TITLE_TOKENS, Config, add_folder, load_config, remove_folder
 from gritdesk.errors import ConfigError, FingerprintMismatch, ModelError, ServerUnreachable, StoreBusy
 from gritdesk.keeping import Keeper, Pace, find_keeper, find_pause, index_lock
 from gritdesk.records import (
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from gritdesk.indexer import Indexer
     from gritdesk.retriever import Retriever
 
+T = TypeVar("T")
 Listener = Callable[[str], None]
 SWEEP_EVERY_S = 600.0
 """A watched tree is walked again this often, to find what file events missed."""
@@ -74,6 +75,7 @@ class Desk:
         self._closed = False
         self._has_told_of_cut_ends = False
         self._has_told_of_words_alone = False
+        self._has_told_of_silent_server = False
         self._config_read = self._config_stamp()
 
     @classmethod
@@ -216,25 +218,47 @@ class Desk:
             self._list_folder(folder)
         return keeper
 
+    def forget_folder(self, folder: Path) -> tuple[int, Keeper | None]:
+        """Take a folder out of the configuration, and its files out of the index; the files themselves stay.
+
+        What another listed folder holds stays in the index, too. The folder need not be there.
+
+        Returns: how many files were forgotten, and the process that watches if it is the one to forget them, which it
+            does at once.
+        Raises: ConfigError for a folder that is not listed; StoreBusy if another process indexes and does not watch.
+        """
+        listed = self._listed_name(folder)
+        try:
+            with index_lock(self.config, watches=False), indexing(self.config, self._store()):
+                self.config = remove_folder(self.config, listed)
+                return self._forget_files_in(Path(listed)), None
+        except StoreBusy:
+            keeper = find_keeper(self.config)
+            if keeper is None or not keeper.watches:  # it would not look at the configuration again
+                raise
+            self.config = remove_folder(self.config, listed)
+            return 0, keeper
+
     def search(self, query: str, n: int = 10, mode: SearchMode = "hybrid", *, explain: bool = False) -> list[Hit]:
         """The `n` best chunks, best first; by words alone the engine is not started.
 
-        While the index is embedded anew, the model that made it is asked; where that is gone, words must do.
+        While the index is embedded anew, the model that made it is asked; where that is gone, or the server that embeds
+        gives nothing, words must do.
 
         Args:
             query: in the language of gritdesk/querying.py.
             explain: say of each hit how its score came about.
         Raises: QueryError for a filter that has no meaning; FingerprintMismatch if the model is gone and meaning alone
-            is asked for.
+            is asked for; ModelError if the engine fails, or the server where meaning alone is asked for.
         """
-        return self._retriever().search(query, n, self._possible(mode), explain=explain)
+        return self._as_far_as_embedded(mode, lambda each: self._retriever().search(query, n, each, explain=explain))
 
     def misses(self, query: str, mode: SearchMode = "hybrid") -> Misses:
         """Why a search found nothing: the filters that removed hits, and the nearest hits without them.
 
         Raises: as `search`.
         """
-        return self._retriever().misses(query, self._possible(mode))
+        return self._as_far_as_embedded(mode, lambda each: self._retriever().misses(query, each))
 
     def similar(self, path: Path, n: int = 10) -> SimilarFiles:
         """The `n` files nearest by meaning to an indexed one; the engine is not started.
@@ -417,6 +441,29 @@ class Desk:
         if all(found_within(folder, listed, self.config.home) is None for listed in self.folders):
             self.config = add_folder(self.config, folder)
 
+    def _listed_name(self, folder: Path) -> str:
+        """A folder as the configuration lists it, whether it is there or not. Raises: ConfigError if it does not."""
+        name = Path(os.path.abspath(folder))
+        listed = self.config.index.folders
+        for each in listed:
+            if Path(each) == name or (folder.is_dir() and Path(each).is_dir() and folder.samefile(each)):
+                return each
+        holder = next((each for each in listed if Path(each) in name.parents), "")
+        if holder:
+            raise ConfigError(
+                f"{name} is no folder of its own, it lies in {holder}; a line in .gritignore leaves it out"
+            )
+        raise ConfigError(f"{name} is not among the indexed folders ({', '.join(listed) or 'there are none'})")
+
+    def _forget_files_in(self, folder: Path) -> int:
+        """Delete the rows of a folder, but for what those that are listed still hold; how many files it was."""
+        store, others = self._store(), set(self.folders)
+        files = {path: state for path, state in store.files().items() if folder in (path, *path.parents)}
+        gone = [path for path in files if others.isdisjoint((path, *path.parents))]
+        store.delete_documents(gone)
+        store.prune()
+        return sum(files[path].state == "indexed" for path in gone)
+
     def _folders_were_written(self) -> bool:
         """Take over the folders that another process wrote into config.toml; whether they are others than before."""
         if (stamp := self._config_stamp()) == self._config_read:
@@ -544,6 +591,20 @@ class Desk:
             self.check_fingerprint()
         self._tell_of_words_alone()
         return "keyword"
+
+    def _as_far_as_embedded(self, mode: SearchMode, ask: Callable[[SearchMode], T]) -> T:
+        """Ask by the mode that is possible, and of a hybrid search the words if the server that embeds fails."""
+        possible = self._possible(mode)
+        try:
+            return ask(possible)
+        except ModelError as error:
+            self._check_open()
+            if possible != "hybrid" or self._query_model() is not self.endpoint():
+                raise
+            if not self._has_told_of_silent_server:
+                self._has_told_of_silent_server = True
+                self._notify(f"{error}; until it gives embeddings, hybrid search goes by words alone")
+            return ask("keyword")
 
     def _tell_of_words_alone(self) -> None:
         if not self._has_told_of_words_alone:

@@ -39,10 +39,6 @@ _PART = re.compile(
 )
 """One part of a line. A quotation mark beside a letter or digit, as in 5", opens or closes nothing."""
 
-_UNSPACED_RUN = re.compile(
-    "[\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]{3,}"
-)
-"""Chinese, Japanese or Korean of more than a word or so: nothing says where its words begin."""
 _DATE = re.compile(r"(\d{4})(?:-(\d{1,2})(?:-(\d{1,2}))?)?")
 _AGO = re.compile(r"(\d{1,6})(d|w|mo|y)")
 _MAX_NS = 2**63 - 1
@@ -97,11 +93,6 @@ def unrestricted(query: Query) -> Query:
 def keyword_text(query: Query) -> str:
     """The text as Store.keyword takes it: quotation marks stand around its phrases and nowhere else."""
     return " ".join([each.replace('"', " ") for each in query.words] + [f'"{each}"' for each in query.phrases])
-
-
-def unspaced_pairs(text: str) -> Iterator[str]:
-    """Neighbouring letters of each longer run of a script without spaces, in place of its words."""
-    return (run[n : n + 2] for run in _UNSPACED_RUN.findall(text) for n in range(len(run) - 1))
 
 
 def _loosened(part: _Part) -> list[_Part]:

@@ -152,7 +152,7 @@ class Misses:
     """Why a search found nothing, and what it nearly found."""
 
     removed: tuple[tuple[str, int], ...]
-    """Restrictions as typed, and how many hits there are without each; only those with hits."""
+    """Restrictions as typed, and how many passages there are without each, each text once; only those with any."""
     nearest: tuple[Hit, ...]
     """The best hits without any restriction."""
 

@@ -11,14 +11,14 @@ import dataclasses
 import math
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gritdesk.errors import QueryError
-from gritdesk.querying import unspaced_pairs
 from gritdesk.records import Hit, SimilarFiles
 from gritdesk.store.base import Store
+from gritdesk.store.words import unspaced_pairs
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,7 +31,7 @@ _MOST_WEIGHED, _MOST_WORDS = 60, 12
 
 
 def similar_files(store: Store, path: Path, n: int = 10) -> SimilarFiles:
-    """The `n` files nearest to an indexed one, without it and its exact copies.
+    """The `n` files nearest to an indexed one, without it and its exact copies; copies of another one are one hit.
 
     Raises: QueryError if the file is not in the index.
     """
@@ -43,31 +43,38 @@ def similar_files(store: Store, path: Path, n: int = 10) -> SimilarFiles:
         raise QueryError(f"{path} {reason}; `gritdesk status` says what is")
     content = state.content_hash
     copies = {each for each in files if content and each != path and files[each].content_hash == content}
-    hits = _near(store, path, {path, *copies}, n)
+    contents = {each: state.content_hash for each, state in files.items()}
+    hits = _near(store, path, {path, *copies}, contents, n)
     return SimilarFiles(tuple(hits[:n]), tuple(sorted(copies)))
 
 
-def _near(store: Store, path: Path, but: set[Path], n: int) -> list[Hit]:
+def _near(store: Store, path: Path, but: set[Path], contents: Mapping[Path, str], n: int) -> list[Hit]:
     mean_D = _mean_of(store, path)
     if mean_D is None:
         words = " ".join(_rarest_words(store, path))
-        return _other_files(lambda limit: store.keyword(words, limit, all_first=False), but, n) if words else []
+        if not words:
+            return []
+        return _other_files(lambda limit: store.keyword(words, limit, all_first=False), but, contents, n)
     hits = []
-    for hit in _other_files(lambda limit: store.nearest(mean_D, limit), but, n):
+    for hit in _other_files(lambda limit: store.nearest(mean_D, limit), but, contents, n):
         other_D = _mean_of(store, hit.path)
         hits.append(hit if other_D is None else dataclasses.replace(hit, score=float(mean_D @ other_D)))
     return sorted(hits, key=lambda hit: -hit.score)
 
 
-def _other_files(fetch: Callable[[int], list[Hit]], but: set[Path], n: int) -> list[Hit]:
-    """The best chunk of each file that is none of `but`, from as deep as it takes to find a few more than `n`."""
+def _other_files(fetch: Callable[[int], list[Hit]], but: set[Path], contents: Mapping[Path, str], n: int) -> list[Hit]:
+    """The best chunk of each file that is none of `but`, from as deep as it takes to find a few more than `n`.
+
+    Args:
+        contents: hashes of the files' contents; files of one content are one.
+    """
     depth = max(_MIN_DEPTH, 5 * n)
     while True:
         found = fetch(depth)
-        best: dict[Path, Hit] = {}
+        best: dict[str | Path, Hit] = {}
         for hit in found:
             if hit.path not in but:
-                best.setdefault(hit.path, hit)
+                best.setdefault(contents.get(hit.path) or hit.path, hit)
         if len(best) >= 2 * n or len(found) < depth or depth >= _MAX_DEPTH:
             return list(best.values())
         depth = min(8 * depth, _MAX_DEPTH)

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gritdesk.config import SearchConfig
-from gritdesk.querying import keyword_text, parse, unrestricted, unspaced_pairs, widened
+from gritdesk.querying import keyword_text, parse, unrestricted, widened
 from gritdesk.records import MOST_COUNTED, Explanation, Hit, Misses, Query, Scope, SearchMode
 from gritdesk.store.base import Store
+from gritdesk.store.words import unspaced_pairs
 
 if TYPE_CHECKING:
     import numpy as np

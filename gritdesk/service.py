@@ -28,6 +28,8 @@ class ServiceFile:
     content: bytes
     start: str
     stop: str
+    environment: str
+    """The command that gives the service a variable of the environment."""
     enabled_at: Path | None = None
     """The link that the manager makes to start it at login, which has to go with the file."""
 
@@ -42,6 +44,12 @@ def service_file(config: Config, platform: str = sys.platform) -> ServiceFile:
         "no service is installed on this system; have its task scheduler start "
         f"`{' '.join(_command())}` when you log on"
     )
+
+
+def secrets(config: Config) -> list[str]:
+    """Names of the variables of the environment that hold what the configured servers may ask for."""
+    key = [config.engine.embed_key_env] if config.engine.embed_url else []
+    return [*key, *(["PGPASSWORD"] if config.index.store else [])]
 
 
 def install(service: ServiceFile) -> None:
@@ -110,6 +118,7 @@ WantedBy=default.target
         content.encode(),
         f"systemctl --user daemon-reload && systemctl --user enable --now {_UNIT}",
         f"systemctl --user stop {_UNIT} && systemctl --user daemon-reload",
+        f"`systemctl --user edit {_UNIT.removesuffix('.service')}`, under [Service] a line Environment=NAME=VALUE",
         folder / "default.target.wants" / _UNIT,
     )
 
@@ -142,4 +151,5 @@ def _launchd_agent(config: Config) -> ServiceFile:
         plistlib.dumps(values),
         f"launchctl bootstrap {domain} '{path}'",
         f"launchctl bootout {domain}/{_LABEL}",
+        "`launchctl setenv NAME VALUE` before it starts, after every login",
     )

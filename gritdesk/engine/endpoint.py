@@ -31,6 +31,7 @@ _WAITS_S = (0.5, 1.0, 2.0, 4.0, 8.0)
 _LONGEST_WAIT_S = 60.0
 """A server that asks for more patience than this has said no."""
 _REFUSALS = (400, 413, 422)
+_PROBE = "a short text"
 _TOO_LONG = ("too large", "too long", "too many tokens", "context length", "context size")
 """What servers say of a text that is too long, some of them as an error of their own (500)."""
 
@@ -49,6 +50,7 @@ class EndpointEmbedder:
             raise ConfigError("engine.embed_url must be a URL such as http://host:8080/v1, without a key or a question")
         if not config.embed_model:
             raise ConfigError("engine.embed_url needs engine.embed_model, the model's name as the server knows it")
+        self._key = _key_of(config.embed_key_env)
         self._is_encrypted = parts.scheme == "https"
         self._path = f"{parts.path.rstrip('/')}/embeddings"
         self.url = f"{parts.scheme}://{parts.netloc}{parts.path}"
@@ -72,11 +74,28 @@ class EndpointEmbedder:
 
         Returns: float32[len(inputs), dimension], rows of length 1, in the order of the inputs.
         Raises: ServerUnreachable if it does not answer; another ModelError if it cannot be used; RequestRefused if it
-            does not take these texts.
+            does not take these texts. One text alone is refused only if it was tried twice, and the server took another
+            one in between.
         """
         if not inputs:
             return np.zeros((0, self._dimension), dtype=np.float32)
         texts = [self._marked(*each) for each in inputs]
+        try:
+            return self._embed(texts)
+        except RequestRefused as refusal:
+            if len(texts) > 1:
+                raise
+            self._check_takes_any(refusal)
+            return self._embed(texts)
+
+    def _check_takes_any(self, refusal: RequestRefused) -> None:
+        """Raise ModelError if the server refuses any text: it then is not the text that is at fault."""
+        try:
+            self._embed([self._marked("", _PROBE)])
+        except RequestRefused as error:
+            raise ModelError(f"{refusal}; nor does it take a short one, so look at the server's log") from error
+
+    def _embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         rows = [row for batch in _batches(texts) for row in self._embed_batch(batch)]
         lengths = {len(row) for row in rows} | ({self._dimension} if self._dimension else set())
         if len(lengths) > 1:
@@ -144,8 +163,8 @@ class EndpointEmbedder:
         kind = http.client.HTTPSConnection if self._is_encrypted else http.client.HTTPConnection
         connection = kind(self._host, self._port, timeout=_TIMEOUT_S)
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
-        if key := os.environ.get(self._config.embed_key_env, ""):
-            headers["Authorization"] = f"Bearer {key}"
+        if self._key:
+            headers["Authorization"] = f"Bearer {self._key}"
         try:
             connection.request("POST", self._path, body, headers)
             response = connection.getresponse()
@@ -188,9 +207,20 @@ class EndpointEmbedder:
             text = str(told.get("message", told) if isinstance(told, dict) else told)
         except (ValueError, AttributeError):
             pass
-        if key := os.environ.get(self._config.embed_key_env, ""):
-            text = text.replace(key, "…")
+        if self._key:
+            text = text.replace(self._key, "…")
         return " ".join(text.split())[:200] or "no reason given"
+
+
+def _key_of(variable: str) -> str:
+    """The key in an environment variable; "" for none. Raises: ConfigError, which never shows it."""
+    key = os.environ.get(variable, "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise ConfigError(
+            f"the key in the environment variable {variable} holds a line break or other signs that no key has; "
+            "set it to the key alone"
+        )
+    return key
 
 
 def _batches(texts: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -169,7 +169,9 @@ class LlamaModel:
         """Architecture, size and quantization type, such as "llama 30M Q8_0"."""
         buffer = ctypes.create_string_buffer(256)
         C.llama_model_desc(self.pointer, buffer, len(buffer))
-        return buffer.value.decode("utf-8", "replace")
+        told = buffer.value.decode("utf-8", "replace")
+        # llama.cpp names the sizes of well-known models only
+        return told.replace("?B", f"{C.llama_model_n_params(self.pointer) / 1e6:,.1f}M")
 
     @property
     def is_quantized(self) -> bool:

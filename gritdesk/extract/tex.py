@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 from gritdesk.extract.source_lines import Heading, outline
 from gritdesk.records import Section
@@ -66,8 +66,9 @@ def read(text: str) -> tuple[str, tuple[Section, ...]]:
     begin_at, end_at = begin.end() if begin else 0, end.start() if end else len(text)
     title = _TITLE.search(visible)
     first_line = 1 + text.count("\n", 0, begin_at)
-    lines = _readable(text[begin_at:end_at]).split("\n")
-    headings = _headings(visible[begin_at:end_at], lines, first_line)
+    text, visible = text[begin_at:end_at], visible[begin_at:end_at]
+    lines = _readable(_parted(text, visible)).split("\n")
+    headings = _headings(visible, lines, first_line)
     named = [Heading(0, first_line, 0, _readable(title[1]))] if title else []
     return "\n".join(lines), outline([*named, *headings], first_line)
 
@@ -76,6 +77,14 @@ def _blank(match: re.Match[str]) -> str:
     """Blanks in place of what holds no commands; those outside are kept but for an escaped percent sign."""
     is_command = match[0].startswith("\\") and match["code"] is None and match[0] not in ("\\%", "\\\\")
     return match[0] if is_command else re.sub(r"[^\n]", " ", match[0])
+
+
+def _parted(text: str, visible: str) -> str:
+    """A blank before and after every heading that touches its neighbours, with which it would make one word."""
+    borders = [border for match in _HEADING.finditer(visible) for border in match.span()]
+    parts = [text[start:end] for start, end in pairwise([0, *borders, len(text)]) if start < end]
+    touching = [not (before[-1].isspace() or after[0].isspace()) for before, after in pairwise(parts)]
+    return "".join(part + " " * gap for part, gap in zip(parts, [*touching, False], strict=True)) if parts else ""
 
 
 def _headings(visible: str, lines: list[str], first_line: int) -> Iterator[Heading]:

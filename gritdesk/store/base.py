@@ -70,13 +70,13 @@ class Store(Protocol):
     def enter_space(self, space: Space) -> None:
         """Say what makes embeddings from now on; no-op if it is said already.
 
-        The first space is searched at once. Another one is filled beside the searched one: all chunks await their
-        embedding in it. Entering the searched one again drops the one that was being filled.
+        The first space is searched at once. Another one is filled beside the searched one: all passages await
+        their embedding in it. Entering the searched one again drops the one that was being filled.
         Raises: FingerprintMismatch if the same fingerprint comes with another dimension.
         """
 
     def finish_space(self) -> None:
-        """Search the next space from now on and drop the old one; no-op if there is none, or while chunks await."""
+        """Search the next space from now on and drop the old one; no-op if there is none, or while passages await."""
 
     # ------------------------------------------------------------ files
 
@@ -95,13 +95,16 @@ class Store(Protocol):
         """
 
     def copy_document(self, source: Path, path: Path, state: FileState) -> bool:
-        """Give `path` the rows of an indexed file of the same content; False if there are none any more."""
+        """Give `path` the rows of an indexed file of the same content; False if there are none any more.
+
+        The same is content whose hash is that of `state`: the source may have been written anew meanwhile.
+        """
 
     def record_failure(self, path: Path, state: FileState) -> None:
         """Remember why a file could not be indexed; rows of its earlier content go."""
 
     def touch(self, path: Path, state: FileState) -> None:
-        """Note a new modification time of unchanged content."""
+        """Note the size, modification time and reading of unchanged content; the rest of the row stays."""
 
     def delete_documents(self, paths: Iterable[Path]) -> None:
         """Remove files and all that belongs to them; embeddings stay until `prune`."""
@@ -114,7 +117,7 @@ class Store(Protocol):
     def awaiting(self, limit: int) -> list[tuple[bytes, Chunk]]:
         """Hashes and chunks whose embedding is not stored, each hash once; of small files first, then recent ones.
 
-        In the space that is being filled: the next one if there is one. Before the first space all chunks await.
+        In the space that is being filled: the next one if there is one. Before the first space all passages await.
         """
 
     def num_awaiting(self) -> int:

@@ -33,7 +33,6 @@ if TYPE_CHECKING:  # numpy takes 0.1 s to import, which a search by words need n
     import numpy as np
     from numpy.typing import NDArray
 
-_MAX_ANY_WORDS = 12
 _MAX_RANKED = 2000
 """Chunks that BM25 is computed for in one search, at some 50 microseconds each; rare words choose them."""
 _K1, _B = 1.2, 0.75  # those of FTS5
@@ -122,7 +121,7 @@ class PostgresStore:
             self._await_all()
 
     def finish_space(self) -> None:
-        """Search the next space from now on and drop the old one; no-op if there is none, or while chunks await.
+        """Search the next space from now on and drop the old one; no-op if there is none, or while passages await.
 
         A space of many embeddings gets its index here, once they are all there: to make it at once takes a fifth of
         the time that it takes to keep it up with each of them.
@@ -283,7 +282,7 @@ class PostgresStore:
             self._await_no_more(dropped)
 
     def touch(self, path: Path, state: FileState) -> None:
-        """Note a new modification time of unchanged content."""
+        """Note a new modification time, and what reads it, of unchanged content."""
         self._run(
             """UPDATE document SET size_bytes = :size_bytes, mtime_ns = :mtime_ns, reading = :reading
                WHERE sha256(path) = sha256(:path)""",
@@ -886,7 +885,7 @@ def _widening(
     if all_first and not is_one and terms:
         yield [*everything[:-1], _started(terms[-1])], [], True
     if not is_one or not all_first:  # of one term all is any
-        longest = sorted(terms[:-1], key=len, reverse=True)[:_MAX_ANY_WORDS]  # long words are the rare ones
+        longest = sorted(terms[:-1], key=len, reverse=True)[: words.MAX_ANY_WORDS]  # long words are the rare ones
         yield phrases, [*longest, *terms[-1:]], True
     if terms:
         yield [*phrases, _started(terms[-1])], [], False

@@ -31,7 +31,6 @@ from gritdesk.store import words
 from gritdesk.store.base import EVERYWHERE, FileState, Space
 from gritdesk.store.migrations import migrate
 from gritdesk.store.places import condition, path_to_sql
-from gritdesk.store.words import quoted_parts as quoted_parts
 
 if TYPE_CHECKING:  # numpy takes 0.1 s to import, which a search by words need not pay
     import numpy as np
@@ -278,8 +277,8 @@ class SqliteStore:
         with self._transaction():
             rows = self._run(
                 """SELECT first_chunk, num_chunks, format, tail, text_bytes, text_hash, passages FROM document
-                   WHERE path = ? AND state = 'indexed'""",
-                (path_to_sql(source),),
+                   WHERE path = ? AND state = 'indexed' AND content_hash = ?""",
+                (path_to_sql(source), state.content_hash),
             )
             if not rows or source == path:
                 return bool(rows)
@@ -303,11 +302,11 @@ class SqliteStore:
             self._write_document(path, state, "", "", 0, _text_hash(b""), b"")
 
     def touch(self, path: Path, state: FileState) -> None:
-        """Note a new modification time of unchanged content."""
+        """Note a new modification time, and what reads it, of unchanged content."""
         with self._transaction():
             self._run(
-                "UPDATE document SET size_bytes = ?, mtime_ns = ? WHERE path = ?",
-                (state.size_bytes, state.mtime_ns, path_to_sql(path)),
+                "UPDATE document SET size_bytes = ?, mtime_ns = ?, reading = ? WHERE path = ?",
+                (state.size_bytes, state.mtime_ns, state.reading, path_to_sql(path)),
             )
 
     def delete_documents(self, paths: Iterable[Path]) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-_MAX_ANY_WORDS = 12
+MAX_ANY_WORDS = 12
 """Words that are OR-ed at most: ranking every row that holds any word is what a search by words costs."""
 _MAX_PARTS = 8
 """Of longer names, as of a hash written with underscores, nobody knows the parts."""
@@ -28,6 +28,8 @@ _UNSPACED = (
     "\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
 )
 _UNSPACED_RUN = re.compile(f"[{_UNSPACED}]+")
+_LONGER_RUN = re.compile(f"[{_UNSPACED}]{{3,}}")
+"""Of more than a word or so: nothing says where its words begin."""
 _ENDS_IN_ONE = re.compile(f"(?:^|[^{_UNSPACED}])[{_UNSPACED}]$")
 _BORDER_OF_PARTS = re.compile(r"[a-z0-9][A-Z]|[A-Z]{2}[a-z]{2}|[A-Za-z0-9]_[A-Za-z0-9]")
 _NAME = re.compile(r"[A-Za-z0-9_]+")
@@ -106,7 +108,7 @@ def widening(phrases: Sequence[str], words: Sequence[str], all_first: bool) -> I
         yield all_of([*phrases, *words]), [], True
     if all_first and are_several and words:
         yield " AND ".join([*map(quoted, [*phrases, *words[:-1]]), started]), [], True
-    longest = sorted(words[:-1], key=len, reverse=True)[:_MAX_ANY_WORDS]  # long words are the rare ones
+    longest = sorted(words[:-1], key=len, reverse=True)[:MAX_ANY_WORDS]  # long words are the rare ones
     some = list(map(quoted, [*phrases[:1], *longest, *words[-1:]]))
     if are_several or not all_first:  # of one term all is any
         yield (f"{bound} AND ({' OR '.join(some)})", [], True) if phrases else (" OR ".join(some), some, True)
@@ -121,9 +123,9 @@ def any_of(query: str) -> str:
     return " OR ".join(map(quoted, dict.fromkeys(telling)))
 
 
-def quoted_parts(query: str) -> list[str]:
-    """What stands in "quotation marks" in a query and has a letter or digit."""
-    return search_terms(query)[0]
+def unspaced_pairs(text: str) -> Iterator[str]:
+    """Neighbouring letters of each longer run of a script without spaces, in place of its words."""
+    return (run[n : n + 2] for run in _LONGER_RUN.findall(text) for n in range(len(run) - 1))
 
 
 def search_terms(query: str) -> tuple[list[str], list[str]]:

@@ -164,7 +164,7 @@ def test_search_that_found_nothing_names_the_filter(person: Person, docs: Path) 
         misses = person.json("search", "zebra type:pdf", "--mode", mode)["misses"]
         assert misses["removed"] == [{"restriction": "type:pdf", "hits": num_zebras}]
     first, second, *nearest = person.run("search", "zebra type:pdf", "--mode", "keyword").output.splitlines()
-    assert first == f"nothing found; {num_zebras} without type:pdf"
+    assert first == f"nothing found; {num_zebras} passages without type:pdf"
     assert second == "the nearest without any restriction:" and "zebra" in nearest[1]
 
 

@@ -45,6 +45,11 @@ def failure(status: int, message: str = "", **headers: str) -> tuple[int, dict[s
     return status, headers, json.dumps({"error": {"message": message, "type": "error"}}).encode()
 
 
+def embedded(number: int) -> tuple[int, dict[str, str], bytes]:
+    """An answer with one embedding, all of it one number."""
+    return 200, {}, json.dumps({"data": [{"index": 0, "embedding": [number] * 8}]}).encode()
+
+
 def test_llama_server_gives_what_the_engine_here_gives(tmp_path: Path) -> None:
     from tiny import make_encoder
 
@@ -146,15 +151,28 @@ def test_failure_that_stays_is_one_line_that_says_what_to_do(
     "answer", [failure(400, "maximum context length is 8192 tokens"), failure(500, "input is too large to process")]
 )
 def test_text_that_the_server_does_not_take_is_refused_alone(server: EmbeddingServer, answer: Any) -> None:
-    server.failures = [answer]
+    server.failures = [answer, embedded(1), answer]
     embedder = EndpointEmbedder(config_of(server))
     with pytest.raises(RequestRefused, match="does not take the text"):
         embedder.embed([("", "a")])
-    assert len(server.requests) == 1 and len(embedder.embed([("", "b")])) == 1
+    assert len(server.requests) == 3 and len(embedder.embed([("", "b")])) == 1
+
+
+def test_text_that_is_refused_for_a_moment_is_embedded(server: EmbeddingServer) -> None:
+    server.failures = [failure(400, "no")]
+    assert EndpointEmbedder(config_of(server)).embed([("", "a")]).shape == (1, 8)
+    assert [each["input"] for each in server.requests] == [["a"], ["a short text"], ["a"]]
+
+
+def test_server_that_refuses_every_text_is_at_fault_and_no_text_is(server: EmbeddingServer) -> None:
+    server.failures = [failure(400, "wrong upstream")] * 2
+    with pytest.raises(ModelError, match="wrong upstream; nor does it take a short one") as caught:
+        EndpointEmbedder(config_of(server)).embed([("", "a")])
+    assert not isinstance(caught.value, RequestRefused)
 
 
 def test_embedding_without_numbers_is_refused(server: EmbeddingServer) -> None:
-    server.failures = [(200, {}, b'{"data": [{"index": 0, "embedding": [0, 0]}]}')]
+    server.failures = [embedded(0), embedded(1), embedded(0)]
     with pytest.raises(RequestRefused, match="no numbers"):
         EndpointEmbedder(config_of(server)).embed([("", "a")])
 
@@ -172,6 +190,22 @@ def test_key_is_sent_from_the_variable_that_is_named(server: EmbeddingServer, mo
     monkeypatch.setenv("TEAM_KEY", KEY)
     EndpointEmbedder(config_of(server, embed_key_env="TEAM_KEY")).embed([("", "a")])
     assert server.keys == [None, f"Bearer {KEY}"]
+
+
+def test_line_break_behind_a_key_is_dropped(server: EmbeddingServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", f" {KEY}\n")
+    EndpointEmbedder(config_of(server)).embed([("", "a")])
+    assert server.keys == [f"Bearer {KEY}"]
+
+
+@pytest.mark.parametrize("key", [f"{KEY}\ndef", f"{KEY}\x7f", f"{KEY}é"])
+def test_key_that_no_request_can_carry_is_refused_and_not_shown(
+    server: EmbeddingServer, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with pytest.raises(ConfigError, match="OPENAI_API_KEY") as caught:
+        EndpointEmbedder(config_of(server))
+    assert KEY not in str(caught.value) and caught.value.__cause__ is None and server.requests == []
 
 
 def test_server_that_is_not_there_is_named() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -419,3 +420,8 @@ def test_missing_grit_key_is_refused(tiny_gguf: Path, tmp_path: Path) -> None:
         ModelError, match=r"partial.gguf cannot be used by gritdesk: it lacks the key .*grit\.embedding\.dimension"
     ):
         LlamaModel(path)
+
+
+def test_size_of_a_model_that_llama_cpp_has_no_name_for_is_told_in_millions(tiny_gguf: Path) -> None:
+    with LlamaModel(tiny_gguf) as model:
+        assert re.fullmatch(r"llama \d+\.\d[MB] .*F32", model.description), model.description

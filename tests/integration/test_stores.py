@@ -172,6 +172,19 @@ def test_failure_is_remembered_with_its_reason_and_replaces_old_rows(store: Stor
     assert store.failures() == []
 
 
+def test_file_that_was_written_anew_meanwhile_is_not_copied(store: Store) -> None:
+    add(store, "/a.txt", "walrus")
+    assert not store.copy_document(Path("/a.txt"), Path("/b.txt"), FileState(10, 20, "other"))
+    assert list(store.files()) == [Path("/a.txt")]
+
+
+def test_touch_notes_the_reading(store: Store) -> None:
+    add(store, "/a.txt", "walrus")
+    touched = FileState(10, 99, "abc", reading="reading 2")
+    store.touch(Path("/a.txt"), touched)
+    assert store.files() == {Path("/a.txt"): touched}
+
+
 def test_touch_changes_the_time_and_nothing_else(store: Store) -> None:
     add(store, "/a.txt", "walrus")
     touched = FileState(10, 99, "abc", reading="reading 1")

@@ -298,6 +298,8 @@ def test_tex_is_read_without_its_commands(tmp_path: Path) -> None:
 
 
 def test_part_of_a_tex_document_is_read_from_its_first_line(tmp_path: Path) -> None:
+    document = read_text(tmp_path, "\n\\section{Hi}The ibex.\\paragraph{Low} It\n\\section\n{Two}Words", "words.tex")
+    assert document.text.split("\n") == ["", "Hi The ibex. Low It", "", "Two Words"]
     document = read_text(tmp_path, "\\chapter{One}\n\nText {that never closes \\section{Two\n", "part.tex")
     assert outline(document) == [(1, "One")]
     assert "Text that never closes" in document.text

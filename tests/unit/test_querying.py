@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from gritdesk.errors import QueryError
 from gritdesk.querying import keyword_text, parse, unrestricted, widened
 from gritdesk.records import Query, Scope
+from gritdesk.store.words import unspaced_pairs
 
 NOW = datetime(2024, 5, 31, 15, 30)
 
@@ -227,3 +228,7 @@ def test_each_restriction_can_be_left_out() -> None:
     loose = wider['the quotation marks of "token bucket"']
     assert (loose.text, loose.phrases, loose.scope) == ("walrus token bucket", (), query.scope)
     assert unrestricted(query).text == "walrus token bucket C++"
+
+
+def test_pairs_are_made_of_whatever_the_words_index_cuts_into_pairs() -> None:
+    assert list(unspaced_pairs("東京都 ｶﾀｶﾅ ab")) == ["東京", "京都", "ｶﾀ", "ﾀｶ", "ｶﾅ"]

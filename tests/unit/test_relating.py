@@ -56,6 +56,12 @@ def test_similar_files_are_near_in_meaning_each_once(store: SqliteStore) -> None
     assert similar_files(store, Path("a")).copies == (Path("copy"),)
 
 
+@pytest.mark.parametrize("embedded", [True, False])
+def test_copies_of_another_file_are_one_hit(store: SqliteStore, embedded: bool) -> None:
+    add(store, embedded=embedded, a="walrus penguin", b="walrus seal", copy_of_b="walrus seal", c="walrus otter")
+    assert len(names(store, "a")) == 2 and len(set(names(store, "a")) & {"b", "copy_of_b"}) == 1
+
+
 def test_file_with_all_of_it_comes_before_one_that_shares_a_passage(store: SqliteStore) -> None:
     half, other = "walrus penguin seal " * 16, "engine battery starter " * 16
     add(store, a=half + other, mixture=f"{other} {half} 1", part=half + " 2" + "ledger audit budget " * 80)

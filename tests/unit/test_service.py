@@ -5,10 +5,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from gritdesk.config import Config
+from gritdesk.cli import main
+from gritdesk.config import Config, EngineConfig, IndexConfig
 from gritdesk.errors import ConfigError
-from gritdesk.service import ServiceFile, install, service_file, uninstall
+from gritdesk.service import ServiceFile, install, secrets, service_file, uninstall
 
 
 @pytest.fixture
@@ -98,3 +100,21 @@ def test_other_systems_are_told_what_to_start(config: Config) -> None:
 def test_name_that_no_unit_can_hold_is_said(config: Config) -> None:
     with pytest.raises(ConfigError, match="printable"):
         service_file(Config(Path("/two\nlines")), "linux")
+
+
+def test_variables_are_named_that_a_service_has_to_be_given(service: ServiceFile) -> None:
+    engine = EngineConfig(embed_url="http://host/v1", embed_model="m", embed_key_env="TEAM_KEY")
+    config = Config(Path("/home"), engine=engine, index=IndexConfig(store="postgresql://db/notes"))
+    assert secrets(config) == ["TEAM_KEY", "PGPASSWORD"] and secrets(Config(Path("/home"))) == []
+    assert "systemctl --user edit" in service.environment or "launchctl setenv" in service.environment
+
+
+def test_installing_says_which_variables_the_service_needs(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    if sys.platform not in ("linux", "darwin"):
+        return
+    monkeypatch.setenv("GRITDESK_HOME", str(config.home))
+    config.home.mkdir(parents=True)
+    assert "variable" not in CliRunner().invoke(main, ["watch", "--install"], catch_exceptions=False).output
+    config.path.write_text('[engine]\nembed_url = "http://host/v1"\nembed_model = "m"\n')
+    told = CliRunner().invoke(main, ["watch", "--install"], catch_exceptions=False).output.splitlines()
+    assert told[-1].startswith("it sees no variable of your shell; give it OPENAI_API_KEY: `")
