@@ -153,7 +153,7 @@ class FakeDesk:
     def add_folder(self, folder: Path) -> None:
         self._called("add_folder", folder)
 
-    def search(self, query: str, n: int = 10, mode: SearchMode = "hybrid") -> list[Hit]:
+    def search(self, query: str, n: int = 10, mode: SearchMode = "hybrid", *, explain: bool = False) -> list[Hit]:
         self._called("search", query, mode)
         with self._lock:
             self._running[mode] = self._running.get(mode, 0) + 1
