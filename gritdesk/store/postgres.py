@@ -16,6 +16,7 @@ import json
 import math
 import os
 import re
+import time
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,6 +34,8 @@ if TYPE_CHECKING:  # numpy takes 0.1 s to import, which a search by words need n
     import numpy as np
     from numpy.typing import NDArray
 
+_NOTICED_WITHIN_S = 2.0
+"""How long the server may take to notice that the program which indexed before is gone."""
 _MAX_RANKED = 2000
 """Chunks that BM25 is computed for in one search, at some 50 microseconds each; rare words choose them."""
 _K1, _B = 1.2, 0.75  # those of FTS5
@@ -754,8 +757,11 @@ class PostgresStore:
         Raises: StoreBusy if another program is indexing; StoreError if the index is kept up from another home.
         """
         ((key,),) = self._run("SELECT hashtextextended('gritdesk indexer ' || :schema, 0)", schema=self.address.schema)
-        if self._run("SELECT pg_try_advisory_lock(:key)", key=key) != [[True]]:
-            raise StoreBusy(f"another gritdesk is indexing {self.address}; wait for it, or close it")
+        give_up_at = time.monotonic() + _NOTICED_WITHIN_S
+        while self._run("SELECT pg_try_advisory_lock(:key)", key=key) != [[True]]:
+            if time.monotonic() > give_up_at:
+                raise StoreBusy(f"another gritdesk is indexing {self.address}; wait for it, or close it")
+            time.sleep(0.05)
         self._connection.session_locks.append(key)
         try:
             self._check_home(home)
