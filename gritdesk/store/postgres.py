@@ -11,7 +11,6 @@ Rules owned here, beside those of base.py:
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import math
 import os
@@ -29,6 +28,7 @@ from gritdesk.store import places, words
 from gritdesk.store.base import EVERYWHERE, FileState, Space
 from gritdesk.store.postgres_connection import Address, Connection, Rows, UndefinedTable
 from gritdesk.store.postgres_migrations import open_schema
+from gritdesk.store.texts import gaps_of, text_hash_of
 
 if TYPE_CHECKING:  # numpy takes 0.1 s to import, which a search by words need not pay
     import numpy as np
@@ -225,7 +225,7 @@ class PostgresStore:
             hashes: one per chunk, of what is embedded; those that are stored are used.
         """
         assert len(hashes) == len(chunks), "one hash per chunk"
-        gaps, tail = _gaps(document, chunks)
+        gaps, tail = gaps_of(document, chunks)
         with self._connection.transaction():
             dropped = self._delete_chunks([document.path])
             document_id = self._write_document(document, state, tail, len(chunks))
@@ -310,7 +310,7 @@ class PostgresStore:
 
     def _write_document(self, document: Document, state: FileState, tail: str, num_chunks: int) -> int:
         text = document.text.encode()
-        columns = (document.format, tail, len(text), _text_hash(text), num_chunks)
+        columns = (document.format, tail, len(text), text_hash_of(text), num_chunks)
         return self._insert_document(document.path, state, *columns)
 
     def _insert_document(
@@ -726,7 +726,7 @@ class PostgresStore:
 
     def _text_problems(self) -> Iterator[str]:
         for document_id, path, tail, text_hash in self._run("SELECT id, path, tail, text_hash FROM document"):
-            if _text_hash(self._joined(document_id, tail).encode()) != text_hash:
+            if text_hash_of(self._joined(document_id, tail).encode()) != text_hash:
                 yield f"the text of {_path(path)} is not what was stored"
             chunks = self._run("SELECT id, text, heading FROM chunk WHERE document_id = :id", id=document_id)
             wrong = self._run(
@@ -796,10 +796,6 @@ def _path_bytes(path: Path) -> bytes:
 
 def _path(value: bytes) -> Path:
     return Path(os.fsdecode(value))
-
-
-def _text_hash(text: bytes) -> bytes:
-    return hashlib.blake2b(text, digest_size=16).digest()
 
 
 def _json(rows: Iterable[Mapping[str, Any]]) -> str:
@@ -910,17 +906,6 @@ def _rarest(terms: Sequence[str], num_found: Mapping[str, int]) -> list[str]:
 
 
 # ---------------------------------------------------------------- rows as records
-
-
-def _gaps(document: Document, chunks: Sequence[Chunk]) -> tuple[list[str], str]:
-    """The text before each chunk that no chunk holds, and the text after the last."""
-    gaps = []
-    end = 0
-    for chunk in chunks:
-        assert chunk.char_start >= end and document.text[chunk.char_start : chunk.char_end] == chunk.text, chunk
-        gaps.append(document.text[end : chunk.char_start])
-        end = chunk.char_end
-    return gaps, document.text[end:]
 
 
 def _hit(row: Sequence[Any], **measures: Any) -> Hit:

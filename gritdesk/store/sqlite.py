@@ -10,7 +10,6 @@ Rules owned here:
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import importlib.util
 import json
 import os
@@ -31,6 +30,7 @@ from gritdesk.store import words
 from gritdesk.store.base import EVERYWHERE, FileState, Space
 from gritdesk.store.migrations import migrate
 from gritdesk.store.places import condition, path_to_sql
+from gritdesk.store.texts import gaps_of, text_hash_of
 
 if TYPE_CHECKING:  # numpy takes 0.1 s to import, which a search by words need not pay
     import numpy as np
@@ -252,12 +252,12 @@ class SqliteStore:
             chunks: in the order of the text, not overlapping.
             hashes: one per chunk, of what is embedded; those that have embeddings await none.
         """
-        gaps, tail = _gaps(document, chunks)
+        gaps, tail = gaps_of(document, chunks)
         text = document.text.encode()
         with self._transaction():
             passage_ids = self._passage_ids(hashes)
             passages = array("i", passage_ids).tobytes()
-            columns = (document.format, tail, len(text), _text_hash(text), passages)
+            columns = (document.format, tail, len(text), text_hash_of(text), passages)
             document_id = self._write_document(document.path, state, *columns)
             self._connection.executemany(
                 """INSERT INTO chunk(document_id, passage_id, gap, text, heading, char_start, char_end,
@@ -299,7 +299,7 @@ class SqliteStore:
         """Remember why a file could not be indexed; rows of its earlier content go."""
         assert state.state == "failed" and state.reason
         with self._transaction():
-            self._write_document(path, state, "", "", 0, _text_hash(b""), b"")
+            self._write_document(path, state, "", "", 0, text_hash_of(b""), b"")
 
     def touch(self, path: Path, state: FileState) -> None:
         """Note a new modification time, and what reads it, of unchanged content."""
@@ -789,7 +789,7 @@ class SqliteStore:
         for path, first, num, tail, text_hash in self._run(
             "SELECT path, first_chunk, num_chunks, tail, text_hash FROM document"
         ):
-            if _text_hash(self._joined(first, num, tail).encode()) != text_hash:
+            if text_hash_of(self._joined(first, num, tail).encode()) != text_hash:
                 problems.append(f"the text of {_path_from_sql(path)} is not what was stored")
         return problems
 
@@ -918,21 +918,6 @@ def _vec0_path() -> str:
 
 def _path_from_sql(value: str | bytes) -> Path:
     return Path(os.fsdecode(value))
-
-
-def _text_hash(text: bytes) -> bytes:
-    return hashlib.blake2b(text, digest_size=16).digest()
-
-
-def _gaps(document: Document, chunks: Sequence[Chunk]) -> tuple[list[str], str]:
-    """The text before each chunk that no chunk holds, and the text after the last."""
-    gaps = []
-    end = 0
-    for chunk in chunks:
-        assert chunk.char_start >= end and document.text[chunk.char_start : chunk.char_end] == chunk.text, chunk
-        gaps.append(document.text[end : chunk.char_start])
-        end = chunk.char_end
-    return gaps, document.text[end:]
 
 
 def _hit(row: Sequence[Any], **measures: Any) -> Hit:
