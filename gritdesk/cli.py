@@ -19,6 +19,7 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from gritdesk.cli_convert import convert, imatrix, verify
+from gritdesk.cli_map import map_
 from gritdesk.cli_models import models
 from gritdesk.terminal import json_option, print_json, rewrite_line, say, shown, stopped_by_signals
 
@@ -449,6 +450,7 @@ main.add_command(convert)
 main.add_command(imatrix)
 main.add_command(verify)
 main.add_command(models)
+main.add_command(map_)
 
 
 @main.command()

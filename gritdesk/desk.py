@@ -27,6 +27,7 @@ from gritdesk.records import (
     Hit,
     IndexProgress,
     IndexReport,
+    Map,
     Misses,
     PathReport,
     SearchMode,
@@ -268,6 +269,19 @@ class Desk:
         from gritdesk.relating import similar_files
 
         return similar_files(self._store(), Path(os.path.abspath(path)), n)
+
+    def map(
+        self,
+        num_clusters: int | None = None,
+        on_progress: Callable[[int, int], None] = lambda done, total: None,
+        *,
+        paths: Sequence[Path] | None = None,
+        is_stopped: Callable[[], bool] = lambda: False,
+    ) -> Map:
+        """The indexed documents, or some of them, placed by meaning; the engine is not started. As mapping.make_map."""
+        from gritdesk.mapping import make_map
+
+        return make_map(self._store(), paths, num_clusters, on_progress, is_stopped)
 
     def ask(
         self, question: str, history: Sequence[Turn] = (), is_stopped: Callable[[], bool] | None = None

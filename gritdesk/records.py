@@ -168,6 +168,38 @@ class SimilarFiles:
 
 
 @dataclass(frozen=True)
+class MapPoint:
+    """A document's place on a map, between 0 and 1 both ways."""
+
+    path: Path
+    x: float
+    y: float
+    cluster: int
+    """Its place in Map.clusters."""
+
+
+@dataclass(frozen=True)
+class MapCluster:
+    """Documents that lie together on a map."""
+
+    words: tuple[str, ...]
+    """What most of them and few others speak of, best first."""
+    x: float
+    y: float
+    """Its middle."""
+    num_documents: int
+
+
+@dataclass(frozen=True)
+class Map:
+    """Documents placed by meaning: near is alike; far apart says little of how much they differ."""
+
+    points: tuple[MapPoint, ...]
+    clusters: tuple[MapCluster, ...]
+    """Larger ones first."""
+
+
+@dataclass(frozen=True)
 class Citation:
     """[n] in an answer, resolved to its place."""
 

@@ -24,6 +24,12 @@ _STOP_WORDS = frozenset(
     which who whom whose why will with would you your""".split()
 )
 
+
+def is_stop_word(word: str) -> bool:
+    """Whether an English word in lower case says nothing of what a text is about."""
+    return word in _STOP_WORDS
+
+
 _UNSPACED = (
     "\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
 )
