@@ -23,6 +23,7 @@ from textual.app import App, SuspendNotSupported, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.reactive import reactive
 from textual.screen import Screen
+from textual.widgets import Input
 
 from gritdesk.errors import StoreBusy
 from gritdesk.records import Hit, IndexProgress
@@ -44,6 +45,7 @@ from gritdesk.tui.messages import (
 from gritdesk.tui.screens.add_folder import AddFolderScreen
 from gritdesk.tui.screens.ask import AskScreen
 from gritdesk.tui.screens.failures import FailuresScreen
+from gritdesk.tui.screens.map import MapScreen
 from gritdesk.tui.screens.search import SearchScreen
 from gritdesk.tui.screens.viewer import ViewerScreen
 from gritdesk.tui.text import opens_as_text, plain
@@ -72,13 +74,14 @@ def run(desk_factory: Callable[[], Desk]) -> None:
 class GritDeskApp(App[None]):
     TITLE = "gritdesk"
     CSS_PATH = "gritdesk.tcss"
-    MODES = {"search": SearchScreen, "ask": AskScreen}
+    MODES = {"search": SearchScreen, "ask": AskScreen, "map": MapScreen}
     DEFAULT_MODE = "search"
     BINDING_GROUP_TITLE = "Everywhere"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("f1", "toggle_help", "Help", id="app.help", tooltip="Keys and help for what has the focus"),
         Binding("f2", "go('search')", "Search", show=False, id="app.search", tooltip="Go to Search"),
         Binding("f3", "go('ask')", "Ask", show=False, id="app.ask", tooltip="Go to Ask"),
+        Binding("f7", "go('map')", "Map", show=False, id="app.map", tooltip="Go to the Map"),
         Binding("ctrl+r", "reopen", "Try again", show=False, id="app.reopen", tooltip="Open the index again"),
         Binding("ctrl+q", "quit", "Quit", id="app.quit", priority=True, tooltip="Quit; ctrl+c twice does it too"),
     ]
@@ -289,6 +292,11 @@ class GritDeskApp(App[None]):
     async def action_go(self, mode: str) -> None:
         await self.switch_mode(mode)
 
+    async def search_for(self, query: str) -> None:
+        """Go to Search, with `query` typed there."""
+        await self.switch_mode("search")
+        self.screen_stack[0].query_one("#query", Input).value = query
+
     async def ask(self, question: str) -> None:
         """Go to Ask, and ask `question` there unless it is empty."""
         await self.switch_mode("ask")
@@ -355,6 +363,7 @@ class GritDeskApp(App[None]):
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         yield SystemCommand("Search (F2)", "Find passages by words and by meaning", partial(self.action_go, "search"))
         yield SystemCommand("Ask (F3)", "Ask a question of your files", partial(self.action_go, "ask"))
+        yield SystemCommand("Map (F7)", "See the library by what it is about", partial(self.action_go, "map"))
         yield SystemCommand("Add a folder (+)", "Keep one more folder in the index", self.action_add_folder)
         yield SystemCommand("Unread files", "Files that could not be read, and why", self._show_failures)
         yield SystemCommand("Try again (ctrl+r)", "Open the index or load the model again", self.action_reopen)

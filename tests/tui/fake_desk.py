@@ -21,6 +21,9 @@ from gritdesk.records import (
     Hit,
     IndexProgress,
     IndexReport,
+    Map,
+    MapCluster,
+    MapPoint,
     PieceGenerated,
     SearchMode,
     Status,
@@ -113,6 +116,21 @@ def sample_answer(question: str = "Why a token bucket?") -> list[AnswerEvent]:
     return [EvidenceFound(hits), *pieces, AnswerFinished(answer_of(question, text, hits, (1, 3)))]
 
 
+def sample_map(paths: Sequence[Path], num_clusters: int) -> Map:
+    """The paths dealt to the clusters in turn, each cluster on a spot of its own."""
+    themes = [("token", "bucket", "limit"), ("server", "header", "retry"), ("key", "route", "client")]
+    points = [
+        MapPoint(path, 0.1 + 0.4 * (number % num_clusters) + 0.01 * number, 0.1 + 0.05 * number, number % num_clusters)
+        for number, path in enumerate(paths)
+    ]
+    members = [[point for point in points if point.cluster == number] for number in range(num_clusters)]
+    clusters = [
+        MapCluster(themes[number], 0.15 + 0.35 * number, 0.2 + 0.3 * number, len(each))
+        for number, each in enumerate(members)
+    ]
+    return Map(tuple(points), tuple(clusters))
+
+
 class FakeDesk:
     """Answers at once unless a gate stands in the way; a gate is an Event, and closing the desk opens all."""
 
@@ -127,6 +145,8 @@ class FakeDesk:
         self.failures: dict[str, Exception] = {}
         """Raised by the call of that name."""
         self.search_gates: dict[tuple[str, SearchMode], threading.Event] = {}
+        self.library_map = sample_map([NOTES / f"{name}.md" for name in "abcdefghijkl"], 3)
+        self.map_gate: threading.Event | None = None
         self.model_gate = threading.Event()
         self.model_gate.set()
         self.closed = threading.Event()
@@ -179,6 +199,18 @@ class FakeDesk:
                     yield step
         finally:
             self.num_answers_closed += 1
+
+    def map(
+        self,
+        num_clusters: int | None = None,
+        on_progress: Callable[[int, int], None] = lambda done, total: None,
+        *,
+        paths: Sequence[Path] | None = None,
+        is_stopped: Callable[[], bool] = lambda: False,
+    ) -> Map:
+        self._called("map", num_clusters, None if paths is None else tuple(paths))
+        self._wait(self.map_gate, is_stopped)
+        return self.library_map if paths is None else sample_map(paths, 1)
 
     def embed(self, texts: Sequence[str], instruction: str = "") -> np.ndarray[Any, np.dtype[np.float32]]:
         self._called("embed", *texts)

@@ -31,7 +31,7 @@ SIZE = (120, 40)
 
 
 def test_the_fake_desk_has_the_calls_of_the_real_one() -> None:
-    for name in ("index", "search", "ask", "embed", "status", "watch", "document_text", "subscribe", "close"):
+    for name in ("index", "search", "ask", "map", "embed", "status", "watch", "document_text", "subscribe", "close"):
         real, fake = (list(inspect.signature(getattr(each, name)).parameters) for each in (Desk, FakeDesk))
         assert real == fake, name
 

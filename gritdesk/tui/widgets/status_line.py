@@ -9,8 +9,10 @@ from textual.widget import Widget
 from gritdesk.tui.messages import Activity
 from gritdesk.tui.text import plain
 
-_TABS = (("search", "F2", "Search"), ("ask", "F3", "Ask"))
+_TABS = (("search", "F2", "Search"), ("ask", "F3", "Ask"), ("map", "F7", "Map"))
 _GAP = "  "
+_FULL_TABS_WIDTH = 100
+"""Below it only the screen at hand is named; of the others the keys stand."""
 
 
 class StatusLine(Widget):
@@ -30,17 +32,18 @@ class StatusLine(Widget):
 
     def render(self) -> Content:
         width = self.content_size.width
-        tabs = self._tabs()
+        tabs = self._tabs(is_full=width >= _FULL_TABS_WIDTH)
         room = width - tabs.cell_length - len(_GAP)
         shown = next((each for each in status_lines(self.activity) if each.cell_length <= room), Content())
         return Content.assemble(tabs, " " * (width - tabs.cell_length - shown.cell_length), shown)
 
-    def _tabs(self) -> Content:
+    def _tabs(self, *, is_full: bool) -> Content:
         parts: list[Content | str | tuple[str, str]] = [("gritdesk", "bold $primary"), _GAP]
         for name, key, title in _TABS:
             is_active = name == self._active_tab
-            parts.append((f"{key} ", "$text-muted"))
-            parts.append((title, "bold underline" if is_active else "$text-muted"))
+            parts.append((key, "$text-muted"))
+            if is_full or is_active:
+                parts.append((f" {title}", "bold underline" if is_active else "$text-muted"))
             parts.append(_GAP)
         return Content.assemble(*parts).rstrip()
 

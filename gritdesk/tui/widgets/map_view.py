@@ -1,0 +1,101 @@
+"""A map drawn in braille dots: eight to a cell, each in the colour of its cluster, the clusters' words upon them."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+
+from rich.segment import Segment
+from rich.style import Style
+from textual.color import Color
+from textual.reactive import reactive
+from textual.strip import Strip
+from textual.widget import Widget
+
+from gritdesk.records import Map, MapPoint
+from gritdesk.tui.text import one_line
+
+_DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
+"""Bits of Unicode's braille patterns by row and column."""
+_BRAILLE = 0x2800
+_WIDE, _HIGH = 2, 4
+"""Dots to a cell."""
+_GOLDEN_ANGLE = 137.5
+"""Hues this far apart stay apart, however many there are."""
+
+Cell = tuple[int, int]
+"""Column and row."""
+
+
+class MapView(Widget):
+    """Where documents lie; one cluster may be picked out, the others are drawn faint."""
+
+    found: reactive[Map] = reactive(Map((), ()))
+    chosen: reactive[int | None] = reactive(None)
+    """The cluster that is picked out."""
+    marked: reactive[MapPoint | None] = reactive(None)
+    """The document under the cursor of a list."""
+
+    def render_line(self, y: int) -> Strip:
+        width = self.size.width
+        ground = self.rich_style
+        cells = self._cells().get(y, {})
+        segments = [Segment(*cells[x]) if x in cells else Segment(" ", ground) for x in range(width)]
+        for start, text, style in self._labels().get(y, ()):
+            segments[start : start + len(text)] = [Segment(letter, style) for letter in text]
+        return Strip(segments, width)
+
+    def colour_of(self, cluster: int) -> Color:
+        """Of a cluster's dots and its row in a list; light or dark as the theme is not."""
+        hue = (cluster * _GOLDEN_ANGLE % 360) / 360
+        return Color.from_hsl(hue, 0.55, 0.68 if self.app.current_theme.dark else 0.36)
+
+    def _cells(self) -> dict[int, dict[int, tuple[str, Style]]]:
+        """By row, then column: a braille letter and the style of the cluster that has most dots there."""
+        dots: defaultdict[Cell, int] = defaultdict(int)
+        whose: defaultdict[Cell, Counter[int]] = defaultdict(Counter)
+        for point in self.found.points:
+            column, row = self._dot(point.x, point.y)
+            cell = (column // _WIDE, row // _HIGH)
+            dots[cell] |= _DOTS[row % _HIGH][column % _WIDE]
+            whose[cell][point.cluster] += 1 if self.chosen in (None, point.cluster) else 0
+        rows: defaultdict[int, dict[int, tuple[str, Style]]] = defaultdict(dict)
+        for (column, row), bits in dots.items():
+            [(cluster, count)] = whose[column, row].most_common(1)
+            rows[row][column] = (chr(_BRAILLE + bits), self._style(cluster, is_faint=not count))
+        if self.marked is not None:
+            column, row = self._dot(self.marked.x, self.marked.y)
+            style = self.rich_style + Style(color=self._colours()[1], bold=True)
+            rows[row // _HIGH][column // _WIDE] = ("◉", style)
+        return rows
+
+    def _labels(self) -> dict[int, list[tuple[int, str, Style]]]:
+        """By row: where a cluster's words begin, and they; what would lie on a larger cluster's words is left out."""
+        taken: defaultdict[int, list[tuple[int, str, Style]]] = defaultdict(list)
+        numbers = range(len(self.found.clusters)) if self.chosen is None else [self.chosen]
+        for number in numbers:
+            if number >= len(self.found.clusters):
+                continue
+            cluster = self.found.clusters[number]
+            text = f" {one_line(' '.join(cluster.words))} "[: self.size.width]
+            column, row = self._dot(cluster.x, cluster.y)
+            start = max(0, min(column // _WIDE - len(text) // 2, self.size.width - len(text)))
+            row //= _HIGH
+            others = [each for near in (row - 1, row, row + 1) for each in taken[near]]
+            if text.strip() and all(start + len(text) < at or at + len(other) < start for at, other, _ in others):
+                ground, ink = self._colours()
+                taken[row].append((start, text, Style(color=ink, bgcolor=ground, bold=True)))
+        return taken
+
+    def _dot(self, x: float, y: float) -> Cell:
+        columns, rows = max(1, self.size.width * _WIDE), max(1, self.size.height * _HIGH)
+        return min(int(x * columns), columns - 1), min(int(y * rows), rows - 1)
+
+    def _style(self, cluster: int, *, is_faint: bool) -> Style:
+        ground, _ = self.background_colors
+        colour = self.colour_of(cluster)
+        return self.rich_style + Style(color=(ground.blend(colour, 0.25) if is_faint else colour).rich_color)
+
+    def _colours(self) -> tuple[str, str]:
+        """Of the ground, and of what is written on it."""
+        _, ground, _, ink = self.colors
+        return ground.hex6, ink.hex6
