@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
+from itertools import cycle, islice
 from pathlib import Path
 
 from conftest import ready, screen_text, until
@@ -10,7 +12,7 @@ from fake_desk import NOTES, FakeDesk, sample_map
 from textual.pilot import Pilot
 from textual.widgets import OptionList
 
-from gritdesk.records import Map
+from gritdesk.records import Map, MapPoint
 from gritdesk.tui.app import GritDeskApp
 from gritdesk.tui.screens.map import MapScreen
 from gritdesk.tui.screens.search import SearchScreen
@@ -43,8 +45,24 @@ async def test_themes_are_listed_and_written_on_the_map(app: GritDeskApp) -> Non
         assert view.chosen == 0
         picture = screen_text(app)
         assert "token bucket limit" in picture and "12 documents" in picture
-        num_dots = sum((ord(letter) - 0x2800).bit_count() for letter in picture if 0x2800 < ord(letter) < 0x2900)
-        assert num_dots == len(view.found.points)
+        on_map = "".join(view.render_line(y).text for y in range(view.size.height))
+        assert on_map.count("•") == len(view.found.points)
+
+
+async def test_many_documents_share_cells_in_braille(app: GritDeskApp, desk: FakeDesk) -> None:
+    desk.library_map = sample_map([Path(f"/notes/{number}.md") for number in range(18)], 3)
+    spread = [
+        replace(point, x=number / 2000, y=number % 97 / 97) for number, point in _repeated(desk.library_map, 2000)
+    ]
+    desk.library_map = Map(tuple(spread), desk.library_map.clusters)
+    async with app.run_test(size=SIZE) as pilot:
+        view = await drawn(app, pilot)
+        on_map = "".join(view.render_line(y).text for y in range(view.size.height))
+        assert sum((ord(letter) - 0x2800).bit_count() for letter in on_map if 0x2800 < ord(letter) < 0x2900) > 1000
+
+
+def _repeated(found: Map, num: int) -> list[tuple[int, MapPoint]]:
+    return list(enumerate(islice(cycle(found.points), num)))
 
 
 async def test_the_highlighted_theme_alone_is_named_and_in_full_colour(app: GritDeskApp) -> None:

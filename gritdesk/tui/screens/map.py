@@ -179,8 +179,9 @@ class MapScreen(DeskScreen):
         view.found, view.chosen, view.marked = found, None, None
         self.query_one(EmptyState).display = False
         self.query_one("#map-body").display = True
-        title = f"{self._title or 'Your library'}   {count(len(found.points), 'document')}"
-        self.query_one("#map-title", Static).update(Content.styled(one_line(title), "bold"))
+        title = (one_line(self._title or "Your library"), "bold")
+        told = (count(len(found.points), "document"), "$text-muted")
+        self.query_one("#map-title", Static).update(Content.assemble(title, "\n", told))
         rows = self.query_one("#map-list", OptionList)
         if self._lists_documents:
             rows.set_options(Option(_document_row(point)) for point in found.points)

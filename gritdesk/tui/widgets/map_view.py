@@ -1,4 +1,4 @@
-"""A map drawn in braille dots: eight to a cell, each in the colour of its cluster, the clusters' words upon them."""
+"""A map drawn in letters: a few documents as a dot each, many as braille, eight to a cell; their words upon them."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 _BRAILLE = 0x2800
 _WIDE, _HIGH = 2, 4
 """Dots to a cell."""
+_CELLS_FOR_DOTS = 6
+"""Cells to a document from which on each has a letter of its own, which is easier to see."""
 _GOLDEN_ANGLE = 137.5
 """Hues this far apart stay apart, however many there are."""
 
@@ -50,7 +52,7 @@ class MapView(Widget):
         return Color.from_hsl(hue, 0.55, 0.68 if self.app.current_theme.dark else 0.36)
 
     def _cells(self) -> dict[int, dict[int, tuple[str, Style]]]:
-        """By row, then column: a braille letter and the style of the cluster that has most dots there."""
+        """By row, then column: a letter and the style of the cluster that has most dots there."""
         dots: defaultdict[Cell, int] = defaultdict(int)
         whose: defaultdict[Cell, Counter[int]] = defaultdict(Counter)
         for point in self.found.points:
@@ -59,9 +61,11 @@ class MapView(Widget):
             dots[cell] |= _DOTS[row % _HIGH][column % _WIDE]
             whose[cell][point.cluster] += 1 if self.chosen in (None, point.cluster) else 0
         rows: defaultdict[int, dict[int, tuple[str, Style]]] = defaultdict(dict)
+        has_room = self.size.area > _CELLS_FOR_DOTS * len(self.found.points)
         for (column, row), bits in dots.items():
             [(cluster, count)] = whose[column, row].most_common(1)
-            rows[row][column] = (chr(_BRAILLE + bits), self._style(cluster, is_faint=not count))
+            letter = "•" if has_room else chr(_BRAILLE + bits)
+            rows[row][column] = (letter, self._style(cluster, is_faint=not count))
         if self.marked is not None:
             column, row = self._dot(self.marked.x, self.marked.y)
             style = self.rich_style + Style(color=self._colours()[1], bold=True)
@@ -91,11 +95,11 @@ class MapView(Widget):
         return min(int(x * columns), columns - 1), min(int(y * rows), rows - 1)
 
     def _style(self, cluster: int, *, is_faint: bool) -> Style:
-        ground, _ = self.background_colors
+        _, ground = self.background_colors
         colour = self.colour_of(cluster)
         return self.rich_style + Style(color=(ground.blend(colour, 0.25) if is_faint else colour).rich_color)
 
     def _colours(self) -> tuple[str, str]:
         """Of the ground, and of what is written on it."""
-        _, ground, _, ink = self.colors
-        return ground.hex6, ink.hex6
+        _, ground = self.background_colors
+        return ground.hex6, ground.get_contrast_text(0.9).hex6
