@@ -23,10 +23,12 @@ from gritdesk.errors import ConfigError, FingerprintMismatch, ModelError, Server
 from gritdesk.keeping import Keeper, Pace, find_keeper, find_pause, index_lock
 from gritdesk.records import (
     AnswerEvent,
+    Chunk,
     EmbeddingInput,
     Hit,
     IndexProgress,
     IndexReport,
+    Library,
     Map,
     Misses,
     PathReport,
@@ -315,8 +317,8 @@ class Desk:
 
     def status(self) -> Status:
         """What the index holds and what it waits for; walks the folders, starts no engine."""
-        from gritdesk.indexer import survey
         from gritdesk.models import find_model
+        from gritdesk.surveying import survey
 
         try:
             model = str(find_model(self.config))
@@ -342,6 +344,16 @@ class Desk:
             skipped=skipped,
             sends=self.sends,
         )
+
+    def library(self) -> Library:
+        """Folders and files with their states, and what is skipped; walks the folders, starts no engine."""
+        from gritdesk.surveying import survey_library
+
+        return survey_library(self._store(), self.folders, self.config.home)
+
+    def chunks_of(self, path: Path) -> list[Chunk]:
+        """The passages of an indexed file, in the order of its text; none if it is not in the index."""
+        return self._store().chunks_of(path)
 
     def why(self, path: Path) -> PathReport:
         """Whether a path is in the index, and by which rule it is not; starts no engine."""

@@ -25,13 +25,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING
 
 from gritdesk.chunking import split
 from gritdesk.config import IndexConfig
@@ -40,7 +38,8 @@ from gritdesk.grit_format import passage_input
 from gritdesk.records import Chunk, Document, EmbeddingInput, FailedFile, IndexProgress, IndexReport
 from gritdesk.store.base import FileState, Space, Store
 from gritdesk.store.places import size_class
-from gritdesk.walking import Walk, is_folder, is_in_the_cloud, look_at
+from gritdesk.surveying import Seen, is_same, look_at_file, walk, walk_below
+from gritdesk.walking import is_folder, look_at
 
 if TYPE_CHECKING:
     import numpy as np
@@ -125,7 +124,7 @@ class Indexer:
         if forget_others:
             within = set(folders)
             self._delete([path for path in self._states if not _is_within(path, within)], tally)
-        files, unreadable = _walk(folders, self._home)
+        files, unreadable = walk(folders, self._home)
         if not forget_emptied:
             unreadable |= self._emptied(folders, files)
         to_reread = self._write_words(files, folders, unreadable, set(unreadable), tally)
@@ -153,7 +152,7 @@ class Indexer:
         """
         tally = _Tally(on_progress, is_stopped)
         changed_paths = set(paths)
-        files, unreadable = _walk_below(changed_paths, folders, self._home)
+        files, unreadable = walk_below(changed_paths, folders, self._home)
         unreadable |= self._emptied(changed_paths.intersection(folders), files)
         lost = {folder for folder in folders if not is_folder(folder)}  # asked last: it may have gone a moment ago
         tally.num_awaited = self._store.num_awaiting()
@@ -168,12 +167,12 @@ class Indexer:
 
     def _write_words(
         self,
-        files: Mapping[Path, _Seen],
+        files: Mapping[Path, Seen],
         roots: Iterable[Path],
         unreadable: Mapping[Path, str],
         kept: set[Path],
         tally: _Tally,
-    ) -> list[tuple[Path, _Seen]]:
+    ) -> list[tuple[Path, Seen]]:
         """Write what changed, small and recent files first, then delete rows under the roots that stand for no file.
 
         Args:
@@ -181,7 +180,7 @@ class Indexer:
         Returns: unchanged files of which another reading made the rows.
         """
         before = dict(self._states)
-        changed = [(path, seen) for path, seen in files.items() if not _is_same(before.get(path), seen)]
+        changed = [(path, seen) for path, seen in files.items() if not is_same(before.get(path), seen)]
         of_old_reading = [(path, seen) for path, seen in files.items() if self._is_of_old_reading(path, seen)]
         changed.sort(key=lambda each: (size_class(each[1].size_bytes), -each[1].mtime_ns))
         tally.files_total = len(files)
@@ -215,7 +214,7 @@ class Indexer:
         )
         return of_old_reading
 
-    def _index_file(self, path: Path, seen: _Seen, tally: _Tally) -> None:
+    def _index_file(self, path: Path, seen: Seen, tally: _Tally) -> None:
         _let_settle(seen)
         state = FileState(
             seen.size_bytes, seen.mtime_ns, _content_hash(path, seen, self._config), reading=self._reading
@@ -249,12 +248,14 @@ class Indexer:
         elif path in self._states:
             self._delete([path], tally)
 
-    def _write(self, path: Path, seen: _Seen, state: FileState, tally: _Tally) -> None:
+    def _write(self, path: Path, seen: Seen, state: FileState, tally: _Tally) -> None:
         """The straight line from a path to its rows."""
         document = self._read(path)
         chunks = split(document, self._count_tokens, self._config.chunk_tokens)
         hashes = [_embedding_hash(passage_input(chunk)) for chunk in chunks]
-        if _seen(path) != seen:  # then this may be the text of other bytes than were hashed: nobody is to copy it
+        if (
+            look_at_file(path) != seen
+        ):  # then this may be the text of other bytes than were hashed: nobody is to copy it
             state = replace(state, content_hash="")
         self._store.replace_document(document, state, chunks, hashes)
         self._remember(path, state)
@@ -279,9 +280,9 @@ class Indexer:
             return False
         return (known.content_hash, known.reading) == (state.content_hash, state.reading)
 
-    def _is_of_old_reading(self, path: Path, seen: _Seen) -> bool:
+    def _is_of_old_reading(self, path: Path, seen: Seen) -> bool:
         known = self._states.get(path)
-        return known is not None and known.reading != self._reading and _is_same(known, seen)
+        return known is not None and known.reading != self._reading and is_same(known, seen)
 
     def _record_failure(self, path: Path, state: FileState, reason: str, tally: _Tally) -> None:
         failed = replace(state, state="failed", reason=reason, reading=self._reading)
@@ -357,7 +358,7 @@ class Indexer:
         self._store.add_embeddings({hash_: row for (hash_, _), row in zip(awaiting, rows, strict=True)})
         tally.chunks_embedded += len(awaiting)
 
-    def _reread(self, files: Sequence[tuple[Path, _Seen]], tally: _Tally) -> None:
+    def _reread(self, files: Sequence[tuple[Path, Seen]], tally: _Tally) -> None:
         """Read files again whose rows another reading made, each with its meaning: nothing is missed for long."""
         tally.files_total += len(files)
         for path, seen in files:
@@ -394,14 +395,6 @@ class Indexer:
         self._may_have_orphans = True
         if state.state == "indexed" and state.content_hash and self._by_content is not None:
             self._by_content[_content_key(path, state)] = path
-
-
-def survey(store: Store, folders: Sequence[Path], home: Path | None = None) -> tuple[int, Mapping[str, int]]:
-    """Number of files whose present content is not in the index, and how many paths each rule leaves out."""
-    known = store.files()
-    skipped: Counter[str] = Counter()
-    files, _ = _walk(folders, home, skipped)
-    return sum(not _is_same(known.get(path), seen, may_open=False) for path, seen in files.items()), skipped
 
 
 @dataclass
@@ -476,88 +469,6 @@ class _Tally:
         )
 
 
-class _Seen(NamedTuple):
-    """What a walk saw of a file."""
-
-    size_bytes: int
-    mtime_ns: int
-    is_in_the_cloud: bool
-
-
-def _seen(path: Path) -> _Seen | None:
-    try:
-        return _as_seen(path.stat())
-    except OSError:
-        return None
-
-
-def _as_seen(file_stat: os.stat_result) -> _Seen:
-    return _Seen(file_stat.st_size, file_stat.st_mtime_ns, is_in_the_cloud(file_stat))
-
-
-def _walk(
-    folders: Iterable[Path], home: Path | None, skipped: Counter[str] | None = None
-) -> tuple[dict[Path, _Seen], dict[Path, str]]:
-    """All documents of the folders, and the folders that could not be listed with the reason."""
-    files: dict[Path, _Seen] = {}
-    unreadable: dict[Path, str] = {}
-    for folder in folders:
-        walk = Walk(folder, home)
-        files.update((path, _as_seen(file_stat)) for path, file_stat in walk.files())
-        unreadable.update(walk.unreadable)
-        if skipped is not None:
-            skipped.update(walk.skipped)
-    return files, unreadable
-
-
-def _walk_below(
-    paths: set[Path], folders: Sequence[Path], home: Path | None
-) -> tuple[dict[Path, _Seen], dict[Path, str]]:
-    """As `_walk`, of what the rules of the folders find at and below the paths that are there."""
-    looks = {path: _kind(path, follows_link=path in folders) for path in paths}
-    there = {path: kind == "folder" for path, kind in looks.items() if kind not in ("nothing", "link")}
-    tops = [path for path in there if not any(there.get(parent) for parent in path.parents)]
-    # a listed folder has rows of its own, where a walk of the folder around it may not enter
-    tops += [folder for folder in folders if any(there.get(parent) for parent in folder.parents)]
-    walks = [Walk(folder, home) for folder in folders]
-    whole: list[Path] = []
-    files: dict[Path, _Seen] = {}
-    unreadable: dict[Path, str] = {}
-    for path in tops:
-        holders = [walk for walk in walks if walk.folder in path.parents]
-        if path in folders or not holders:
-            whole.append(path)
-        for walk in holders:
-            files.update((found, _as_seen(file_stat)) for found, file_stat in walk.files_under(path))
-    for walk in walks:
-        unreadable.update(walk.unreadable)
-    more, more_unreadable = _walk(whole, home)
-    return files | more, unreadable | more_unreadable
-
-
-def _kind(path: Path, *, follows_link: bool) -> Literal["folder", "file", "link", "nothing", "unknown"]:
-    """What lies at a path; unknown where nobody can tell, of which a walk finds out what is to be kept."""
-    try:
-        found = look_at(path, follows_link=follows_link)
-    except OSError:
-        return "unknown"
-    if found is None:
-        return "nothing"
-    if stat.S_ISLNK(found.st_mode):
-        return "link"
-    return "folder" if stat.S_ISDIR(found.st_mode) else "file"
-
-
-def _is_same(known: FileState | None, seen: _Seen, *, may_open: bool = True) -> bool:
-    """Whether nothing tells that a file changed.
-
-    One that could not be opened is tried again in every run: a permission that is given leaves size and time alone.
-    """
-    if known is None or (may_open and known.state == "failed" and not known.content_hash):
-        return False
-    return (known.size_bytes, known.mtime_ns) == (seen.size_bytes, seen.mtime_ns)
-
-
 def _is_within(path: Path, folders: set[Path]) -> bool:
     return not folders.isdisjoint([path, *path.parents])
 
@@ -570,14 +481,14 @@ def _is_empty(folder: Path) -> bool:
         return False
 
 
-def _let_settle(seen: _Seen) -> None:
+def _let_settle(seen: Seen) -> None:
     """Wait until no later change of the file can leave its modification time as it is."""
     age_s = time.time() - seen.mtime_ns / 1e9
     if 0 <= age_s < _TICK_S:
         time.sleep(_TICK_S - age_s)
 
 
-def _content_hash(path: Path, seen: _Seen, config: IndexConfig) -> str:
+def _content_hash(path: Path, seen: Seen, config: IndexConfig) -> str:
     """Of the file's bytes; "" if it cannot or should not be opened, for which the reader finds the words."""
     if seen.size_bytes > config.max_file_mb * 1_000_000 or seen.is_in_the_cloud:
         return ""

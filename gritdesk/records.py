@@ -383,6 +383,47 @@ class Status:
 
 
 @dataclass(frozen=True)
+class FileRow:
+    """A file of the library, on the disk or in the index."""
+
+    path: Path
+    state: Literal["indexed", "changed", "waiting", "failed", "missing"]
+    """changed: indexed, but with an older content; waiting: not read yet; missing: in the index alone."""
+    size_bytes: int
+    modified_ns: int
+    """In nanoseconds since 1970."""
+    reason: str = ""
+    """Of `failed`: why it could not be read."""
+
+
+@dataclass(frozen=True)
+class FolderRow:
+    """A folder that is kept in the index."""
+
+    path: Path
+    num_indexed: int
+    num_waiting: int
+    """Files that the next run reads, of those indexed with an older content too."""
+    num_failed: int
+    size_bytes: int
+    problem: str = ""
+    """Why it could not be looked into, if so; its files are kept."""
+
+
+@dataclass(frozen=True)
+class Library:
+    """Folders, their files, and what is left out of them."""
+
+    folders: tuple[FolderRow, ...]
+    files: tuple[FileRow, ...]
+    """In the order of their paths."""
+    skips: tuple[Skip, ...]
+    """The first some thousand paths that rules leave out."""
+    num_skipped: Mapping[str, int]
+    """By Skip.rule, all of them."""
+
+
+@dataclass(frozen=True)
 class PathReport:
     """Whether a path is in the index, and why."""
 

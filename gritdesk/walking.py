@@ -116,14 +116,18 @@ class Walk:
     Args:
         folder: what was asked for by name, so no rule speaks of it; a link is followed here and nowhere else.
         home: of gritdesk, whose own files are no documents and whose `gritignore` holds everywhere.
+        num_kept: how many of the paths that are left out are kept one by one.
     """
 
-    def __init__(self, folder: Path, home: Path | None = None) -> None:
+    def __init__(self, folder: Path, home: Path | None = None, *, num_kept: int = 0) -> None:
         self.folder = folder
         self.unreadable: dict[Path, str] = {}
         """Folders that could not be listed, and why; filled while walking."""
         self.skipped: Counter[str] = Counter()
         """How many files and folders each rule left out; filled while walking."""
+        self.kept: list[Skip] = []
+        """The first of them, one by one; filled while walking."""
+        self._num_kept = num_kept
         self._home = home
         self._rules: dict[str, _Rules] = {}
         self._folders: dict[str, tuple[Skip | None, bool]] = {}
@@ -202,6 +206,8 @@ class Walk:
                 skip = self._judged(path, name_inside, file_stat, rules)
                 if skip is not None:
                     self.skipped[skip.rule] += 1
+                    if len(self.kept) < self._num_kept:
+                        self.kept.append(skip)
                 elif not is_folder:
                     yield path, file_stat
                 elif _is_folder_in_the_cloud(file_stat):

@@ -15,10 +15,11 @@ from fake_engine import DIMENSION, FakeEngine, read_plain
 
 from gritdesk.config import IndexConfig
 from gritdesk.errors import ContextOverflow, ExtractError, ModelError, ReaderClosed, RequestRefused
-from gritdesk.indexer import Indexer, survey
+from gritdesk.indexer import Indexer
 from gritdesk.records import Document, FailedFile, IndexProgress
 from gritdesk.store.base import Space
 from gritdesk.store.sqlite import SqliteStore
+from gritdesk.surveying import survey
 from gritdesk.walking import Walk
 
 
