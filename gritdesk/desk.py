@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from gritdesk.config import TITLE_TOKENS, Config, add_folder, load_config, remove_folder
 from gritdesk.errors import ConfigError, FingerprintMismatch, ModelError, ServerUnreachable, StoreBusy
-from gritdesk.keeping import Keeper, Pace, find_keeper, find_pause, index_lock
+from gritdesk.keeping import Keeper, Pace, Pause, find_keeper, find_pause, index_lock
 from gritdesk.records import (
     AnswerEvent,
     Chunk,
@@ -80,6 +80,9 @@ class Desk:
         self._has_told_of_words_alone = False
         self._has_told_of_silent_server = False
         self._config_read = self._config_stamp()
+        self._wanted: set[Path] = set()
+        """Files to be read again at once."""
+        self._is_sweep_wanted = False
 
     @classmethod
     def open(cls, config: Config) -> Desk:
@@ -171,10 +174,12 @@ class Desk:
             swept_at, told = float("-inf"), ""
             while not stop.is_set():
                 try:
-                    changed_paths = changes.wait(_LOOK_AT_STOP_S)
+                    changed_paths = changes.wait(_LOOK_AT_STOP_S) | self._take_wanted()
                     if self._folders_were_written():
                         changes.follow(self.folders)
                         swept_at = float("-inf")
+                    if self._is_sweep_wanted:
+                        self._is_sweep_wanted, swept_at = False, float("-inf")
                     if pace.holds():
                         swept_at = float("-inf")
                     elif time.monotonic() - swept_at > SWEEP_EVERY_S:
@@ -192,6 +197,34 @@ class Desk:
                         told = str(error)
                         self._notify(f"a change could not be followed ({told}); all folders are looked at again")
                     stop.wait(_AFTER_FAILURE_S)
+
+    def _take_wanted(self) -> set[Path]:
+        with self._lock:
+            wanted, self._wanted = self._wanted, set()
+        return wanted
+
+    def retry(self, path: Path) -> None:
+        """Have a file that could not be read tried again: at once where this desk watches, else by the next run."""
+        if path in {each.path for each in self._store().failures()}:
+            self._store().delete_documents([path])
+        with self._lock:
+            self._wanted.add(path)
+
+    def look_again(self) -> None:
+        """Have the folders walked again at once, where this desk watches."""
+        self._is_sweep_wanted = True
+
+    def pause(self, for_s: float | None = None) -> Pause:
+        """Have indexing wait in every process, for so long or until `resume`. Raises: ConfigError if it cannot."""
+        from gritdesk.keeping import pause
+
+        return pause(self.config, for_s)
+
+    def resume(self) -> bool:
+        """Let indexing go on; False if it was not paused."""
+        from gritdesk.keeping import resume
+
+        return resume(self.config)
 
     def _paced(
         self, pace: Pace, is_stopped: Callable[[], bool], take_news: Callable[[], None] = lambda: None

@@ -45,6 +45,7 @@ from gritdesk.tui.messages import (
 from gritdesk.tui.screens.add_folder import AddFolderScreen
 from gritdesk.tui.screens.ask import AskScreen
 from gritdesk.tui.screens.failures import FailuresScreen
+from gritdesk.tui.screens.library import LibraryScreen
 from gritdesk.tui.screens.map import MapScreen
 from gritdesk.tui.screens.search import SearchScreen
 from gritdesk.tui.screens.viewer import ViewerScreen
@@ -74,13 +75,14 @@ def run(desk_factory: Callable[[], Desk]) -> None:
 class GritDeskApp(App[None]):
     TITLE = "gritdesk"
     CSS_PATH = "gritdesk.tcss"
-    MODES = {"search": SearchScreen, "ask": AskScreen, "map": MapScreen}
+    MODES = {"search": SearchScreen, "ask": AskScreen, "library": LibraryScreen, "map": MapScreen}
     DEFAULT_MODE = "search"
     BINDING_GROUP_TITLE = "Everywhere"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("f1", "toggle_help", "Help", id="app.help", tooltip="Keys and help for what has the focus"),
         Binding("f2", "go('search')", "Search", show=False, id="app.search", tooltip="Go to Search"),
         Binding("f3", "go('ask')", "Ask", show=False, id="app.ask", tooltip="Go to Ask"),
+        Binding("f4", "go('library')", "Library", show=False, id="app.library", tooltip="Go to the Library"),
         Binding("f7", "go('map')", "Map", show=False, id="app.map", tooltip="Go to the Map"),
         Binding("ctrl+r", "reopen", "Try again", show=False, id="app.reopen", tooltip="Open the index again"),
         Binding("ctrl+q", "quit", "Quit", id="app.quit", priority=True, tooltip="Quit; ctrl+c twice does it too"),
@@ -208,6 +210,16 @@ class GritDeskApp(App[None]):
 
     def _read_status(self, desk: Desk) -> None:
         self._status_lane.submit(lambda: StatusRead(desk.status()), StatusRefused)
+
+    def read_status(self) -> None:
+        """Have the status read anew."""
+        if self.desk is not None:
+            self._read_status(self.desk)
+
+    def look_again(self) -> None:
+        """Have the folders walked again."""
+        if self.desk is not None:
+            self.desk.look_again()
 
     def on_status_read(self, message: StatusRead) -> None:
         self.activity = replace(self.activity, status=message.status)
@@ -363,6 +375,7 @@ class GritDeskApp(App[None]):
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         yield SystemCommand("Search (F2)", "Find passages by words and by meaning", partial(self.action_go, "search"))
         yield SystemCommand("Ask (F3)", "Ask a question of your files", partial(self.action_go, "ask"))
+        yield SystemCommand("Library (F4)", "Folders, files and their states", partial(self.action_go, "library"))
         yield SystemCommand("Map (F7)", "See the library by what it is about", partial(self.action_go, "map"))
         yield SystemCommand("Add a folder (+)", "Keep one more folder in the index", self.action_add_folder)
         yield SystemCommand("Unread files", "Files that could not be read, and why", self._show_failures)

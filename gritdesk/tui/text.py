@@ -6,7 +6,9 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
+from time import time
 
 from textual.content import Content
 
@@ -90,6 +92,41 @@ def short_folder(path: Path) -> str:
         return plain(str(Path("~") / folder.relative_to(Path.home())))
     except (ValueError, RuntimeError):  # elsewhere, or no home is known
         return plain(str(folder))
+
+
+def size(num_bytes: int) -> str:
+    """ "812 B", "1.2 MB": three figures at most, in powers of a thousand."""
+    amount = float(num_bytes)
+    for unit in ("B", "kB", "MB", "GB"):
+        if amount < 999.5:
+            return f"{amount:.0f} {unit}" if unit == "B" or amount >= 9.95 else f"{amount:.1f} {unit}"
+        amount /= 1000
+    return f"{amount:,.1f} TB"
+
+
+def in_words(seconds: float) -> str:
+    """A length of time as people say it: "40 s", "12 min", "3.5 h"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def ago(time_ns: int, now_s: float | None = None) -> str:
+    """How long a point in time lies back, roughly: "5 minutes ago"; a date beyond a month, and of the future."""
+    seconds = (time() if now_s is None else now_s) - time_ns / 1e9
+    for limit, length, noun in (
+        (90, 1, "second"),
+        (5400, 60, "minute"),
+        (129_600, 3600, "hour"),
+        (2_592_000, 86_400, "day"),
+    ):
+        if 0 <= seconds < limit:
+            number = round(seconds / length)
+            return f"{number} {noun}{'' if number == 1 else 's'} ago"
+    try:
+        return f"on {date.fromtimestamp(time_ns // 1_000_000_000)}"
+    except (OverflowError, OSError, ValueError):  # a file may claim to be from whatever year
+        return "at a time no calendar has"
 
 
 def opens_as_text(hit: Hit) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from gritdesk.keeping import Keeper, Pause
 from gritdesk.records import (
     Answer,
     AnswerEvent,
@@ -18,14 +19,20 @@ from gritdesk.records import (
     Citation,
     EvidenceFound,
     FailedFile,
+    FileRow,
+    FolderRow,
     Hit,
     IndexProgress,
     IndexReport,
+    Library,
     Map,
     MapCluster,
     MapPoint,
+    PathReport,
     PieceGenerated,
     SearchMode,
+    SimilarFiles,
+    Skip,
     Status,
     Turn,
 )
@@ -131,6 +138,19 @@ def sample_map(paths: Sequence[Path], num_clusters: int) -> Map:
     return Map(tuple(points), tuple(clusters))
 
 
+def sample_library() -> Library:
+    """A folder with a file in every state, one whose disk is away, and a skipped file."""
+    files = (
+        FileRow(NOTES / "api" / "rate-limits.md", "indexed", 1_234, 1_700_000_000_000_000_000),
+        FileRow(NOTES / "api" / "scan.pdf", "failed", 5_000_000, 0, "its pages are [pictures]"),
+        FileRow(NOTES / "edited.md", "changed", 10, 0),
+        FileRow(NOTES / "new.md", "waiting", 10, 0),
+    )
+    folders = (FolderRow(NOTES, 2, 2, 1, 5_001_254), FolderRow(Path("/stick"), 9, 0, 0, 90, "the folder is not there"))
+    skip = Skip("pattern of .gritignore", NOTES / "draft.md", "draft*", NOTES / ".gritignore", 3)
+    return Library(folders, files, (skip,), {skip.rule: 1})
+
+
 class FakeDesk:
     """Answers at once unless a gate stands in the way; a gate is an Event, and closing the desk opens all."""
 
@@ -145,6 +165,8 @@ class FakeDesk:
         self.failures: dict[str, Exception] = {}
         """Raised by the call of that name."""
         self.search_gates: dict[tuple[str, SearchMode], threading.Event] = {}
+        self.shelves = sample_library()
+        self.paused = ""
         self.library_map = sample_map([NOTES / f"{name}.md" for name in "abcdefghijkl"], 3)
         self.map_gate: threading.Event | None = None
         self.model_gate = threading.Event()
@@ -212,6 +234,42 @@ class FakeDesk:
         self._wait(self.map_gate, is_stopped)
         return self.library_map if paths is None else sample_map(paths, 1)
 
+    def library(self) -> Library:
+        self._called("library")
+        return self.shelves
+
+    def chunks_of(self, path: Path) -> list[Chunk]:
+        self._called("chunks_of", path)
+        return [hit.chunk for hit in sample_hits() if hit.path == path]
+
+    def why(self, path: Path) -> PathReport:
+        self._called("why", path)
+        return PathReport(path, "indexed", "it is in the index", format="markdown", num_chunks=3, num_embedded=2)
+
+    def similar(self, path: Path, n: int = 10) -> SimilarFiles:
+        self._called("similar", path)
+        return SimilarFiles(tuple(hit for hit in sample_hits() if hit.path != path), ())
+
+    def forget_folder(self, folder: Path) -> tuple[int, Keeper | None]:
+        self._called("forget_folder", folder)
+        return 3, None
+
+    def retry(self, path: Path) -> None:
+        self._called("retry", path)
+
+    def look_again(self) -> None:
+        self._called("look_again")
+
+    def pause(self, for_s: float | None = None) -> Pause:
+        self._called("pause")
+        self.paused = "paused since 10:00, until `gritdesk resume`"
+        return Pause(0.0)
+
+    def resume(self) -> bool:
+        self._called("resume")
+        was_paused, self.paused = bool(self.paused), ""
+        return was_paused
+
     def embed(self, texts: Sequence[str], instruction: str = "") -> np.ndarray[Any, np.dtype[np.float32]]:
         self._called("embed", *texts)
         self._wait(self.model_gate)
@@ -219,7 +277,8 @@ class FakeDesk:
 
     def status(self) -> Status:
         self._called("status")
-        return Status(1204, 8310, 0, self.failed, self.folders, "grit-nano.gguf", "f", Path("/home/index.sqlite"), 1, 1)
+        place = Path("/home/index.sqlite")
+        return Status(1204, 8310, 0, self.failed, self.folders, "grit-nano.gguf", "f", place, 1, 1, paused=self.paused)
 
     def watch(
         self, on_progress: Callable[[IndexProgress], None], stop: threading.Event, *, stands_by: bool = False

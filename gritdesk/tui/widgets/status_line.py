@@ -9,7 +9,7 @@ from textual.widget import Widget
 from gritdesk.tui.messages import Activity
 from gritdesk.tui.text import plain
 
-_TABS = (("search", "F2", "Search"), ("ask", "F3", "Ask"), ("map", "F7", "Map"))
+_TABS = (("search", "F2", "Search"), ("ask", "F3", "Ask"), ("library", "F4", "Library"), ("map", "F7", "Map"))
 _GAP = "  "
 _FULL_TABS_WIDTH = 100
 """Below it only the screen at hand is named; of the others the keys stand."""
