@@ -459,7 +459,7 @@ def doctor(as_json: bool) -> None:
     """Check the installation, the model and the index, and say what to do about what is wrong."""
     from gritdesk.doctor import examine
 
-    checks = examine()
+    checks = list(examine())
     if as_json:
         print_json([{"name": each.name, "ok": each.ok, "found": each.found} for each in checks])
     else:

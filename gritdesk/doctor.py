@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from gritdesk.config import Config, load_config
+from gritdesk.config import load_config
 from gritdesk.desk import Desk
 from gritdesk.errors import GritDeskError
 from gritdesk.store import place
@@ -22,12 +22,12 @@ class Check:
     """What was found; where it is wrong, with what to do."""
 
 
-def examine() -> list[Check]:
-    """Every check, in the order a person would make them."""
-    return list(_checks())
+def examine(desk: Desk | None = None) -> Iterator[Check]:
+    """Every check, in the order a person would make them, each as soon as it is made.
 
-
-def _checks() -> Iterator[Check]:
+    Args:
+        desk: the one whose index and model are looked at; None opens one, and loads the model for it.
+    """
     yield Check("python", sys.version_info >= (3, 11), f"{platform.python_version()} on {platform.platform()}")
     yield _check("sqlite", _sqlite_versions)
     try:
@@ -36,13 +36,20 @@ def _checks() -> Iterator[Check]:
         yield Check("config", False, str(error))
         return
     yield Check("config", True, f"{config.path}" if config.path.exists() else f"defaults ({config.path} is not there)")
-    with Desk(config) as desk:  # not `open`, which a damaged index refuses: the model is to be looked at all the same
-        yield _check("index", lambda: _index(desk))
-        yield _check("folders", lambda: _folders(desk, config))
-        yield _check("model", lambda: _model(desk))
-        if config.engine.embed_url:
-            yield _check("embeddings", lambda: _embeddings(desk))
-        yield _check("fingerprint", lambda: _fingerprint(desk))
+    if desk is not None:
+        yield from _checks_of(desk)
+        return
+    with Desk(config) as own:  # not `open`, which a damaged index refuses: the model is to be looked at all the same
+        yield from _checks_of(own)
+
+
+def _checks_of(desk: Desk) -> Iterator[Check]:
+    yield _check("index", lambda: _index(desk))
+    yield _check("folders", lambda: _folders(desk))
+    yield _check("model", lambda: _model(desk))
+    if desk.config.engine.embed_url:
+        yield _check("embeddings", lambda: _embeddings(desk))
+    yield _check("fingerprint", lambda: _fingerprint(desk))
 
 
 def _check(name: str, examine_part: Callable[[], str]) -> Check:
@@ -69,10 +76,10 @@ def _index(desk: Desk) -> str:
     return f"{held}, in {place(desk.config)}" if desk.config.index.store else held
 
 
-def _folders(desk: Desk, config: Config) -> str:
+def _folders(desk: Desk) -> str:
     gone = [str(folder) for folder in desk.folders if not is_folder(folder)]
     if gone:
-        raise GritDeskError(f"not to be seen now: {', '.join(gone)}; connect it, or take it out of {config.path}")
+        raise GritDeskError(f"not to be seen now: {', '.join(gone)}; connect it, or take it out of {desk.config.path}")
     return ", ".join(map(str, desk.folders)) or "none yet; add one with `gritdesk index FOLDER`"
 
 

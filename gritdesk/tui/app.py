@@ -44,6 +44,7 @@ from gritdesk.tui.messages import (
 )
 from gritdesk.tui.screens.add_folder import AddFolderScreen
 from gritdesk.tui.screens.ask import AskScreen
+from gritdesk.tui.screens.doctor import DoctorScreen
 from gritdesk.tui.screens.failures import FailuresScreen
 from gritdesk.tui.screens.library import LibraryScreen
 from gritdesk.tui.screens.map import MapScreen
@@ -84,6 +85,7 @@ class GritDeskApp(App[None]):
         Binding("f3", "go('ask')", "Ask", show=False, id="app.ask", tooltip="Go to Ask"),
         Binding("f4", "go('library')", "Library", show=False, id="app.library", tooltip="Go to the Library"),
         Binding("f7", "go('map')", "Map", show=False, id="app.map", tooltip="Go to the Map"),
+        Binding("f8", "examine", "Doctor", show=False, id="app.doctor", tooltip="Check installation, model and index"),
         Binding("ctrl+r", "reopen", "Try again", show=False, id="app.reopen", tooltip="Open the index again"),
         Binding("ctrl+q", "quit", "Quit", id="app.quit", priority=True, tooltip="Quit; ctrl+c twice does it too"),
     ]
@@ -377,6 +379,7 @@ class GritDeskApp(App[None]):
         yield SystemCommand("Ask (F3)", "Ask a question of your files", partial(self.action_go, "ask"))
         yield SystemCommand("Library (F4)", "Folders, files and their states", partial(self.action_go, "library"))
         yield SystemCommand("Map (F7)", "See the library by what it is about", partial(self.action_go, "map"))
+        yield SystemCommand("Doctor (F8)", "Check the installation, the model and the index", self.action_examine)
         yield SystemCommand("Add a folder (+)", "Keep one more folder in the index", self.action_add_folder)
         yield SystemCommand("Unread files", "Files that could not be read, and why", self._show_failures)
         yield SystemCommand("Try again (ctrl+r)", "Open the index or load the model again", self.action_reopen)
@@ -386,6 +389,10 @@ class GritDeskApp(App[None]):
                 "Evidence (e)", "Show or hide the passages of the answer", screen.action_toggle_evidence
             )
         yield from super().get_system_commands(screen)
+
+    def action_examine(self) -> None:
+        if not isinstance(self.screen, DoctorScreen):
+            self.push_screen(DoctorScreen())
 
     def _show_failures(self) -> None:
         self.push_screen(FailuresScreen())
