@@ -59,9 +59,8 @@ async def test_escape_stops_at_once_and_keeps_what_came(app: GritDeskApp, desk: 
         await until(pilot, lambda: block.text == "It was ")
         assert "Esc stops" in screen_text(app)
         await pilot.press("escape")
-        await pilot.pause()
+        await until(pilot, lambda: "Stopped; this is what had come" in screen_text(app))
         assert block.state == "stopped" and block.text == "It was "
-        assert "Stopped; this is what had come" in screen_text(app)
         await until(pilot, lambda: desk.num_answers_closed == 1, "the end of the generation")
         assert block.text == "It was "
         desk.script = list(sample_answer())

@@ -235,8 +235,7 @@ async def test_markup_and_control_codes_in_files_are_shown_as_text(app: GritDesk
             assert part in shown_text
         assert not {"\x1b", "\x07", "\u202e"} & set(shown_text)
         await pilot.press("down", "y")
-        await pilot.pause()
-        assert app.clipboard == str(path)
+        await until(pilot, lambda: app.clipboard == str(path))
 
 
 async def test_enter_without_an_editor_says_so_and_shows_the_passage_here(app: GritDeskApp) -> None:
