@@ -47,7 +47,7 @@ async def test_an_index_that_cannot_be_opened_is_explained_and_tried_again(desk:
     app = GritDeskApp(open_desk)  # type: ignore[arg-type]
     async with app.run_test(size=SIZE, notifications=True) as pilot:
         await until(pilot, lambda: app.activity.desk == "failed")
-        assert "is [damaged]; move it away" in screen_text(app)
+        await until(pilot, lambda: "is [damaged]; move it away" in screen_text(app))
         is_damaged = False
         await pilot.press("ctrl+r")
         await ready(pilot)
@@ -101,7 +101,7 @@ async def test_a_model_that_fails_is_said_and_words_still_work(app: GritDeskApp,
     desk.failures["embed"] = ModelError("m.gguf is no GGUF; choose another")
     async with app.run_test(size=SIZE, notifications=True) as pilot:
         await until(pilot, lambda: app.activity.model == "failed")
-        assert "m.gguf is no GGUF; choose another" in screen_text(app)
+        await until(pilot, lambda: "m.gguf is no GGUF; choose another" in screen_text(app))
         await pilot.press(*"bu")
         await until(pilot, lambda: "by words; no model" in screen_text(app))
         del desk.failures["embed"]
@@ -113,7 +113,7 @@ async def test_indexing_that_cannot_start_is_a_state_and_not_the_end(app: GritDe
     desk.failures["watch"] = StoreBusy("another gritdesk is indexing; wait for it")
     async with app.run_test(size=SIZE, notifications=True) as pilot:
         await until(pilot, lambda: "indexing stopped" in screen_text(app))
-        assert "another gritdesk is indexing; wait for it" in screen_text(app)
+        await until(pilot, lambda: "another gritdesk is indexing; wait for it" in screen_text(app))
         del desk.failures["watch"]
         await pilot.press("ctrl+r")
         await until(pilot, desk.watching.is_set)
