@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --constraint constraints.txt
 DEMO_HOME := .demo
+# A file's tests stay in one process, for they share what is made once for them; in the order of the folders, where the
+# small ones come last and fill up the end. No more than four, for each process imports torch and all the rest.
+PYTEST_OPTIONS := --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 define make_venv
 $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "gritdesk needs Python 3.11 or newer, found " + sys.version.split()[0] + "; run: make PYTHON=python3.12 $(1)")'
@@ -28,7 +31,7 @@ test: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest
+	$(BIN)/pytest $(PYTEST_OPTIONS)
 
 format: $(VENV)/dev.stamp
 	$(BIN)/ruff format .
