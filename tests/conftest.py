@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,12 @@ from hypothesis import settings
 
 if TYPE_CHECKING:
     from postgres_server import PostgresServer
+
+# Before torch is imported: it brings an OpenMP that reads these once, and that llama.cpp then takes, too. Threads that
+# spin while they wait for each other need 20 times as long on a machine that does anything else, such as other tests.
+# Tiny tensors gain nothing by a second thread; llama.cpp still gets as many as a test asks for.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # the same examples at every run: a new one that fails belongs into a test, not into somebody else's change
 settings.register_profile("same", derandomize=True)

@@ -12,7 +12,7 @@ from textual.pilot import Pilot
 from gritdesk.tui.app import GritDeskApp
 from gritdesk.tui.screens.search import SearchScreen
 
-TIMEOUT_S = 10.0
+TIMEOUT_S = 30.0
 
 
 @pytest.fixture(autouse=True)

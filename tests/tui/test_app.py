@@ -13,7 +13,7 @@ import pytest
 from conftest import ready, screen_text, until
 from fake_desk import NOTES, FakeDesk, sample_answer, sample_hits
 from textual.binding import Binding
-from textual.command import CommandPalette
+from textual.command import CommandList, CommandPalette
 
 from gritdesk.desk import Desk
 from gritdesk.errors import ModelError, StoreBusy, StoreError
@@ -49,7 +49,7 @@ async def test_an_index_that_cannot_be_opened_is_explained_and_tried_again(desk:
     app = GritDeskApp(open_desk)  # type: ignore[arg-type]
     async with app.run_test(size=SIZE, notifications=True) as pilot:
         await until(pilot, lambda: app.activity.desk == "failed")
-        assert "is [damaged]; move it away" in screen_text(app)
+        await until(pilot, lambda: "is [damaged]; move it away" in screen_text(app))
         is_damaged = False
         await pilot.press("ctrl+r")
         await ready(pilot)
@@ -65,13 +65,14 @@ async def test_the_status_line_shows_progress_model_and_failures(app: GritDeskAp
         for part in ("1,204 of 8,310 files", "file-1204.md", "model loading", "2 unread"):
             assert part in first_line
         await pilot.resize_terminal(80, 24)
-        await pilot.pause()
+        await until(pilot, lambda: len(screen_text(app).splitlines()[0]) <= 80)
         first_line = screen_text(app).splitlines()[0]
         assert "1,204 of 8,310 files" in first_line and "2 unread" in first_line
         app.action_command_palette()
         await until(pilot, lambda: isinstance(app.screen, CommandPalette))
         await pilot.press(*"unread")
-        await pilot.pause(0.2)
+        commands = app.screen.query_one(CommandList)
+        await until(pilot, lambda: [str(each.prompt).splitlines()[0] for each in commands.options] == ["Unread files"])
         await pilot.press("enter", "enter")
         await until(pilot, lambda: isinstance(app.screen, FailuresScreen))
         await until(pilot, lambda: "[damaged]" in screen_text(app) and "a picture" in screen_text(app))
@@ -102,7 +103,7 @@ async def test_a_model_that_fails_is_said_and_words_still_work(app: GritDeskApp,
     desk.failures["embed"] = ModelError("m.gguf is no GGUF; choose another")
     async with app.run_test(size=SIZE, notifications=True) as pilot:
         await until(pilot, lambda: app.activity.model == "failed")
-        assert "m.gguf is no GGUF; choose another" in screen_text(app)
+        await until(pilot, lambda: "m.gguf is no GGUF; choose another" in screen_text(app))
         await pilot.press(*"bu")
         await until(pilot, lambda: "by words; no model" in screen_text(app))
         del desk.failures["embed"]
@@ -114,7 +115,7 @@ async def test_indexing_that_cannot_start_is_a_state_and_not_the_end(app: GritDe
     desk.failures["watch"] = StoreBusy("another gritdesk is indexing; wait for it")
     async with app.run_test(size=SIZE, notifications=True) as pilot:
         await until(pilot, lambda: "indexing stopped" in screen_text(app))
-        assert "another gritdesk is indexing; wait for it" in screen_text(app)
+        await until(pilot, lambda: "another gritdesk is indexing; wait for it" in screen_text(app))
         del desk.failures["watch"]
         await pilot.press("ctrl+r")
         await until(pilot, desk.watching.is_set)
@@ -299,9 +300,9 @@ def test_snapshot_of_a_failed_index(snap_compare) -> None:  # type: ignore[no-un
         raise StoreError("index.sqlite is damaged; move it away and index again")
 
     async def wait(pilot) -> None:  # type: ignore[no-untyped-def]
-        await until(pilot, lambda: pilot.app.activity.desk == "failed")
+        await until(pilot, lambda: pilot.app.activity.desk == "failed" and pilot.app.screen.query("Toast"))
         pilot.app.clear_notifications()
-        await pilot.pause()
+        await until(pilot, lambda: not pilot.app.screen.query("Toast"))
 
     assert snap_compare(GritDeskApp(refuse), terminal_size=(80, 24), run_before=wait)
 

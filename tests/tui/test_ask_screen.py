@@ -43,9 +43,8 @@ async def test_an_answer_streams_in_and_names_its_sources(app: GritDeskApp) -> N
         await ready(pilot)
         block = await asked(pilot, app)
         await until(pilot, lambda: block.state == "finished")
-        text = screen_text(app)
-        assert "The token bucket was chosen on 4 March [1]" in text
-        assert "[1] rate-limits.md L8   [3] bucket.py L8   2.4 s" in text
+        await until(pilot, lambda: "[1] rate-limits.md L8   [3] bucket.py L8   2.4 s" in screen_text(app))
+        assert "The token bucket was chosen on 4 March [1]" in screen_text(app)
         assert block.query_one(Markdown).source == block.text
         assert [hit.chunk_id for hit in app.screen.query_one(HitList).hits] == [1, 2, 3]
 
@@ -57,11 +56,10 @@ async def test_escape_stops_at_once_and_keeps_what_came(app: GritDeskApp, desk: 
         await ready(pilot)
         block = await asked(pilot, app)
         await until(pilot, lambda: block.text == "It was ")
-        assert "Esc stops" in screen_text(app)
+        await until(pilot, lambda: "Esc stops" in screen_text(app))
         await pilot.press("escape")
-        await pilot.pause()
+        await until(pilot, lambda: "Stopped; this is what had come" in screen_text(app))
         assert block.state == "stopped" and block.text == "It was "
-        assert "Stopped; this is what had come" in screen_text(app)
         await until(pilot, lambda: desk.num_answers_closed == 1, "the end of the generation")
         assert block.text == "It was "
         desk.script = list(sample_answer())
@@ -102,7 +100,7 @@ async def test_a_restarted_engine_voids_the_pieces_and_says_so(app: GritDeskApp,
         go_on.set()
         await until(pilot, lambda: block.state == "finished")
         assert block.query_one(Markdown).source == "good words"
-        assert "the answer starts anew" in screen_text(app)
+        await until(pilot, lambda: "the answer starts anew" in screen_text(app))
 
 
 async def test_an_answer_without_evidence_is_visibly_marked(app: GritDeskApp, desk: FakeDesk) -> None:
@@ -113,7 +111,7 @@ async def test_an_answer_without_evidence_is_visibly_marked(app: GritDeskApp, de
         block = await asked(pilot, app)
         await until(pilot, lambda: block.state == "finished")
         assert block.has_class("-ungrounded")
-        assert "No passage in your files supports this answer" in screen_text(app)
+        await until(pilot, lambda: "No passage in your files supports this answer" in screen_text(app))
 
 
 async def test_a_failed_answer_says_why_and_a_surprise_does_not_end_the_app(app: GritDeskApp, desk: FakeDesk) -> None:
@@ -122,11 +120,11 @@ async def test_a_failed_answer_says_why_and_a_surprise_does_not_end_the_app(app:
         await ready(pilot)
         block = await asked(pilot, app)
         await until(pilot, lambda: block.state == "failed")
-        assert "the engine gave up; try a smaller model" in screen_text(app)
+        await until(pilot, lambda: "the engine gave up; try a smaller model" in screen_text(app))
         desk.script = [KeyError("surprise")]
         block = await asked(pilot, app, "x?")
         await until(pilot, lambda: block.state == "failed")
-        assert "unexpected KeyError" in screen_text(app)
+        await until(pilot, lambda: "unexpected KeyError" in screen_text(app))
         assert app.is_running
 
 

@@ -71,10 +71,10 @@ async def test_results_come_by_words_first_and_then_by_meaning(app: GritDeskApp,
         await ready(pilot)
         await pilot.press("b")
         await until(pilot, lambda: shown(app) == [1])
-        assert "meaning follows" in screen_text(app)
+        await until(pilot, lambda: "meaning follows" in screen_text(app))
         by_meaning.set()
         await until(pilot, lambda: shown(app) == [3, 1])
-        assert "meaning follows" not in screen_text(app)
+        await until(pilot, lambda: "meaning follows" not in screen_text(app))
 
 
 async def test_rows_show_name_place_heading_and_text(app: GritDeskApp) -> None:
@@ -131,7 +131,7 @@ async def test_without_the_model_words_alone_are_searched_until_it_is_loaded(app
         await until(pilot, lambda: app.activity.desk == "open")
         await pilot.press(*"bu")
         await until(pilot, lambda: shown(app))
-        assert "the model is loading" in screen_text(app)
+        await until(pilot, lambda: "the model is loading" in screen_text(app))
         assert {mode for _, mode in desk.searches()} == {"keyword"}
         desk.model_gate.set()
         await until(pilot, lambda: ("bu", "hybrid") in desk.searches(), "the search by meaning")
@@ -181,8 +181,8 @@ async def test_the_preview_marks_the_passage_in_its_surroundings(app: GritDeskAp
         await found(pilot, app)
         view = app.screen.query_one("#preview-text", PassageView)
         await until(pilot, lambda: view.passage.startswith("On 4 March"))
-        text = screen_text(app)
-        assert "▌8" in text.replace(" ", "") and "## Open" in text
+        await until(pilot, lambda: "## Open" in screen_text(app))
+        assert "▌8" in screen_text(app).replace(" ", "")
         await pilot.press("down", "down", "down")
         await until(pilot, lambda: "def take" in view.passage)
 
@@ -235,8 +235,7 @@ async def test_markup_and_control_codes_in_files_are_shown_as_text(app: GritDesk
             assert part in shown_text
         assert not {"\x1b", "\x07", "\u202e"} & set(shown_text)
         await pilot.press("down", "y")
-        await pilot.pause()
-        assert app.clipboard == str(path)
+        await until(pilot, lambda: app.clipboard == str(path))
 
 
 async def test_enter_without_an_editor_says_so_and_shows_the_passage_here(app: GritDeskApp) -> None:
@@ -269,7 +268,7 @@ async def test_escape_goes_back_to_the_query_and_then_clears_it(app: GritDeskApp
         await pilot.press("escape")
         await until(pilot, lambda: not shown(app))
         assert query.value == ""
-        assert "Type to search" in screen_text(app)
+        await until(pilot, lambda: "Type to search" in screen_text(app))
 
 
 async def test_a_in_the_results_and_ctrl_g_while_typing_ask_the_query(app: GritDeskApp, desk: FakeDesk) -> None:
@@ -287,7 +286,7 @@ async def test_nothing_found_says_what_to_try(app: GritDeskApp, desk: FakeDesk) 
     desk.hits = lambda query, mode: []
     async with app.run_test(size=NARROW) as pilot:
         await found(pilot, app, "xyzzy")
-        assert "Nothing found for “xyzzy”" in screen_text(app)
+        await until(pilot, lambda: "Nothing found for “xyzzy”" in screen_text(app))
 
 
 async def test_a_failed_search_is_a_notification_and_the_app_goes_on(app: GritDeskApp, desk: FakeDesk) -> None:
@@ -324,7 +323,7 @@ async def test_without_folders_plus_adds_one_and_it_is_indexed(
     async with app.run_test(size=WIDE) as pilot:
         await ready(pilot)
         await until(pilot, lambda: "No folders yet" in screen_text(app))
-        assert "gritdesk index FOLDER" in screen_text(app)
+        await until(pilot, lambda: "gritdesk index FOLDER" in screen_text(app))
         await pilot.press("+")
         await until(pilot, lambda: isinstance(app.screen, AddFolderScreen))
         app.screen.query_one("#folder", Input).value = "./n"
@@ -355,7 +354,7 @@ async def test_a_query_typed_before_the_desk_is_open_is_searched_when_it_is(desk
 
     app = GritDeskApp(open_slowly)  # type: ignore[arg-type]
     async with app.run_test(size=WIDE) as pilot:
-        assert "opening the index" in screen_text(app)
+        await until(pilot, lambda: "opening the index" in screen_text(app))
         await pilot.press(*"bu")
         may_open.set()
         await until(pilot, lambda: shown(app))
