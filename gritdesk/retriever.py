@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -69,11 +69,8 @@ class Retriever:
         if n < 1 or not asked.line.strip():
             return []
         ranked = sorted(self._candidates(asked, n, mode), key=lambda each: -each.score)
-        hits = _each_text_once(each.as_hit() for each in ranked)[:n]
-        if not explain:
-            return hits
-        by_id = {each.hit.chunk_id: each for each in ranked}
-        return [self._explained(hit, by_id[hit.chunk_id], asked) for hit in hits]
+        best = _each_text_once(ranked)[:n]
+        return [self._explained(each, asked) if explain else each.as_hit() for each in best]
 
     def misses(self, query: Query | str, mode: SearchMode = "hybrid", n: int = 3) -> Misses:
         """Of a search that found nothing: which of its restrictions left nothing, and the nearest without any."""
@@ -111,9 +108,8 @@ class Retriever:
         if mode != "semantic":
             others += deep(lambda limit: self._as_spelled(asked, limit))
         candidates = self._fuse(by_words, by_meaning, [*in_order.values(), *others])
-        for each in candidates:
-            if mode != "semantic":
-                each.bonus = _bonus(each.hit, each.hit.chunk_id in in_order, asked)
+        if mode != "semantic":
+            _add_bonus(candidates, in_order.keys(), asked)
         return candidates
 
     def _of_phrase(self, phrase: str, scope: Scope) -> Callable[[int], list[Hit]]:
@@ -224,9 +220,9 @@ class Retriever:
 
     # ------------------------------------------------------------ why a hit is where it is
 
-    def _explained(self, hit: Hit, candidate: _Candidate, asked: Query) -> Hit:
+    def _explained(self, candidate: _Candidate, asked: Query) -> Hit:
         terms = dict.fromkeys(each for each in (*asked.words, *asked.phrases) if re.search(r"\w", each))
-        found = tuple(each for each in terms if self._store.holding([each], [hit.chunk_id]))
+        found = tuple(each for each in terms if self._store.holding([each], [candidate.hit.chunk_id]))
         explanation = Explanation(
             words=candidate.words,
             meaning=candidate.meaning,
@@ -238,7 +234,7 @@ class Retriever:
             terms_missing=tuple(each for each in terms if each not in found),
             restrictions=asked.restrictions,
         )
-        return dataclasses.replace(hit, explanation=explanation)
+        return dataclasses.replace(candidate.as_hit(), explanation=explanation)
 
 
 @dataclass
@@ -324,24 +320,30 @@ def _bare_words(asked: Query) -> list[str]:
     return [each.rstrip(".,;:!?\"'”’)]}…").lstrip("\"'“‘([{") for each in asked.words]
 
 
-def _bonus(hit: Hit, is_in_order: bool, asked: Query) -> float:
-    """What puts a hit with a phrase of the query above all without; highest where it is spelled as in the query."""
-    text = _plain(hit.chunk.text)
-    if is_in_order:
-        is_literal = any(_plain(phrase) in text for phrase in _phrases(asked))
-        return _PHRASE_BONUS if is_literal else _PHRASE_BONUS / 2
-    spelled = _spelled(asked)
-    share = sum(_plain(each) in text for each in spelled) / len(spelled) if spelled else 0.0
-    return share * (_SPELLING_BONUS if len(asked.words) > 1 else _PHRASE_BONUS)
+def _add_bonus(candidates: Iterable[_Candidate], in_order: Container[int], asked: Query) -> None:
+    """Put the hits with a phrase of the query above all without, highest those that spell it as the query does.
+
+    Args:
+        in_order: ids of the chunks with a phrase of the query.
+    """
+    phrases, spelled = list(map(_plain, _phrases(asked))), list(map(_plain, _spelled(asked)))
+    most_of_spelling = _SPELLING_BONUS if len(asked.words) > 1 else _PHRASE_BONUS
+    for each in candidates:
+        if each.hit.chunk_id in in_order:
+            text = _plain(each.hit.chunk.text)
+            each.bonus = _PHRASE_BONUS if any(phrase in text for phrase in phrases) else _PHRASE_BONUS / 2
+        elif spelled:
+            text = _plain(each.hit.chunk.text)
+            each.bonus = most_of_spelling * sum(word in text for word in spelled) / len(spelled)
 
 
 def _plain(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
-def _each_text_once(hits: Iterable[Hit]) -> list[Hit]:
+def _each_text_once(candidates: Iterable[_Candidate]) -> list[_Candidate]:
     """Copies of a text are one hit, the best placed."""
-    unique: dict[str, Hit] = {}
-    for hit in hits:
-        unique.setdefault(hit.chunk.text, hit)
+    unique: dict[str, _Candidate] = {}
+    for each in candidates:
+        unique.setdefault(each.hit.chunk.text, each)
     return list(unique.values())

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
+import math
 import os
 import re
 import threading
@@ -19,6 +20,7 @@ import time
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -42,9 +44,15 @@ _PAGE_BYTES = 16 * 1024  # large pages make the scan over vectors cheaper
 _MMAP_BYTES = 1 << 30
 _BUSY_MS = 10_000
 _MAX_RANKED = 5_000
-"""Rows of words that are ranked at most, at 1.5 to 3 us each; to count one takes a fiftieth of that."""
+"""Rows of words that are ranked at most, at 1 to 3 us each; to count one takes a fiftieth of that."""
+_MIN_RANKED, _RANKED_PER_HIT = 2_000, 20
+"""Of rows with any word of several so many of the most telling are ranked; so many for each hit that is asked for."""
 _MAX_LOOKED_AT = 150_000
 """Rows of words that are looked at to choose those."""
+_MAX_LOOKED_AT_WITHIN = 300_000
+"""The same within a scope, which may hold few of them."""
+_COUNTED = 2_000
+"""Rows of a word that are counted; of more its number is estimated."""
 _MAX_LITERAL_BYTES = 4000
 """Longest text that is looked for letter by letter; SQLite itself refuses a pattern of 50,000 bytes."""
 _CLOSE_S = 5.0
@@ -495,9 +503,11 @@ class SqliteStore:
         with self._reading():
             within = self._within(scope)
             for expression, any_terms, scored in words.widening(phrases, terms, all_first):
+                if not expression:
+                    continue
                 is_any = len(any_terms) > 1
-                chosen = self._telling(expression, any_terms, within) if is_any else None
-                for hit in self._matching(expression, limit, chosen or within, is_bounded=not is_any):
+                ranked = self._telling(any_terms, limit, within) if is_any else self._newest(expression, within)
+                for hit in self._ranked(ranked, limit):
                     hits.setdefault(hit.chunk_id, hit if scored else dataclasses.replace(hit, score=0.0))
                 if len(hits) >= limit:
                     break
@@ -509,14 +519,15 @@ class SqliteStore:
 
         Stop words count only where there is nothing else, quotation marks not at all.
         """
-        return _keyword_ranked(self._matching(words.any_of(query), limit, None, is_bounded=False))
+        expression = words.any_of(query)
+        return _keyword_ranked(self._ranked(_all(expression), limit)) if expression else []
 
     def phrase(self, text: str, limit: int, scope: Scope = EVERYWHERE) -> list[Hit]:
         """Chunks that hold the words of the text in that very order, best first."""
         if not re.search(r"\w", text):
             return []
         with self._reading():
-            return _keyword_ranked(self._matching(words.quoted(text), limit, self._within(scope)))
+            return _keyword_ranked(self._ranked(self._newest(words.quoted(text), self._within(scope)), limit))
 
     def literal(self, text: str, limit: int, scope: Scope = EVERYWHERE) -> list[Hit]:
         """Chunks that hold the text letter by letter, upper and lower case alike; whatever is there is found."""
@@ -592,18 +603,19 @@ class SqliteStore:
         rows = self._run(
             f"SELECT passage_id, embedding FROM vector_{space.id} WHERE passage_id IN carray(?)", (apsw.carray(ids),)
         )
-        found_ids = [row[0] for row in rows]
+        found_ids = np.array([row[0] for row in rows], np.int64)
         packed = codes.packed(places[np.searchsorted(ids, found_ids)])
-        scores = dict(zip(found_ids, cosines((row[1] for row in rows), packed, query).tolist(), strict=True))
-        best = sorted(scores, key=lambda each: (-scores[each], each))
+        scores_N = cosines((row[1] for row in rows), packed, query)
+        order_N = np.argsort(-scores_N, kind="stable")
+        best, scores = found_ids[order_N], dict(zip(found_ids.tolist(), scores_N.tolist(), strict=True))
         sql, values = condition(scope)
         found: list[tuple[Any, ...]] = []
-        for start in range(0, len(best), 2 * limit):  # as a rule the first round finds enough
+        for start in range(0, len(best), limit):  # as a rule the first round finds enough
             found += self._run(
                 f"""SELECT chunk.passage_id, {_HIT_COLUMNS} FROM chunk
                     CROSS JOIN document ON document.id = chunk.document_id
                     WHERE chunk.passage_id IN carray(?1) {sql and "AND " + sql}""",
-                (apsw.carray(np.array(best[start : start + 2 * limit], np.int64)), *values),
+                (apsw.carray(best[start : start + limit]), *values),
             )
             if len(found) >= limit:
                 break
@@ -622,58 +634,77 @@ class SqliteStore:
             (first,),
         )
 
-    def _matching(self, expression: str, limit: int, within: _Within | None, *, is_bounded: bool = True) -> list[Hit]:
-        """The best of what the expression finds; where bounded, of very many rows only the newest are ranked."""
-        if not expression:
-            return []
-        where, values = _matches(expression, within)
-        newest = 0
-        if is_bounded:
-            nth = f"SELECT rowid FROM word WHERE {where} ORDER BY rowid DESC LIMIT 1 OFFSET ?"
-            for (rowid,) in self._run(nth, (*values, _MAX_RANKED)):
-                newest = rowid + 1
+    def _ranked(self, ranked: _Ranked, limit: int) -> list[Hit]:
+        """The best of ranked rows."""
+        sql, values = ranked
         rows = self._run(
-            f"""WITH found AS MATERIALIZED (
-                    SELECT rowid AS id, bm25(word) AS rank FROM word WHERE {where} AND rowid >= ?
-                    ORDER BY rank, id LIMIT ?)
+            f"""WITH found AS MATERIALIZED ({sql} ORDER BY rank, id LIMIT ?)
                 SELECT -found.rank, {_HIT_COLUMNS} FROM found
                 CROSS JOIN chunk ON chunk.id = found.id CROSS JOIN document ON document.id = chunk.document_id
                 ORDER BY found.rank, found.id""",
-            (*values, newest, limit),
+            (*values, limit),
         )
         return [_hit(row, score=score) for score, *row in rows]
 
-    def _telling(self, expression: str, terms: Sequence[str], within: _Within | None) -> _Within | None:
-        """Of the rows with any of the terms those with the rarest and most of them; None if all can be ranked.
+    def _newest(self, expression: str, within: _Within | None) -> _Ranked:
+        """The rows an expression finds; of very many only the newest."""
+        sql, values = _all(expression, within)
+        return f"SELECT id, rank FROM ({sql} ORDER BY rowid DESC LIMIT ?)", (*values, _MAX_RANKED)
+
+    def _telling(self, terms: Sequence[str], limit: int, within: _Within | None) -> _Ranked:
+        """The rows with any of the terms; of very many only those with the rarest and most of them.
 
         A row's BM25 is a sum over its terms of how rare each is, times 0.4 to 2.2 or so for how often it stands there.
+        Terms are looked at from the rarest on, until a row with none of these would weigh less than any with one.
         """
-        if self._count(expression, within, _MAX_RANKED + 1) <= _MAX_RANKED:
-            return None
+        ((first, last),) = self._run(
+            "SELECT coalesce((SELECT min(id) FROM chunk), 1), coalesce((SELECT max(id) FROM chunk), 0)"
+        )
+        num_found = {term: self._num_found(term, first, last) for term in terms}
+        num_ranked = min(_MAX_RANKED, max(_MIN_RANKED, _RANKED_PER_HIT * limit))
+        if sum(num_found.values()) <= num_ranked:
+            return _all(" OR ".join(terms), within)
         import numpy as np
 
-        ((num_rows,),) = self._run("SELECT coalesce(max(id), 0) FROM chunk")
-        sums_R = np.zeros(num_rows + 1, np.float32)
-        counts = {term: self._count(term, within, _MAX_LOOKED_AT) for term in terms}
-        num_left = _MAX_LOOKED_AT
-        for term in sorted(counts, key=lambda each: counts[each]):  # the rarest first, as many as there is time for
-            where, values = _matches(term, within)
-            newest = f"SELECT rowid FROM word WHERE {where} ORDER BY rowid DESC LIMIT ?"
-            if counts[term] <= num_left or num_left == _MAX_LOOKED_AT:
-                rowids = [rowid for (rowid,) in self._run(newest, (*values, num_left))]
-                sums_R[rowids] += np.log(1 + num_rows / (len(rowids) + 0.5))
-                num_left -= len(rowids)
-        least = np.partition(sums_R[sums_R > 0], -_MAX_RANKED)[-_MAX_RANKED]
-        above = np.flatnonzero(sums_R > least)
-        equal = np.flatnonzero(sums_R == least)[len(above) - _MAX_RANKED :]
-        is_chosen = np.zeros(num_rows + 1, np.uint8)
-        is_chosen[above] = is_chosen[equal] = 1
-        return _Within(EVERYWHERE, (0, 0), is_chosen.tobytes(), b"")
+        by_rarity = sorted(terms, key=lambda each: num_found[each])
+        weights = {each: math.log(1 + last / (num_found[each] + 0.5)) for each in terms}
+        most = _MAX_LOOKED_AT if within is None else _MAX_LOOKED_AT_WITHIN
+        sums_R = np.zeros(last + 1, np.float32)
+        num_seen = num_within = 0
+        looked_at: list[NDArray[np.int64]] = []
+        for n, term in enumerate(by_rarity):
+            is_dear = num_seen + num_found[term] > _MAX_LOOKED_AT
+            is_light = sum(weights[each] for each in by_rarity[n:]) <= weights[by_rarity[n - 1]]
+            if num_seen >= most or (num_within >= num_ranked and (is_dear or is_light)):
+                break
+            rowids = self._rowids(term, most - num_seen)
+            num_seen += len(rowids)
+            if within is not None:
+                rowids = rowids[np.frombuffer(within.is_within, bool)[rowids]]
+            num_within += len(rowids)
+            sums_R[rowids] += weights[term]
+            looked_at.append(rowids)
+        chosen = _with_most(sums_R, num_ranked)
+        num_rarest, is_found_R = 0, np.zeros(last + 1, bool)
+        while not num_rarest or not is_found_R[chosen].all():
+            is_found_R[looked_at[num_rarest]] = True
+            num_rarest += 1
+        return _those(by_rarity[:num_rarest], by_rarity[num_rarest:], chosen)
 
-    def _count(self, expression: str, within: _Within | None, most: int) -> int:
-        """How many rows the expression finds, counted up to a most."""
-        where, values = _matches(expression, within)
-        return int(self._run(f"SELECT count(*) FROM (SELECT 1 FROM word WHERE {where} LIMIT ?)", (*values, most))[0][0])
+    def _num_found(self, term: str, first: int, last: int) -> int:
+        """How many rows hold a term; of more than _COUNTED an estimate by how close to each other they are."""
+        ((num, reached),) = self._run(
+            "SELECT count(*), max(id) FROM (SELECT rowid AS id FROM word WHERE word MATCH ? LIMIT ?)", (term, _COUNTED)
+        )
+        return int(num if num < _COUNTED else num * (last - first + 1) // (reached - first + 1))
+
+    def _rowids(self, term: str, most: int) -> NDArray[np.int64]:
+        """The newest rows that hold a term. As one text they are read in a third of the time."""
+        import numpy as np
+
+        newest = "SELECT rowid AS id FROM word WHERE word MATCH ? ORDER BY rowid DESC LIMIT ?"
+        ((joined,),) = self._run(f"SELECT group_concat(id) FROM ({newest})", (term, most))
+        return np.fromstring(joined or "", np.int64, sep=",")
 
     def _within(self, scope: Scope) -> _Within | None:
         """What lies within a scope at this moment; None for all of it. Searches that follow each other share it."""
@@ -916,6 +947,7 @@ def _vec0_path() -> str:
     return str(Path(package.origin).parent / "vec0")
 
 
+@lru_cache(maxsize=1024)
 def _path_from_sql(value: str | bytes) -> Path:
     return Path(os.fsdecode(value))
 
@@ -935,11 +967,43 @@ def _space(row: _SpaceRow | None) -> Space | None:
     return Space(row.fingerprint, row.dimension, row.model) if row is not None else None
 
 
-def _matches(expression: str, within: _Within | None) -> tuple[str, tuple[Any, ...]]:
-    """SQL that holds for the rows of `word` that an expression finds in a scope."""
+_Ranked = tuple[str, tuple[Any, ...]]
+"""A SELECT of id and rank, where less is better, and its values."""
+
+
+def _all(expression: str, within: _Within | None = None) -> _Ranked:
+    """All rows an expression finds in a scope."""
+    sql = "SELECT rowid AS id, bm25(word) AS rank FROM word WHERE word MATCH ?"
     if within is None:
-        return "word MATCH ?", (expression,)
-    return "word MATCH ? AND substr(?, rowid + 1, 1) = x'01'", (expression, within.is_within)
+        return sql, (expression,)
+    return f"{sql} AND substr(?, rowid + 1, 1) = x'01'", (expression, within.is_within)
+
+
+def _with_most(sums_R: NDArray[np.float32], num: int) -> NDArray[np.int64]:
+    """The rows with the highest sums, none without any; of equal ones the newest."""
+    import numpy as np
+
+    rowids = np.flatnonzero(sums_R)
+    if len(rowids) <= num:
+        return rowids
+    sums = sums_R[rowids]
+    least = np.partition(sums, -num)[-num]
+    above, equal = rowids[sums > least], rowids[sums == least]
+    return np.concatenate([above, equal[len(above) - num :]])
+
+
+def _those(terms: Sequence[str], others: Sequence[str], rowids: NDArray[np.int64]) -> _Ranked:
+    """Those of the rows that hold any of the terms, ranked by these and others; no row is looked at for others alone.
+
+    The rank of a row that holds some of both is the second one, which is the lesser.
+    """
+    sql = "SELECT rowid AS id, bm25(word) AS rank FROM word WHERE word MATCH ? AND +rowid IN carray(?)"
+    any_term = " OR ".join(terms)
+    values = (any_term, apsw.carray(rowids))
+    if not others:
+        return sql, values
+    both = f"({any_term}) AND ({' OR '.join(others)})"
+    return f"SELECT id, min(rank) AS rank FROM ({sql} UNION ALL {sql}) GROUP BY id", (*values, both, *values[1:])
 
 
 def _awaits(space: _SpaceRow | None) -> str:

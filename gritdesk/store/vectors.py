@@ -1,8 +1,8 @@
 """Embeddings as they are stored, and the search for the nearest among them.
 
-What is searched first are codes, a few hundred bits each, held in memory, in three steps that each take fewer and
-look closer: the bits in which a code differs from the query's, the query's own numbers added up by the signs of a
-code, the stored embedding.
+What is searched first are codes, a few hundred bits each, held in memory, in four steps that each take fewer and
+look closer: the bits in which half of a code differs from the query's, those of all of it, the query's own numbers
+added up by the signs of a code, the stored embedding.
 
 A code is the signs of the embedding's numbers. An embedding of few numbers has too few signs to tell neighbours
 apart, and one of very many more than it takes: then they are the signs of _PROJECTED_BITS random projections. The
@@ -16,7 +16,7 @@ Where it has not they are int16 if they are few, for the same reason, and int8 i
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -28,8 +28,14 @@ _PROJECTED_BITS = 768
 _FEWEST_SIGNS = 384
 _MOST_SIGNS = 1024
 _SEED = 20_240_209  # never to be changed: stored codes were made by it
-_BLOCK = 1 << 15
+_BLOCK = 1 << 14
 """Codes compared at a time; what is between stays in the processor's cache."""
+_MOST_IN_BYTE = 3
+"""Words whose differing bits a byte can count."""
+_BY_HALF = 10
+"""How many codes are looked at whole for each that is then looked at closer."""
+_DEAR = 4
+"""To compare one code of its own costs about as much as so many that follow each other."""
 _SAMPLE = 4096
 _BITS_OF_BYTE = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).astype(np.float32)
 
@@ -106,7 +112,9 @@ def codes(embeddings_ND: NDArray[np.float32]) -> NDArray[np.uint8]:
     dimension = embeddings_ND.shape[1]
     if _has_signs(dimension):
         signs = embeddings_ND > 0
-        return np.packbits(np.pad(signs, ((0, 0), (0, num_bits(dimension) - dimension))), axis=1)
+        if more := num_bits(dimension) - dimension:
+            signs = np.pad(signs, ((0, 0), (0, more)))
+        return np.packbits(signs, axis=1)
     return np.packbits(embeddings_ND @ _projection(dimension) > 0, axis=1)
 
 
@@ -123,12 +131,12 @@ def _projection(dimension: int) -> NDArray[np.float32]:
 
 def num_exact(limit: int) -> int:
     """How many embeddings to compare exactly for so many hits."""
-    return 250 + 3 * limit
+    return 200 + 3 * limit
 
 
 def _num_by_bits(num_exact: int, num: int) -> int:
     """How many of `num` codes to look at closer. Enough for recall@10 of .99 at every dimension (see the tests)."""
-    return int(7 * num_exact * max(1.0, num / 100_000) ** 0.3)
+    return int(6 * num_exact * max(1.0, num / 100_000) ** 0.3)
 
 
 # ---------------------------------------------------------------- codes in memory
@@ -218,35 +226,52 @@ class CodesNow:
         Args:
             allowed_N: which codes to look at, from the start.
         """
-        allowed = None if allowed_N is None else np.flatnonzero(allowed_N)
-        total = len(self.ids_N) if allowed is None else len(allowed)
+        places = None if allowed_N is None else np.flatnonzero(allowed_N)
+        total = len(self.ids_N) if places is None else len(places)
         if total <= num:
-            return np.arange(total) if allowed is None else allowed
-        distances_N = self._differences(codes(query_D[None]).view(np.uint64)[0])
-        if allowed is not None:
-            distances_N = distances_N[allowed]
-        chosen = np.flatnonzero(distances_N <= _bound(distances_N, min(total, _num_by_bits(num, total))))
-        if allowed is not None:
-            chosen = allowed[chosen]
-        if num >= len(chosen):
-            return chosen
-        sums_C = _sums(self.packed(chosen), _projected(query_D))
-        return chosen[np.argpartition(-sums_C, num)[:num]]
+            return np.arange(total) if places is None else places
+        query_W, half = codes(query_D[None]).view(np.uint64)[0], len(self.words_WN) // 2
+        num_by_bits = min(total, _num_by_bits(num, total))
+        distances = self._distances(query_W, 0, half, places)
+        near = np.flatnonzero(distances <= _bound(distances, min(total, _BY_HALF * num_by_bits)))
+        places = near if places is None else places[near]
+        distances = distances[near] + self._distances(query_W, half, len(query_W), places)
+        places = places[distances <= _bound(distances, num_by_bits)]
+        if num >= len(places):
+            return places
+        sums_C = _sums(self.packed(places), _projected(query_D))
+        return places[np.argpartition(-sums_C, num)[:num]]
 
     def packed(self, places: NDArray[np.intp]) -> NDArray[np.uint8]:
         """The codes at these places, uint8[len(places), num_bits / 8]."""
-        return np.ascontiguousarray(self.words_WN[:, places].T).view(np.uint8)
+        return np.stack([each.take(places) for each in self.words_WN], axis=1).view(np.uint8)
 
-    def _differences(self, query_W: NDArray[np.uint64]) -> NDArray[np.uint16]:
-        """Number of bits in which each code differs from the query's, uint16[N]."""
-        distances_N = np.zeros(len(self.ids_N), np.uint16)
-        differing, counted = np.empty(_BLOCK, np.uint64), np.empty(_BLOCK, np.uint8)
-        for start in range(0, len(distances_N), _BLOCK):
-            found = distances_N[start : start + _BLOCK]
-            for words_N, word in zip(self.words_WN, query_W, strict=True):
-                bits = np.bitwise_xor(words_N[start : start + _BLOCK], word, out=differing[: len(found)])
-                found += np.bitwise_count(bits, out=counted[: len(found)])
-        return distances_N
+    def _distances(
+        self, query_W: NDArray[np.uint64], start: int, stop: int, places: NDArray[np.intp] | None
+    ) -> NDArray[np.uint16]:
+        """Number of bits in which these words of the codes at these places differ from the query's, uint16."""
+        words = list(self.words_WN[start:stop])
+        if places is not None and len(places) < len(self.ids_N) // _DEAR:
+            return _differences([each.take(places) for each in words], query_W[start:stop])
+        distances_N = _differences(words, query_W[start:stop])
+        return distances_N if places is None else distances_N[places]
+
+
+def _differences(words: Sequence[NDArray[np.uint64]], query_W: NDArray[np.uint64]) -> NDArray[np.uint16]:
+    """Number of bits in which codes differ from the query, uint16[N]; of each word of the query all codes' words."""
+    distances_N = np.empty(len(words[0]), np.uint16)
+    differing, counted, some = np.empty(_BLOCK, np.uint64), np.empty(_BLOCK, np.uint8), np.empty(_BLOCK, np.uint8)
+    for start in range(0, len(distances_N), _BLOCK):
+        found_N = distances_N[start : start + _BLOCK]
+        found_N[:] = 0
+        num = len(found_N)
+        for first in range(0, len(query_W), _MOST_IN_BYTE):
+            some[:num] = 0
+            for words_N, word in zip(words[first:][:_MOST_IN_BYTE], query_W[first:][:_MOST_IN_BYTE], strict=True):
+                bits = np.bitwise_xor(words_N[start : start + num], word, out=differing[:num])
+                some[:num] += np.bitwise_count(bits, out=counted[:num])
+            found_N += some[:num]
+    return distances_N
 
 
 def _sums(codes_CB: NDArray[np.uint8], numbers: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -255,7 +280,8 @@ def _sums(codes_CB: NDArray[np.uint8], numbers: NDArray[np.float32]) -> NDArray[
     A table has the sum for each value of each byte.
     """
     num_bytes = codes_CB.shape[1]
-    numbers_B8 = np.pad(numbers, (0, 8 * num_bytes - len(numbers))).reshape(num_bytes, 8)
+    numbers_B8 = np.zeros((num_bytes, 8), np.float32)
+    numbers_B8.ravel()[: len(numbers)] = numbers
     table_BV = np.einsum("bi,vi->bv", numbers_B8, _BITS_OF_BYTE)
     sums: NDArray[np.float32] = table_BV.ravel()[codes_CB + 256 * np.arange(num_bytes)].sum(axis=1)
     return sums
@@ -263,8 +289,9 @@ def _sums(codes_CB: NDArray[np.uint8], numbers: NDArray[np.float32]) -> NDArray[
 
 def _bound(distances_N: NDArray[np.uint16], num: int) -> int:
     """The smallest distance that at least `num` do not exceed; a sample says where to look."""
-    sample = np.sort(distances_N[:: max(1, len(distances_N) // _SAMPLE)])
-    bound = int(sample[min(num * len(sample) // len(distances_N), len(sample) - 1)])
+    sample = distances_N[:: max(1, len(distances_N) // _SAMPLE)]
+    nth = min(num * len(sample) // len(distances_N), len(sample) - 1)
+    bound = int(np.partition(sample, nth)[nth])
     while np.count_nonzero(distances_N <= bound) < num:
         bound += 1
     while bound and np.count_nonzero(distances_N <= bound - 1) >= num:
