@@ -39,6 +39,7 @@ def _checks() -> Iterator[Check]:
     with Desk(config) as desk:  # not `open`, which a damaged index refuses: the model is to be looked at all the same
         yield _check("index", lambda: _index(desk))
         yield _check("folders", lambda: _folders(desk, config))
+        yield _check("chats", lambda: _chats(desk))
         yield _check("model", lambda: _model(desk))
         if config.engine.embed_url:
             yield _check("embeddings", lambda: _embeddings(desk))
@@ -74,6 +75,13 @@ def _folders(desk: Desk, config: Config) -> str:
     if gone:
         raise GritDeskError(f"not to be seen now: {', '.join(gone)}; connect it, or take it out of {config.path}")
     return ", ".join(map(str, desk.folders)) or "none yet; add one with `gritdesk index FOLDER`"
+
+
+def _chats(desk: Desk) -> str:
+    num, size = desk.chats.count()
+    if problems := desk.chats.problems():
+        raise GritDeskError(f"{problems[0]} ({len(problems)} chats are damaged); the other lines are all there")
+    return f"{num} kept, {size / 1e6:.1f} MB" if desk.config.answer.keep_chats else f"none are kept any more, {num} are"
 
 
 def _model(desk: Desk) -> str:
