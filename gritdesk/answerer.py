@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol
 
-from gritdesk import prompting
+from gritdesk import prompting, rewriting
 from gritdesk.config import AnswerConfig
 from gritdesk.conversation import Recalled, recalled
 from gritdesk.errors import ContextOverflow
@@ -25,7 +25,7 @@ from gritdesk.records import (
     Sampling,
     Turn,
 )
-from gritdesk.rewriting import Rewritten, by_model, rewritten
+from gritdesk.rewriting import Rewritten
 
 _MAX_BLANK_PIECES = 8
 """A model that goes on with nothing but white space has no more to say."""
@@ -48,12 +48,14 @@ class Answerer:
 
     def __init__(
         self,
-        search: Callable[[str], Sequence[Hit]],
+        search: Callable[[str, int], Sequence[Hit]],
         engine: AnswerEngine,
         n_ctx: int,
         config: AnswerConfig,
+        num_passages: int = 3,
     ) -> None:
         self._search = search
+        self._num_passages = num_passages
         self._engine = engine
         self._n_ctx = n_ctx
         self._rewriting = config.rewrite
@@ -74,9 +76,9 @@ class Answerer:
         """
         started = time.monotonic()
         asked = self._rewritten(question, past)
-        found = tuple(self._search(asked.line))
+        hits = rewriting.found(asked, past, self._search, self._num_passages)
         retrieved = time.monotonic()
-        recall = self._recalled(asked, past, found)
+        recall = self._recalled(asked, past, hits)
         if not recall.hits:
             yield EvidenceFound(())
             yield PieceGenerated(prompting.NO_EVIDENCE)
@@ -125,10 +127,10 @@ class Answerer:
         """What to search for; the question itself unless it leaves out what was said before."""
         if self._rewriting == "off":
             return Rewritten(question)
-        asked = rewritten(question, past)
+        asked = rewriting.rewritten(question, past)
         if self._rewriting == "model" and asked.leaves_out:
             with suppress(ContextOverflow):  # the rules need no room
-                asked = by_model(asked, past, self._engine.stream)
+                asked = rewriting.by_model(asked, past, self._engine.stream)
         return asked
 
     def _recalled(self, asked: Rewritten, past: Sequence[Exchange], found: Sequence[Hit]) -> Recalled:

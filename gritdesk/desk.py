@@ -299,7 +299,6 @@ class Desk:
         from gritdesk.engine.wire import ONLY_EMBEDS
         from gritdesk.querying import parse
 
-        num_passages = self.config.search.num_passages
         engine = self.engine()
         info = engine.info()
         if not info.generates:
@@ -309,10 +308,10 @@ class Desk:
         text = asked.text if asked.restrictions and asked.text else question
         restrictions = asked.restrictions if text != question else ()
 
-        def search(line: str) -> list[Hit]:
-            return self.search(" ".join((line, *restrictions)), num_passages)
+        def search(line: str, n: int) -> list[Hit]:
+            return self.search(" ".join((line, *restrictions)), n)
 
-        answerer = Answerer(search, engine, info.n_ctx, self.config.answer)
+        answerer = Answerer(search, engine, info.n_ctx, self.config.answer, self.config.search.num_passages)
         yield from answerer.answer(text, past, is_stopped)
 
     def embed(self, texts: Sequence[str], instruction: str = "") -> NDArray[np.float32]:

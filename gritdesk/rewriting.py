@@ -18,11 +18,13 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from gritdesk.records import Exchange, Sampling, Turn
+from gritdesk.records import Exchange, Hit, Sampling, Turn
 
 _WORD = re.compile(r"[^\W_]+(?:['’_.\-/+#]*[^\W_]+)*[+#]*")
 _NAME = re.compile(r"\w*\d\w*|(?<=[^.!?…:\s] )(?!I\b)[^\W\d_a-z][\w\-]*")
 """Numbers, and words with a capital that begin no sentence."""
+_NUMBER = re.compile(r"\[\d{1,2}\]")
+"""Of a passage, which is no word of an answer."""
 _FUNCTION_WORDS = frozenset(
     """a about after again all also am an and any anybody anyone anything are as at be because been before being both
     but by came can come comes could did do does doing done during each either else ever every everybody everyone
@@ -69,6 +71,11 @@ _TASK = (
     "Write the following question out so that it can be understood without what was said before. "
     "Do not answer it; write the question alone, in one line."
 )
+_WEIGHT_ALONE = 0.3
+"""Of the question as it was asked, beside what it leaves out."""
+_SAME_FILE = 0.2
+_DEPTH = 50
+"""Hits of each of the two searches."""
 _MAX_READ = 3
 """Exchanges that a model is given to write a question out."""
 _MAX_TOKENS = 60
@@ -104,6 +111,30 @@ class Rewritten:
     def searched_for(self) -> str:
         """The line if it is another one than the question, else ""."""
         return self.line if self.line != self.question else ""
+
+
+def found(asked: Rewritten, past: Sequence[Exchange], search: Callable[[str, int], Sequence[Hit]], n: int) -> list[Hit]:
+    """The `n` best hits of a question; where it leaves something out, of it alone and of its line in a weighted sum.
+
+    A hit in a file that the last answer cited has something added: most follow-ups stay with their file. Weights and
+    what is added were measured by benchmarks/follow_ups.py.
+
+    Args:
+        search: `n` best hits of a query line, best first; their scores go from 0 to about 1.
+    """
+    if asked.line == asked.question:
+        return list(search(asked.question, n))
+    files = {citation.path for citation in past[-1].answer.citations} if past else set()
+    scores: dict[int, float] = {}
+    hits: dict[int, Hit] = {}
+    for line, weight in ((asked.question, _WEIGHT_ALONE), (asked.line, 1 - _WEIGHT_ALONE)):
+        for hit in search(line, max(_DEPTH, n)):
+            hits.setdefault(hit.chunk_id, hit)
+            scores[hit.chunk_id] = scores.get(hit.chunk_id, 0.0) + weight * hit.score
+    for chunk_id, hit in hits.items():
+        scores[chunk_id] += _SAME_FILE if hit.path in files else 0.0
+    ranked = sorted(scores, key=lambda each: -scores[each])[:n]
+    return [replace(hits[each], score=scores[each]) for each in ranked]
 
 
 def rewritten(question: str, past: Sequence[Exchange]) -> Rewritten:
@@ -204,9 +235,9 @@ def telling_words(text: str) -> list[str]:
 
 
 def carried_words(question: str, last: Exchange) -> tuple[str, ...]:
-    """Telling words of what was searched for last, then the names of its answer, without those of the question."""
+    """Telling words of what was searched for last, then names of its answer if files hold it, without the own ones."""
     searched = telling_words(last.answer.searched_for or last.question)
-    names = _NAME.findall(last.answer.text)
+    names = _NAME.findall(_NUMBER.sub(" ", last.answer.text)) if last.answer.grounded else []
     own = {_stem(word) for word in telling_words(question)}
     carried: dict[str, str] = {}
     for word in (*searched, *names):

@@ -237,4 +237,4 @@ async def test_without_a_chat_to_go_on_with_that_is_said(app: GritDeskApp) -> No
         screen = app.screen
         assert isinstance(screen, AskScreen)
         await screen.action_continue_chat()
-        await until(pilot, lambda: "there is no chat to go on with" in screen_text(app))
+        assert [each.message for each in app._notifications] == ["there is no chat to go on with"]

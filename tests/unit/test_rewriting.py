@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from gritdesk.records import Answer, Exchange, Sampling, Turn
-from gritdesk.rewriting import by_model, keeps, rewritten, stands_alone
+from gritdesk.records import Answer, Chunk, Citation, Exchange, Hit, Sampling, Turn
+from gritdesk.rewriting import Rewritten, by_model, found, keeps, rewritten, stands_alone
 
 BOAT = Exchange(Answer("When was the Marigold built?", "The Marigold was built in Port Arden in 1998 [1].", True))
 
@@ -111,3 +113,20 @@ def test_what_a_model_writes_is_left_when_it_drops_or_invents_words(written: str
     asked = by_model(rewritten("What colour has it?", [BOAT]), [BOAT], lambda turns, sampling: iter(written))
     assert asked == rewritten("What colour has it?", [BOAT])
     assert not keeps("What colour has it?", written, [BOAT])
+
+
+def test_hits_of_the_question_and_of_its_line_are_weighed_and_the_cited_file_comes_first() -> None:
+    def hit(n: int, name: str, score: float) -> Hit:
+        return Hit(n, Path(name), Chunk(f"text {n}", 0, 6, 1, 1), score)
+
+    by_line = {
+        "Why is it?": [hit(1, "a.md", 1.0), hit(2, "b.md", 0.5)],
+        "Why is it? Marigold": [hit(2, "b.md", 1.0), hit(3, "boat.md", 0.95)],
+    }
+    cited = replace(BOAT, answer=replace(BOAT.answer, citations=(Citation(1, Path("boat.md"), 1, 1, ""),)))
+    asked = Rewritten("Why is it?", ("Marigold",), leaves_out=True)
+    best = found(asked, [cited], lambda line, n: by_line[line], 2)
+    assert [each.chunk_id for each in best] == [3, 2]
+    assert [each.chunk_id for each in found(asked, [BOAT], lambda line, n: by_line[line], 3)] == [2, 3, 1]
+    alone = found(Rewritten("Why is it?"), [cited], lambda line, n: by_line[line], 9)
+    assert alone == by_line["Why is it?"]
