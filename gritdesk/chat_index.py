@@ -7,18 +7,18 @@ that embeds is the one on this machine, also where a team shares an index or a s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from filelock import FileLock, Timeout
 
-from gritdesk.chats import Chats, local_time, read_chat
+from gritdesk.chats import Chats, read_chat
 from gritdesk.config import Config
 from gritdesk.errors import ModelError, StoreBusy, StoreError
 from gritdesk.indexer import Indexer
-from gritdesk.records import Chat, ChatHit, Document, EmbeddingInput, SearchMode, Section
+from gritdesk.records import Chat, ChatHit, Document, EmbeddingInput, Hit, SearchMode, Section
 from gritdesk.retriever import Retriever
 from gritdesk.store.sqlite import SqliteStore
 
@@ -101,7 +101,7 @@ class ChatIndex:
                 each.unlink()
 
     def _refresh(self, store: SqliteStore, *, embeds: bool) -> None:
-        lock = FileLock(self._path.with_name(f"{self._path.name}.lock"), timeout=_WAIT_S)
+        lock = FileLock(self._path.with_suffix(".index.lock"), timeout=_WAIT_S)
         with suppress(Timeout), lock:
             indexer = Indexer(
                 store,
@@ -128,21 +128,26 @@ class ChatIndex:
             space = store.space()
             if mode != "keyword" and space is not None and space.fingerprint != self._fingerprint():
                 mode = "keyword"  # another process is still embedding for the model in use now
+            hits = self._retriever(store).search(query, n, mode)
         except ModelError:
             if mode == "semantic":
                 raise
-            mode = "keyword"
-        hits = Retriever(store, self._embed_query, self._config.search).search(query, n, mode)
+            self._refresh(store, embeds=False)
+            hits = self._retriever(store).search(query, n, "keyword")
+        return list(self._told(hits))
+
+    def _retriever(self, store: SqliteStore) -> Retriever:
+        return Retriever(store, self._embed_query, self._config.search)
+
+    def _told(self, hits: Sequence[Hit]) -> Iterator[ChatHit]:
         chats: dict[Path, Chat] = {}
-        found = []
         for hit in hits:
             with suppress(OSError):  # deleted a moment ago
                 chat = chats.setdefault(hit.path, read_chat(hit.path))
                 number = hit.chunk.page or 0
                 exchange = chat.exchanges[number - 1] if 0 < number <= len(chat.exchanges) else None
                 asked_at = exchange.asked_at if exchange else 0.0
-                found.append(ChatHit(chat.id, chat.title, number, asked_at, hit))
-        return found
+                yield ChatHit(chat.id, chat.title, number, asked_at, hit)
 
 
 def as_document(path: Path, chat: Chat) -> Document:
@@ -161,6 +166,3 @@ def as_document(path: Path, chat: Chat) -> Document:
 
 def _guessed_tokens(texts: Iterable[str]) -> list[int]:
     return [len(text.encode()) // _BYTES_A_TOKEN + 1 for text in texts]
-
-
-__all__ = ["ChatIndex", "as_document", "local_time"]

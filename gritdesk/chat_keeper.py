@@ -114,7 +114,9 @@ class ChatKeeper:
         for path in self._chats.paths():
             with suppress(GritDeskError):
                 if num := self._chats.read(path.stem).num_damaged:
-                    found.append(f"{num} {'line' if num == 1 else 'lines'} of {path} cannot be read")
+                    found.append(
+                        f"{num} {'line' if num == 1 else 'lines'} of {path} cannot be read, and no more is missing"
+                    )
         return found
 
     def asking(

@@ -362,6 +362,8 @@ def ask(question: str, goes_on: bool, chat: str | None, no_chat: bool, as_json: 
         click.secho("no passage supports this answer" + ("; the closest one:" if answer.closest else ""), dim=True)
     if answer.closest:
         _echo_citation(answer.closest)
+    if id_ and not goes_on:
+        click.secho(f"kept in chat {id_}; `gritdesk ask --continue` goes on with it", dim=True)
 
 
 def _chat_of(desk: Desk, goes_on: bool, name: str | None) -> str:

@@ -79,9 +79,10 @@ def _folders(desk: Desk, config: Config) -> str:
 
 def _chats(desk: Desk) -> str:
     num, size = desk.chats.count()
-    if problems := desk.chats.problems():
-        raise GritDeskError(f"{problems[0]} ({len(problems)} chats are damaged); the other lines are all there")
-    return f"{num} kept, {size / 1e6:.1f} MB" if desk.config.answer.keep_chats else f"none are kept any more, {num} are"
+    told = f"{num} kept, {size / 1e6:.1f} MB"
+    if not desk.config.answer.keep_chats:
+        told += "; none are kept any more (answer.keep_chats)"
+    return "; ".join([told, *desk.chats.problems()])  # what is lost is lost: nothing can be done about it
 
 
 def _model(desk: Desk) -> str:

@@ -129,7 +129,7 @@ def test_follow_up_is_searched_for_and_read_with_what_it_leaves_out() -> None:
     assert answer_of(events).searched_for == "Where is it? tea kitchen" and answer_of(events).question == "Where is it?"
     *earlier, last = engine.prompts[0]
     assert [turn.text for turn in earlier] == ["When is tea in the kitchen?", "At four."]
-    assert last.text.endswith("Where is it? (tea kitchen)") and last.text.count("Tea is at four.") == 1
+    assert "Question: Where is it? (tea kitchen)\n" in last.text and last.text.count("Tea is at four.") == 1
 
 
 def test_follow_up_keeps_what_the_last_answer_cited_among_its_passages() -> None:
