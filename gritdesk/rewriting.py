@@ -48,6 +48,8 @@ _IN_GENERAL = re.compile(
     r"\b(?:an?|any|every|each) (?!one\b)[\w\-]+|\b(?:what|who) (?:is|are|was|were) (?!the\b)[\w\-<>]+\W*$", re.I
 )
 """`A shower` is any one, and `what are lifetimes` is asked of nothing before."""
+_UNSPACED = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]{5,}")
+"""Of a script without spaces, in which a question is one run of letters."""
 _THERE_IS = frozenset("is are was were".split())
 _JOINS = frozenset("and because before after but if once or since so until when where while".split())
 _OF_NOW = frozenset("time way year month week day morning evening".split())
@@ -225,7 +227,9 @@ def _is_demonstrative(word: str, before: str, following: str) -> bool:
 
 def _says_enough(question: str) -> bool:
     """Whether there is a name, or two telling words: of one word alone nobody knows what it is asked of."""
-    return bool(_NAME.search(question) or _IN_GENERAL.search(question)) or len(telling_words(question)) > 1
+    if _NAME.search(question) or _IN_GENERAL.search(question) or _UNSPACED.search(question):
+        return True
+    return len(telling_words(question)) > 1
 
 
 def telling_words(text: str) -> list[str]:

@@ -59,6 +59,8 @@ def test_question_that_points_back_or_says_too_little_takes_words_from_before(qu
         "What are lifetimes?",
         "What do I do if the light fails because it rains?",
         "in:notes what is rate_limit()?",
+        "Wann wurde sie denn gebaut?",
+        "灯塔的备用钥匙放在哪里？",
     ],
 )
 def test_question_that_stands_alone_is_searched_for_as_it_was_asked(question: str) -> None:
