@@ -231,10 +231,10 @@ async def test_the_last_chat_is_shown_again_and_gone_on_with(app: GritDeskApp, d
 
 
 async def test_without_a_chat_to_go_on_with_that_is_said(app: GritDeskApp) -> None:
-    async with app.run_test(size=WIDE) as pilot:
+    async with app.run_test(size=WIDE, notifications=True) as pilot:
         await ready(pilot)
         await pilot.press("f3")
         screen = app.screen
         assert isinstance(screen, AskScreen)
         await screen.action_continue_chat()
-        assert [each.message for each in app._notifications] == ["there is no chat to go on with"]
+        await until(pilot, lambda: "there is no chat to go on with" in screen_text(app))
