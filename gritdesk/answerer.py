@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import Protocol
 
-from gritdesk import prompting
+from gritdesk import prompting, rewriting
 from gritdesk.config import AnswerConfig
+from gritdesk.conversation import Recalled, recalled
+from gritdesk.errors import ContextOverflow
 from gritdesk.grit_format import REFUSAL
 from gritdesk.records import (
     Answer,
@@ -15,11 +19,13 @@ from gritdesk.records import (
     AnswerFinished,
     AnswerRestarted,
     EvidenceFound,
+    Exchange,
     Hit,
     PieceGenerated,
     Sampling,
     Turn,
 )
+from gritdesk.rewriting import Rewritten
 
 _MAX_BLANK_PIECES = 8
 """A model that goes on with nothing but white space has no more to say."""
@@ -42,14 +48,17 @@ class Answerer:
 
     def __init__(
         self,
-        search: Callable[[str], Sequence[Hit]],
+        search: Callable[[str, int], Sequence[Hit]],
         engine: AnswerEngine,
         n_ctx: int,
         config: AnswerConfig,
+        num_passages: int = 3,
     ) -> None:
         self._search = search
+        self._num_passages = num_passages
         self._engine = engine
         self._n_ctx = n_ctx
+        self._rewriting = config.rewrite
         self._sampling = Sampling(
             max_tokens=min(config.max_tokens, n_ctx // 2),
             temperature=config.temperature,
@@ -57,24 +66,29 @@ class Answerer:
         )
 
     def answer(
-        self, question: str, history: Sequence[Turn] = (), is_stopped: Callable[[], bool] = lambda: False
+        self, question: str, past: Sequence[Exchange] = (), is_stopped: Callable[[], bool] = lambda: False
     ) -> Iterator[AnswerEvent]:
         """Stream one answer; the last event is AnswerFinished, also when it was stopped.
 
+        Args:
+            past: the conversation so far, oldest first.
         Raises: ContextOverflow if the question does not fit; ModelError if the engine refuses the prompt.
         """
         started = time.monotonic()
-        hits = tuple(self._search(question))
+        asked = self._rewritten(question, past)
+        hits = rewriting.found(asked, past, self._search, self._num_passages)
         retrieved = time.monotonic()
-        if not hits:
+        recall = self._recalled(asked, past, hits)
+        if not recall.hits:
             yield EvidenceFound(())
             yield PieceGenerated(prompting.NO_EVIDENCE)
             timings = {"retrieve_s": retrieved - started, "total_s": time.monotonic() - started}
-            yield AnswerFinished(Answer(question, prompting.NO_EVIDENCE, grounded=False, timings=timings))
+            answer = Answer(question, prompting.NO_EVIDENCE, grounded=False, timings=timings)
+            yield AnswerFinished(replace(answer, searched_for=asked.searched_for))
             return
 
         prompt = prompting.build_prompt(
-            question, hits, history, self._engine.count_prompt_tokens, self._n_ctx - self._sampling.max_tokens
+            asked.to_read, recall.hits, recall.turns, self._engine.count_prompt_tokens, self._max_prompt_tokens
         )
         yield EvidenceFound(prompt.hits)
 
@@ -102,7 +116,29 @@ class Answerer:
             "total_s": time.monotonic() - started,
             "num_pieces": float(len(pieces)),
         }
-        yield AnswerFinished(self._finish(question, "".join(pieces).strip(), prompt.hits, timings, is_stopped()))
+        answer = self._finish(question, "".join(pieces).strip(), prompt.hits, timings, is_stopped())
+        yield AnswerFinished(replace(answer, searched_for=asked.searched_for))
+
+    @property
+    def _max_prompt_tokens(self) -> int:
+        return self._n_ctx - self._sampling.max_tokens
+
+    def _rewritten(self, question: str, past: Sequence[Exchange]) -> Rewritten:
+        """What to search for; the question itself unless it leaves out what was said before."""
+        if self._rewriting == "off":
+            return Rewritten(question)
+        asked = rewriting.rewritten(question, past)
+        if self._rewriting == "model" and asked.leaves_out:
+            with suppress(ContextOverflow):  # the rules need no room
+                asked = rewriting.by_model(asked, past, self._engine.stream)
+        return asked
+
+    def _recalled(self, asked: Rewritten, past: Sequence[Exchange], found: Sequence[Hit]) -> Recalled:
+        def fits(turns: Sequence[Turn], hits: Sequence[Hit]) -> bool:
+            prompt = (*turns, Turn("user", prompting.question_turn(asked.to_read, hits)))
+            return self._engine.count_prompt_tokens(prompt) <= self._max_prompt_tokens
+
+        return recalled(past, found, fits, carries=asked.leaves_out)
 
     def _finish(
         self, question: str, text: str, hits: Sequence[Hit], timings: dict[str, float], stopped: bool

@@ -18,6 +18,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
+from gritdesk.cli_chats import chats
 from gritdesk.cli_convert import convert, imatrix, verify
 from gritdesk.cli_map import map_
 from gritdesk.cli_models import models
@@ -321,16 +322,25 @@ def similar(path: Path, num_files: int, as_json: bool) -> None:
 
 @main.command()
 @click.argument("question", callback=_text)
+@click.option("--continue", "goes_on", is_flag=True, help="Go on with the chat last asked in.")
+@click.option("--chat", default=None, metavar="ID", help="Go on with this chat; `new` begins one.")
+@click.option("--no-chat", is_flag=True, help="Keep nothing of this question.")
 @json_option
-def ask(question: str, as_json: bool) -> None:
-    """Answer QUESTION from the indexed files, with citations."""
+def ask(question: str, goes_on: bool, chat: str | None, no_chat: bool, as_json: bool) -> None:
+    """Answer QUESTION from the indexed files, with citations.
+
+    In a terminal a question begins a new chat; into a pipe or a file nothing is kept unless a chat is named.
+    """
     from gritdesk.errors import ModelError
     from gritdesk.records import AnswerFinished, AnswerRestarted, PieceGenerated
 
+    if (goes_on, chat is not None, no_chat).count(True) > 1:
+        raise click.UsageError("--continue, --chat and --no-chat exclude each other; give one of them")
     answer: Answer | None = None
     with _open_desk() as desk:
         desk.subscribe(say)
-        for event in desk.ask(question):
+        id_ = "" if no_chat else _chat_of(desk, goes_on, chat)
+        for event in desk.ask(question, chat=id_):
             if isinstance(event, AnswerFinished):
                 answer = event.answer
             elif isinstance(event, AnswerRestarted):
@@ -342,15 +352,28 @@ def ask(question: str, as_json: bool) -> None:
     if answer is None:
         raise ModelError("the engine ended without an answer; see `gritdesk doctor`")
     if as_json:
-        print_json(_answer_json(answer))
+        print_json(_answer_json(answer) | {"chat": id_ or None})
         return
     click.echo()
+    if answer.searched_for:
+        click.secho(f"searched for: {shown(answer.searched_for)}", dim=True)
     for citation in answer.citations:
         _echo_citation(citation)
     if not answer.grounded:
         click.secho("no passage supports this answer" + ("; the closest one:" if answer.closest else ""), dim=True)
     if answer.closest:
         _echo_citation(answer.closest)
+    if id_ and not goes_on:
+        click.secho(f"kept in chat {id_}; `gritdesk ask --continue` goes on with it", dim=True)
+
+
+def _chat_of(desk: Desk, goes_on: bool, name: str | None) -> str:
+    """The chat of a question; "" if it is to be kept in none."""
+    if goes_on:
+        return desk.chats.latest()
+    if name is not None and name != "new":
+        return desk.chats.find(name)
+    return desk.chats.start() if name or (sys.stdout is not None and sys.stdout.isatty()) else ""
 
 
 @main.command()
@@ -405,6 +428,7 @@ def status(as_json: bool) -> None:
                 "paused": found.paused,
                 "skipped": dict(found.skipped),
                 "sends": found.sends,
+                "chats": {"number": found.chats, "size_bytes": found.chats_bytes},
             }
         )
         return
@@ -416,6 +440,8 @@ def status(as_json: bool) -> None:
     click.echo(f"kept up  {shown(found.keeper) or 'by no process now; `gritdesk watch` does it'}")
     if found.paused:
         click.echo(f"waits    {found.paused}")
+    if found.chats:
+        click.echo(f"chats    {found.chats} ({found.chats_bytes / 1e6:.1f} MB), on this machine")
     click.echo(f"model    {shown(found.model)}")
     if found.sends:
         click.echo(f"sends    {shown(found.sends)}")
@@ -446,6 +472,7 @@ def why(path: Path, as_json: bool) -> None:
         click.echo(f"    as written on {_local_time(report.modified_ns)}")
 
 
+main.add_command(chats)
 main.add_command(convert)
 main.add_command(imatrix)
 main.add_command(verify)
@@ -573,6 +600,7 @@ def _answer_json(answer: Answer) -> dict[str, Any]:
         "question": answer.question,
         "answer": answer.text,
         "grounded": answer.grounded,
+        "searched_for": answer.searched_for or answer.question,
         "citations": [
             {
                 "n": each.n,

@@ -1,7 +1,7 @@
 """Where files live, and what config.toml may say.
 
 All state lies in one folder, the home: `GRITDESK_HOME` if set, otherwise the platform's own place for
-application data. It holds config.toml, index.sqlite, models/ and logs/.
+application data. It holds config.toml, index.sqlite, chats/, models/ and logs/.
 """
 
 from __future__ import annotations
@@ -79,6 +79,10 @@ class AnswerConfig:
     max_tokens: int = 160
     temperature: float = 0.0
     repeat_penalty: float = 1.1
+    keep_chats: bool = True
+    """Questions and answers are kept at home, to go on with and to search; false: never, by nobody."""
+    rewrite: str = "rules"
+    """How a question that leaves out what was said before is searched for: "rules", "model" (a larger one) or "off"."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,18 @@ class Config:
         return self.home / "index.pause.json"
 
     @property
+    def chats_dir(self) -> Path:
+        return self.home / "chats"
+
+    @property
+    def chats_index_path(self) -> Path:
+        return self.home / "chats.sqlite"
+
+    @property
+    def chats_lock_path(self) -> Path:
+        return self.home / "chats.lock"
+
+    @property
     def models_dir(self) -> Path:
         return self.home / "models"
 
@@ -134,7 +150,10 @@ _LEAST = {
 }
 """The smallest number that makes sense; what a number is too large for, the engine knows."""
 
-_CHOICES = {"index.on_battery": ("go on", "words only", "pause")}
+_CHOICES = {
+    "index.on_battery": ("go on", "words only", "pause"),
+    "answer.rewrite": ("rules", "model", "off"),
+}
 
 TITLE_TOKENS = 136
 """Room beside a chunk for its title, which has at most so many bytes (grit_format), and the frame."""

@@ -11,7 +11,7 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +25,7 @@ from gritdesk.records import (
     AnswerEvent,
     Chunk,
     EmbeddingInput,
+    Exchange,
     Hit,
     IndexProgress,
     IndexReport,
@@ -35,7 +36,6 @@ from gritdesk.records import (
     SearchMode,
     SimilarFiles,
     Status,
-    Turn,
 )
 from gritdesk.store import indexing, opener, place, size_bytes
 from gritdesk.store.base import Store
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from gritdesk.chat_keeper import ChatKeeper
     from gritdesk.engine.endpoint import EndpointEmbedder
     from gritdesk.engine.host import EngineHost, EngineInfo
     from gritdesk.extract.worker import Reader
@@ -73,6 +74,7 @@ class Desk:
         self._earlier_engine: tuple[Path, EngineHost] | None = None
         """Of the model that made the index, while it is embedded anew."""
         self._reader: Reader | None = None
+        self._chat_keeper: ChatKeeper | None = None
         self._lock = threading.Lock()
         self._listeners: list[Listener] = []
         self._closed = False
@@ -319,17 +321,33 @@ class Desk:
         return make_map(self._store(), paths, num_clusters, on_progress, is_stopped)
 
     def ask(
-        self, question: str, history: Sequence[Turn] = (), is_stopped: Callable[[], bool] | None = None
+        self,
+        question: str,
+        past: Sequence[Exchange] = (),
+        is_stopped: Callable[[], bool] | None = None,
+        *,
+        chat: str = "",
     ) -> Iterator[AnswerEvent]:
         """Answer from the indexed files; see records.AnswerEvent for what comes.
 
+        Args:
+            past: the conversation so far, oldest first.
+            chat: id of a chat to go on with, or a new one of `chats.start`: it is the past if none is given, and the
+                answer is added to it before AnswerFinished comes.
         Raises: ModelError if the model only embeds.
         """
+        if chat:
+            yield from self.chats.asking(self._answer, question, past, is_stopped or (lambda: False), chat)
+        else:
+            yield from self._answer(question, past, is_stopped or (lambda: False))
+
+    def _answer(
+        self, question: str, past: Sequence[Exchange], is_stopped: Callable[[], bool]
+    ) -> Generator[AnswerEvent, None, None]:
         from gritdesk.answerer import Answerer
         from gritdesk.engine.wire import ONLY_EMBEDS
         from gritdesk.querying import parse
 
-        num_passages = self.config.search.num_passages
         engine = self.engine()
         info = engine.info()
         if not info.generates:
@@ -337,8 +355,13 @@ class Desk:
         # filters say where to look for the answer; the model reads the question without them
         asked = parse(question)
         text = asked.text if asked.restrictions and asked.text else question
-        answerer = Answerer(lambda _: self.search(question, num_passages), engine, info.n_ctx, self.config.answer)
-        yield from answerer.answer(text, history, is_stopped or (lambda: False))
+        restrictions = asked.restrictions if text != question else ()
+
+        def search(line: str, n: int) -> list[Hit]:
+            return self.search(" ".join((line, *restrictions)), n)
+
+        answerer = Answerer(search, engine, info.n_ctx, self.config.answer, self.config.search.num_passages)
+        yield from answerer.answer(text, past, is_stopped)
 
     def embed(self, texts: Sequence[str], instruction: str = "") -> NDArray[np.float32]:
         """Embeddings of texts, float32[num, dimension], L2-normalised."""
@@ -347,6 +370,16 @@ class Desk:
     def document_text(self, path: Path) -> str | None:
         """The text of a file as it was indexed; None if it is not in the index."""
         return self._store().document_text(path)
+
+    @property
+    def chats(self) -> ChatKeeper:
+        """The chats of this home, to list, search, change and hand out; `ask` goes on with one."""
+        with self._lock:
+            if self._chat_keeper is None:
+                from gritdesk.chat_keeper import ChatKeeper
+
+                self._chat_keeper = ChatKeeper(self.config, self.engine, self._own_fingerprint, self._notify)
+            return self._chat_keeper
 
     def status(self) -> Status:
         """What the index holds and what it waits for; walks the folders, starts no engine."""
@@ -359,6 +392,7 @@ class Desk:
             model = str(error)
         store = self._store()
         files, chunks, text_bytes = store.counts()
+        num_chats, chats_bytes = self.chats.count()
         pending, skipped = survey(store, self.folders, self.config.home)
         return Status(
             files=files,
@@ -376,6 +410,8 @@ class Desk:
             paused=str(find_pause(self.config) or ""),
             skipped=skipped,
             sends=self.sends,
+            chats=num_chats,
+            chats_bytes=chats_bytes,
         )
 
     def library(self) -> Library:
@@ -427,10 +463,14 @@ class Desk:
     @property
     def fingerprint(self) -> str:
         """Names the space of embeddings: model file, GRIT format, pooling."""
+        endpoint = self.endpoint()
+        return endpoint.fingerprint if endpoint else self._own_fingerprint()
+
+    def _own_fingerprint(self) -> str:
+        """Of the model on this machine, also where a server embeds files."""
         from gritdesk.models import find_model
 
-        endpoint = self.endpoint()
-        return endpoint.fingerprint if endpoint else self._fingerprint_of(find_model(self.config))
+        return self._fingerprint_of(find_model(self.config))
 
     def _fingerprint_of(self, model: Path) -> str:
         from gritdesk.models import model_identity

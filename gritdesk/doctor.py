@@ -46,6 +46,7 @@ def examine(desk: Desk | None = None) -> Iterator[Check]:
 def _checks_of(desk: Desk) -> Iterator[Check]:
     yield _check("index", lambda: _index(desk))
     yield _check("folders", lambda: _folders(desk))
+    yield _check("chats", lambda: _chats(desk))
     yield _check("model", lambda: _model(desk))
     if desk.config.engine.embed_url:
         yield _check("embeddings", lambda: _embeddings(desk))
@@ -81,6 +82,14 @@ def _folders(desk: Desk) -> str:
     if gone:
         raise GritDeskError(f"not to be seen now: {', '.join(gone)}; connect it, or take it out of {desk.config.path}")
     return ", ".join(map(str, desk.folders)) or "none yet; add one with `gritdesk index FOLDER`"
+
+
+def _chats(desk: Desk) -> str:
+    num, size = desk.chats.count()
+    told = f"{num} kept, {size / 1e6:.1f} MB"
+    if not desk.config.answer.keep_chats:
+        told += "; none are kept any more (answer.keep_chats)"
+    return "; ".join([told, *desk.chats.problems()])  # what is lost is lost: nothing can be done about it
 
 
 def _model(desk: Desk) -> str:

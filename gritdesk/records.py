@@ -254,6 +254,70 @@ class Answer:
     """True when the person stopped it; the text is what had come until then."""
     closest: Citation | None = None
     """Of an answer that is not grounded, the place to look instead."""
+    searched_for: str = ""
+    """What was searched for in place of the question, which left out what was said before; "" if nothing was."""
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """One question of a conversation and its answer, with the passages that the answer was given."""
+
+    answer: Answer
+    hits: tuple[Hit, ...] = ()
+    """[1] first."""
+    asked_at: float = 0.0
+    """Seconds since 1970."""
+
+    @property
+    def question(self) -> str:
+        return self.answer.question
+
+    @property
+    def cited(self) -> tuple[Hit, ...]:
+        """The passages that the answer cites."""
+        cited = {each.n for each in self.answer.citations}
+        return tuple(hit for n, hit in enumerate(self.hits, start=1) if n in cited)
+
+
+@dataclass(frozen=True)
+class Chat:
+    """A conversation that is kept."""
+
+    id: str
+    title: str
+    """The first question, unless a person gave another one."""
+    exchanges: tuple[Exchange, ...]
+    is_pinned: bool = False
+    num_damaged: int = 0
+    """Lines of its file that cannot be read."""
+    is_named: bool = False
+    """Whether a person gave the title."""
+
+
+@dataclass(frozen=True)
+class ChatSummary:
+    """What a list of chats shows of one."""
+
+    id: str
+    title: str
+    num_exchanges: int
+    started_at: float
+    """Seconds since 1970, as `asked_at`: of the first question, and of the last one."""
+    asked_at: float
+    is_pinned: bool
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class ChatHit:
+    """A stretch of a kept conversation that was found."""
+
+    chat_id: str
+    title: str
+    number: int
+    """Of the exchange, from 1; 0 is the title."""
+    asked_at: float
+    hit: Hit
 
 
 @dataclass(frozen=True)
@@ -380,6 +444,10 @@ class Status:
     """How many files and folders each rule leaves out, by Skip.rule; what lies in such a folder is not counted."""
     sends: str = ""
     """What leaves this machine; "" if nothing does."""
+    chats: int = 0
+    """Conversations that are kept."""
+    chats_bytes: int = 0
+    """Of them and of what finds them."""
 
 
 @dataclass(frozen=True)

@@ -384,7 +384,10 @@ class GritDeskApp(App[None]):
         yield SystemCommand("Unread files", "Files that could not be read, and why", self._show_failures)
         yield SystemCommand("Try again (ctrl+r)", "Open the index or load the model again", self.action_reopen)
         if isinstance(screen, AskScreen):
-            yield SystemCommand("New conversation (n)", "Forget the questions so far", screen.action_new_conversation)
+            yield SystemCommand(
+                "New conversation (n)", "Begin anew; the chat so far is kept", screen.action_new_conversation
+            )
+            yield SystemCommand("Continue the last chat", "Go on where you left off", screen.action_continue_chat)
             yield SystemCommand(
                 "Evidence (e)", "Show or hide the passages of the answer", screen.action_toggle_evidence
             )

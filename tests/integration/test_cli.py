@@ -204,7 +204,7 @@ def test_date_that_is_none_is_said_with_those_that_are(person: Person) -> None:
 
 def test_ask_gives_the_answer_with_what_supports_it(person: Person) -> None:
     answer = person.json("ask", "When does the ferry leave?")
-    assert list(answer) == ["question", "answer", "grounded", "citations", "timings"]
+    assert list(answer) == ["question", "answer", "grounded", "searched_for", "citations", "timings", "chat"]
     assert answer["question"] == "When does the ferry leave?" and answer["answer"]
     assert answer["grounded"] == bool(answer["citations"])
     for citation in answer["citations"]:
@@ -341,6 +341,7 @@ def test_models_and_doctor_give_a_list_each(person: Person) -> None:
         "config",
         "index",
         "folders",
+        "chats",
         "model",
         "fingerprint",
     ]

@@ -10,14 +10,17 @@ from typing import Any
 
 import numpy as np
 
+from gritdesk.errors import ConfigError
 from gritdesk.keeping import Keeper, Pause
 from gritdesk.records import (
     Answer,
     AnswerEvent,
     AnswerFinished,
+    Chat,
     Chunk,
     Citation,
     EvidenceFound,
+    Exchange,
     FailedFile,
     FileRow,
     FolderRow,
@@ -34,7 +37,6 @@ from gritdesk.records import (
     SimilarFiles,
     Skip,
     Status,
-    Turn,
 )
 
 PATIENCE_S = 15.0
@@ -151,6 +153,27 @@ def sample_library() -> Library:
     return Library(folders, files, (skip,), {skip.rule: 1})
 
 
+class FakeChats:
+    """Keeps nothing; one chat may be there."""
+
+    def __init__(self) -> None:
+        self.kept: Chat | None = None
+        self.num_started = 0
+
+    def start(self) -> str:
+        self.num_started += 1
+        return f"chat {self.num_started}"
+
+    def latest(self) -> str:
+        if self.kept is None:
+            raise ConfigError("there is no chat to go on with")
+        return self.kept.id
+
+    def read(self, id_: str) -> Chat:
+        assert self.kept is not None and self.kept.id == id_
+        return self.kept
+
+
 class FakeDesk:
     """Answers at once unless a gate stands in the way; a gate is an Event, and closing the desk opens all."""
 
@@ -178,6 +201,7 @@ class FakeDesk:
         self.calls: list[tuple[Any, ...]] = []
         self.num_answers_closed = 0
         self.notify: Callable[[str], None] = lambda notice: None
+        self.chats = FakeChats()
         self.most_at_once: dict[str, int] = {}
         self._running: dict[str, int] = {}
         self._lock = threading.Lock()
@@ -208,9 +232,14 @@ class FakeDesk:
                 self._running[mode] -= 1
 
     def ask(
-        self, question: str, history: Sequence[Turn] = (), is_stopped: Callable[[], bool] | None = None
+        self,
+        question: str,
+        past: Sequence[Exchange] = (),
+        is_stopped: Callable[[], bool] | None = None,
+        *,
+        chat: str = "",
     ) -> Iterator[AnswerEvent]:
-        self._called("ask", question, tuple(history))
+        self._called("ask", question, tuple((each.question, each.answer.text) for each in past), chat)
         try:
             for step in self.script:
                 if isinstance(step, threading.Event):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 from conftest import ready, screen_text, until
@@ -11,8 +12,9 @@ from textual.pilot import Pilot
 from textual.widgets import Markdown
 
 from gritdesk.errors import ModelError
-from gritdesk.records import AnswerFinished, AnswerRestarted, EvidenceFound, PieceGenerated, Turn
+from gritdesk.records import AnswerFinished, AnswerRestarted, Chat, EvidenceFound, Exchange, PieceGenerated
 from gritdesk.tui.app import GritDeskApp
+from gritdesk.tui.screens.ask import AskScreen
 from gritdesk.tui.screens.viewer import ViewerScreen
 from gritdesk.tui.widgets.answer_block import AnswerBlock
 from gritdesk.tui.widgets.hit_list import HitList
@@ -65,7 +67,7 @@ async def test_escape_stops_at_once_and_keeps_what_came(app: GritDeskApp, desk: 
         desk.script = list(sample_answer())
         following = await asked(pilot, app, "x?")
         await until(pilot, lambda: following.state == "finished")
-        assert desk.named("ask")[1] == ("x?", (Turn("user", "w?"), Turn("assistant", "It was ")))
+        assert desk.named("ask")[1] == ("x?", (("w?", "It was "),), "chat 1")
 
 
 async def test_a_new_question_stops_the_answer_before_it(app: GritDeskApp, desk: FakeDesk) -> None:
@@ -175,13 +177,13 @@ async def test_a_question_has_several_lines_and_a_new_conversation_forgets(app: 
         await until(pilot, lambda: "Ask your files" in screen_text(app))
         await pilot.press("enter", "a", "ctrl+n", "b", "enter")
         await until(pilot, lambda: blocks(app) and blocks(app)[0].state == "finished")
-        assert desk.named("ask") == [("a\nb", ())]
+        assert desk.named("ask") == [("a\nb", (), "chat 1")]
         await pilot.press("n")
         await until(pilot, lambda: not blocks(app))
         assert app.screen.query_one(QuestionInput).has_focus
         block = await asked(pilot, app)
         await until(pilot, lambda: block.state == "finished")
-        assert desk.named("ask")[1] == ("w?", ())
+        assert desk.named("ask")[1] == ("w?", (), "chat 2")
 
 
 async def test_a_question_waits_for_the_model_and_says_so(app: GritDeskApp, desk: FakeDesk) -> None:
@@ -193,3 +195,44 @@ async def test_a_question_waits_for_the_model_and_says_so(app: GritDeskApp, desk
         await until(pilot, lambda: "Waiting for the model" in screen_text(app))
         desk.model_gate.set()
         await until(pilot, lambda: block.state == "finished")
+
+
+async def test_what_was_searched_for_is_shown_where_the_question_leaves_it_out(
+    app: GritDeskApp, desk: FakeDesk
+) -> None:
+    *events, last = sample_answer()
+    assert isinstance(last, AnswerFinished)
+    desk.script = [*events, AnswerFinished(replace(last.answer, searched_for="w? token bucket"))]
+    async with app.run_test(size=WIDE) as pilot:
+        await ready(pilot)
+        block = await asked(pilot, app)
+        await until(pilot, lambda: block.state == "finished")
+        assert "Searched for: w? token bucket" in screen_text(app)
+
+
+async def test_the_last_chat_is_shown_again_and_gone_on_with(app: GritDeskApp, desk: FakeDesk) -> None:
+    hits = tuple(sample_hits())
+    kept = Exchange(answer_of("Why a bucket?", "It lets bursts through [1].", hits, (1,)), hits, 1709992800.0)
+    desk.chats.kept = Chat("20240309-150000-3f2a", "Why a bucket?", (kept,))
+    async with app.run_test(size=WIDE) as pilot:
+        await ready(pilot)
+        await pilot.press("f3")
+        screen = app.screen
+        assert isinstance(screen, AskScreen)
+        await screen.action_continue_chat()
+        await until(pilot, lambda: "It lets bursts through [1]" in screen_text(app))
+        assert [hit.chunk_id for hit in screen.query_one(HitList).hits] == [1, 2, 3]
+        following = await asked(pilot, app, "x?")
+        await until(pilot, lambda: following.state == "finished")
+        past = (("Why a bucket?", "It lets bursts through [1]."),)
+        assert desk.named("ask") == [("x?", past, "20240309-150000-3f2a")]
+
+
+async def test_without_a_chat_to_go_on_with_that_is_said(app: GritDeskApp) -> None:
+    async with app.run_test(size=WIDE, notifications=True) as pilot:
+        await ready(pilot)
+        await pilot.press("f3")
+        screen = app.screen
+        assert isinstance(screen, AskScreen)
+        await screen.action_continue_chat()
+        await until(pilot, lambda: "there is no chat to go on with" in screen_text(app))

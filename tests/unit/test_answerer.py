@@ -18,7 +18,9 @@ from gritdesk.records import (
     AnswerFinished,
     AnswerRestarted,
     Chunk,
+    Citation,
     EvidenceFound,
+    Exchange,
     Hit,
     PieceGenerated,
     Sampling,
@@ -55,7 +57,7 @@ class ScriptedEngine:
 
 def events_of(engine: ScriptedEngine, hits: Sequence[Hit] = (TEA,), stop_after: int = 99) -> list[AnswerEvent]:
     events: list[AnswerEvent] = []
-    answerer = Answerer(lambda question: hits, engine, 512, AnswerConfig())
+    answerer = Answerer(lambda line, n: hits, engine, 512, AnswerConfig())
     for event in answerer.answer("When is tea?", is_stopped=lambda: len(events) > stop_after):
         events.append(event)
     return events
@@ -110,3 +112,43 @@ def test_model_with_nothing_to_say_is_a_refusal_and_is_not_waited_for(pieces: tu
 def test_white_space_before_an_answer_is_not_shown() -> None:
     events = events_of(ScriptedEngine("\n", "\n Tea is", " at four [1]."))
     assert events[1] == PieceGenerated("Tea is")
+
+
+def test_follow_up_is_searched_for_and_read_with_what_it_leaves_out() -> None:
+    lines: list[str] = []
+
+    def search(line: str, n: int) -> Sequence[Hit]:
+        lines.append(line)
+        return (TEA,)
+
+    cited = Citation(1, TEA.path, 3, 3, TEA.chunk.text)
+    past = Exchange(Answer("When is tea in the kitchen?", "At four [1].", True, (cited,)), (TEA,))
+    engine = ScriptedEngine("In the kitchen [1].")
+    events = list(Answerer(search, engine, 512, AnswerConfig()).answer("Where is it?", [past]))
+    assert lines == ["Where is it?", "Where is it? tea kitchen"]
+    assert answer_of(events).searched_for == "Where is it? tea kitchen" and answer_of(events).question == "Where is it?"
+    *earlier, last = engine.prompts[0]
+    assert [turn.text for turn in earlier] == ["When is tea in the kitchen?", "At four."]
+    assert "Question: Where is it? (tea kitchen)\n" in last.text and last.text.count("Tea is at four.") == 1
+
+
+def test_follow_up_keeps_what_the_last_answer_cited_among_its_passages() -> None:
+    other = Hit(8, Path("other.md"), Chunk("Something else.", 0, 15, 1, 1), score=1.0)
+    past = Exchange(Answer("When is tea?", "At four [1].", True, (Citation(1, TEA.path, 3, 3, ""),)), (TEA,))
+    answerer = Answerer(lambda line, n: (other,), ScriptedEngine("At four [2]."), 512, AnswerConfig())
+    evidence = next(iter(answerer.answer("Is it really?", [past])))
+    assert isinstance(evidence, EvidenceFound) and [hit.chunk_id for hit in evidence.hits] == [8, 7]
+
+
+def test_rewriting_is_switched_off_by_the_configuration() -> None:
+    past = Exchange(Answer("When is tea?", "At four.", True))
+    answerer = Answerer(lambda line, n: (TEA,), ScriptedEngine("At four [1]."), 512, AnswerConfig(rewrite="off"))
+    assert answer_of(list(answerer.answer("Why?", [past]))).searched_for == ""
+
+
+def test_model_writes_a_follow_up_out_where_the_configuration_lets_it() -> None:
+    past = Exchange(Answer("When is tea in the kitchen?", "At four.", True))
+    engine = ScriptedEngine("Where is tea in the kitchen?")
+    answerer = Answerer(lambda line, n: (TEA,), engine, 512, AnswerConfig(rewrite="model"))
+    assert answer_of(list(answerer.answer("Where is it?", [past]))).searched_for == "Where is tea in the kitchen?"
+    assert len(engine.prompts) == 2

@@ -140,7 +140,9 @@ def test_home_of_gritdesk_is_known_behind_a_link(tree: Tree, tmp_path: Path) -> 
 
 def test_own_files_of_gritdesk_are_no_documents_but_notes_beside_them_are(tmp_path: Path) -> None:
     home = tmp_path / "state"
-    for name in ("index.sqlite-wal", "config.toml", "logs/engine.log", "models/a.txt", "gritignore", "notes.md"):
+    chats = ("chats/20240309-150000-3f2a.jsonl", "chats.sqlite-wal", "chats.lock")
+    others = ("index.sqlite-wal", "config.toml", "logs/engine.log", "models/a.txt", "gritignore", "notes.md")
+    for name in (*chats, *others):
         (home / name).parent.mkdir(parents=True, exist_ok=True)
         (home / name).write_text("")
     for folder in (tmp_path, home):

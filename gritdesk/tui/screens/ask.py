@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
@@ -16,7 +17,7 @@ from textual.content import Content
 from textual.css.query import NoMatches
 from textual.widgets import Footer, OptionList, Static
 
-from gritdesk.records import AnswerEvent, AnswerFinished, AnswerRestarted, EvidenceFound, Hit, PieceGenerated, Turn
+from gritdesk.records import AnswerEvent, AnswerFinished, AnswerRestarted, EvidenceFound, Exchange, Hit, PieceGenerated
 from gritdesk.tui.lane import problem_of
 from gritdesk.tui.messages import Activity, AnswerEnded, AnswerProgressed
 from gritdesk.tui.screens.base import DeskScreen
@@ -29,6 +30,7 @@ from gritdesk.tui.widgets.status_line import StatusLine
 
 if TYPE_CHECKING:
     from gritdesk.desk import Desk
+    from gritdesk.records import Chat
 
 
 class AskScreen(DeskScreen):
@@ -71,6 +73,8 @@ class AskScreen(DeskScreen):
         """The block whose evidence is shown."""
         self._waiting_question = ""
         """Asked before the desk was open."""
+        self._chat = ""
+        """Id of the chat that the conversation is kept in; "" before its first question."""
 
     def compose(self) -> ComposeResult:
         yield StatusLine("ask")
@@ -112,7 +116,7 @@ class AskScreen(DeskScreen):
             self.notify("It will be asked as soon as the index is open.", markup=False)
             return
         await self._stop_running()
-        history = [turn for block in self.blocks for turn in block.turns()]
+        past = [exchange for block in self.blocks if (exchange := block.exchange())]
         self._num_asked += 1
         self._stop = threading.Event()
         block = AnswerBlock(self._num_asked, question)
@@ -124,14 +128,15 @@ class AskScreen(DeskScreen):
         self._make_current(block)
         block.focus()
         conversation.anchor()
-        work = partial(self._answer, self.desk, block.number, question, history, self._stop)
+        work = partial(self._answer, self.desk, block.number, question, past, self._stop)
         self.run_worker(work, group="answer", thread=True, exit_on_error=False)
 
-    def _answer(self, desk: Desk, number: int, question: str, history: Sequence[Turn], stop: threading.Event) -> None:
+    def _answer(self, desk: Desk, number: int, question: str, past: Sequence[Exchange], stop: threading.Event) -> None:
         """Runs in a thread; ends soon after `stop` is set."""
         problem = ""
         try:
-            for event in _until(desk.ask(question, history, stop.is_set), stop):
+            chat = self._chat = self._chat or desk.chats.start()
+            for event in _until(desk.ask(question, past, stop.is_set, chat=chat), stop):
                 self.post_message(AnswerProgressed(number, event))
         except Exception as error:  # a worker's edge
             problem = problem_of(error)
@@ -269,10 +274,39 @@ class AskScreen(DeskScreen):
 
     async def action_new_conversation(self) -> None:
         await self._stop_running()
+        self._chat = ""
         self._make_current(None)
         await self.query_one("#conversation").remove_children()
         self._show_empty()
         self.query_one(QuestionInput).focus()
+
+    async def action_continue_chat(self) -> None:
+        """Go on with the chat last asked in, in place of the conversation that is shown."""
+        desk = self.desk
+        if desk is None:
+            return
+        try:
+            chat = await asyncio.to_thread(lambda: desk.chats.read(desk.chats.latest()))
+        except Exception as error:  # a worker's edge
+            self.grit_app.report(problem_of(error))
+            return
+        await self.show_chat(chat)
+
+    async def show_chat(self, chat: Chat) -> None:
+        """Show a kept conversation; the next question goes on with it."""
+        await self.action_new_conversation()
+        self._chat = chat.id
+        conversation = self.query_one("#conversation", VerticalScroll)
+        for exchange in chat.exchanges:
+            self._num_asked += 1
+            block = AnswerBlock(self._num_asked, exchange.question)
+            await conversation.mount(block)
+            await block.show_exchange(exchange)
+        self._show_empty()
+        if self.blocks:
+            self._make_current(self.blocks[-1])
+            self.blocks[-1].focus()
+            conversation.scroll_end(animate=False)
 
     def action_go_block(self, step: int) -> None:
         blocks = self.blocks

@@ -11,7 +11,7 @@ from textual.content import Content
 from textual.widgets import Markdown, Static
 from textual.widgets.markdown import MarkdownStream
 
-from gritdesk.records import Answer, Hit, Turn
+from gritdesk.records import Answer, Exchange, Hit
 from gritdesk.tui.text import cited_place, plain
 from gritdesk.tui.widgets.status_line import count
 
@@ -57,11 +57,16 @@ class AnswerBlock(Vertical, can_focus=True):
         """Numbers that the answer cites; None until it is finished."""
         return frozenset(each.n for each in self.answer.citations) if self.answer else None
 
-    def turns(self) -> list[Turn]:
-        """What a later question should know of this one; empty if nothing came."""
+    def exchange(self) -> Exchange | None:
+        """What a later question should know of this one; None if nothing came."""
         if not self.text or self.state == "failed":
-            return []
-        return [Turn("user", self.question), Turn("assistant", self.text)]
+            return None
+        return Exchange(self.answer or Answer(self.question, self.text, grounded=False, stopped=True), self.hits)
+
+    async def show_exchange(self, exchange: Exchange) -> None:
+        """Show a question and answer that are kept."""
+        self.hits = exchange.hits
+        await self.finish(exchange.answer)
 
     def show_waiting_for_model(self) -> None:
         self._say("Waiting for the model; it is being loaded …")
@@ -94,6 +99,7 @@ class AnswerBlock(Vertical, can_focus=True):
         await self._settle(plain(answer.text))
         self.set_class(not answer.grounded and not answer.stopped, "-ungrounded")
         self._show_ground(answer)
+        self._searched_for(answer)
 
     async def stop(self) -> None:
         """Keep what came and take no more."""
@@ -141,6 +147,13 @@ class AnswerBlock(Vertical, can_focus=True):
             return Content.assemble(warning)
         quote = plain(" ".join(answer.closest.quote.split()))
         return Content.assemble(warning, "\nThe closest: ", (f"[{answer.closest.n}] ", "bold $text-accent"), quote)
+
+    def _searched_for(self, answer: Answer) -> None:
+        """What was searched for, where the question left out what was said before."""
+        if answer.searched_for:
+            note = self.query_one(".restart-note", Static)
+            note.update(Content.styled(f"Searched for: {plain(answer.searched_for)}", "$text-muted"))
+            note.add_class("-shown")
 
     def _sources(self, answer: Answer) -> Content:
         cited = [each for each in answer.citations if 0 < each.n <= len(self.hits)]
