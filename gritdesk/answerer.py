@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
-from gritdesk import prompting
+from gritdesk import citing, prompting
 from gritdesk.config import AnswerConfig
 from gritdesk.grit_format import REFUSAL
 from gritdesk.records import (
@@ -108,8 +108,8 @@ class Answerer:
         self, question: str, text: str, hits: Sequence[Hit], timings: dict[str, float], stopped: bool
     ) -> Answer:
         refused = text.startswith(REFUSAL.rstrip("."))
-        citations = () if refused else prompting.resolve_citations(text, hits) or prompting.attribute(text, hits)
-        if citations and prompting.is_supported(text, question, citations, hits):
+        citations = () if refused else citing.resolve_citations(text, hits) or citing.attribute(text, hits)
+        if citations and citing.is_supported(text, question, citations, hits):
             return Answer(question, text, True, citations, timings, stopped)
         # a person is better served with a place to look than with words that nothing stands behind
-        return Answer(question, text, False, (), timings, stopped, prompting.closest(question, hits))
+        return Answer(question, text, False, (), timings, stopped, citing.closest(question, hits))
