@@ -8,7 +8,10 @@ from itertools import pairwise
 
 from gritdesk.records import Citation, Hit
 
-_CITATION = re.compile(r"\[(\d{1,2})\]")
+_CITATION = re.compile(r"\[[1-9]\d?(?:\s*[,;]\s*[1-9]\d?)*\]")
+"""[1], and [1, 2] as some models write it; [0] is code."""
+_CITATIONS = re.compile(rf"(\s*)({_CITATION.pattern}(?:\s*{_CITATION.pattern})*)")
+"""Those that stand behind one another, with the space before them."""
 _SENTENCE_BREAK = re.compile(
     r"""(?<=[.!?…])(?<!\b[A-Z]\.)(?<!\b[DM]r\.)(?<!\b(?:Ms|St|No)\.)(?<!\bMrs\.)["'”’)\]]*\s+(?=[^a-z\s])"""
     r"""|(?<=[。！？])|\n[ \t]*\n"""
@@ -19,52 +22,84 @@ _SENTENCE_BREAK = re.compile(
 _WORD = re.compile(r"\w+")
 _NAME = re.compile(r"\w*\d\w*|(?<=[^.!?…\s] )[^\W\d_a-z]\w*")
 """Numbers, and words with a capital that begin no sentence."""
-_FUNCTION_WORDS = frozenset(
+FUNCTION_WORDS = frozenset(
     """a about all also am an and any are as at be because been being but by can could did do does for from had has
     have he her his how i if in into is it its me more most my no nor not of on or our she should so some such than
     that the their them then there these they this those to too was we were what when where which who whom whose why
-    will with would you your""".split()
+    will with would yes you your""".split()
 )
+
+
+def settle(answer: str, num_passages: int) -> tuple[str, tuple[int, ...]]:
+    """The answer with only such [n] as name a passage, each once where several stand together.
+
+    Returns: the text as it is shown, and the numbers that name no passage.
+    """
+    dropped: dict[int, None] = {}
+
+    def settled(found: re.Match[str]) -> str:
+        numbers = cited_numbers(found.group(2))
+        kept = [n for n in dict.fromkeys(numbers) if 1 <= n <= num_passages]
+        dropped.update((n, None) for n in numbers if n not in kept)
+        return found.group() if kept == numbers else (found.group(1) + "".join(f"[{n}]" for n in kept) if kept else "")
+
+    return _CITATIONS.sub(settled, answer).strip(), tuple(dropped)
+
+
+def cited_numbers(text: str) -> list[int]:
+    """Every n of the [n] in a text, in their order."""
+    return [int(n) for found in _CITATION.finditer(text) for n in re.findall(r"\d+", found.group())]
+
+
+def without_citations(text: str) -> str:
+    """The text without its [n] and the space before them."""
+    return _CITATIONS.sub("", text).strip()
+
+
+def answer_sentences(answer: str) -> list[tuple[int, int]]:
+    """Spans of an answer's sentences, each with the [n] behind it; in an answer that opens with one, before it."""
+    opens = _CITATION.match(answer) is not None
+    spans: list[tuple[int, int]] = []
+    for start, end in sentences(answer):
+        marks = _CITATIONS.match(answer, start, end)
+        if marks and spans and not opens:  # `It is so. [1] And so on.`
+            spans[-1] = (spans[-1][0], marks.end())
+            start = end - len(answer[marks.end() : end].lstrip())
+        if _WORD.search(_CITATION.sub("", answer[start:end])):
+            spans.append((start, end))
+    return spans
 
 
 def resolve_citations(answer: str, hits: Sequence[Hit]) -> tuple[Citation, ...]:
     """Every [n] of the answer that names a passage, in order of appearance, each once.
 
-    The quote is the sentence of the passage that shares most words with the sentence that cites it, before the [n] or
-    behind it, and the lines are that sentence's own.
+    The quote is the sentence of the passage that shares most words with what cites it, before the [n] or, in an answer
+    that opens with one, as the default model writes, behind it; the lines are that sentence's own.
     """
     found: dict[int, Citation] = {}
-    for match in _CITATION.finditer(answer):
-        n = int(match.group(1))
-        if 1 <= n <= len(hits) and n not in found:
-            found[n] = _cite(n, hits[n - 1], _sentence_at(answer, match))
+    opens = _CITATION.match(answer) is not None
+    for start, end in answer_sentences(answer):
+        sentence = answer[start:end]
+        for marks in _CITATIONS.finditer(sentence):
+            parts = _CITATION.split(sentence[marks.end() :] if opens else sentence[: marks.start()])
+            claim = next((part for part in (parts if opens else parts[::-1]) if _WORD.search(part)), sentence)
+            for n in cited_numbers(marks.group()):
+                if 1 <= n <= len(hits) and n not in found:
+                    found[n] = cite(n, hits[n - 1], claim)
     return tuple(found.values())
 
 
-def attribute(answer: str, hits: Sequence[Hit], min_share: float = 0.7) -> tuple[Citation, ...]:
-    """The passage an answer without [n] was taken from: the one that holds most of its words, if it holds enough."""
-    shares = [_shared_words(answer, hit.chunk.text) for hit in hits]
-    if not shares or max(shares) < min_share:
-        return ()
-    best = shares.index(max(shares))
-    return (_cite(best + 1, hits[best], answer),)
+def share_of_words(claim: str, question: str, passage: str) -> tuple[float, bool]:
+    """How much of what a claim adds to its question a passage holds, and whether it holds every name and number of it.
 
-
-def is_supported(
-    answer: str, question: str, citations: Sequence[Citation], hits: Sequence[Hit], min_share: float = 0.6
-) -> bool:
-    """Whether the cited passages hold what an answer adds to its question: a floor against made-up text.
-
-    That is every number and every name in it, and at least `min_share` of its other words that mean something.
+    Returns: the share of the added words that mean something, and True if no name and no number is missing.
     """
-    claim = _CITATION.sub(" ", answer)
-    cited = set(_words(" ".join(hits[citation.n - 1].chunk.text for citation in citations)))
-    asked = set(_words(question))
-    telling = [word for word in _words(claim) if word not in _FUNCTION_WORDS] or _words(claim)
+    there, asked = set(words(passage)), set(words(question))
+    telling = [word for word in words(claim) if word not in FUNCTION_WORDS] or words(claim)
     added = [word for word in telling if word not in asked] or telling
-    is_there = {word: _is_form_of_one(word, cited) for word in added}
+    is_there = {word: _is_form_of_one(word, there) for word in added}
     names = {word.casefold() for word in _NAME.findall(claim)} & is_there.keys()
-    return all(is_there[name] for name in names) and sum(map(is_there.__getitem__, added)) >= min_share * len(added)
+    return sum(map(is_there.__getitem__, added)) / max(1, len(added)), all(is_there[name] for name in names)
 
 
 def _is_form_of_one(word: str, words: set[str]) -> bool:
@@ -77,12 +112,17 @@ def _is_form_of_one(word: str, words: set[str]) -> bool:
 
 def closest(question: str, hits: Sequence[Hit]) -> Citation:
     """The sentence of the best passage that shares most words with the question: a place to look, not an answer."""
-    return _cite(1, hits[0], question)
+    return cite(1, hits[0], question)
 
 
-def _cite(n: int, hit: Hit, claim: str) -> Citation:
-    chunk = hit.chunk
-    start, end = best_sentence(claim, chunk.text)
+def cite(n: int, hit: Hit, claim: str) -> Citation:
+    """The sentence of passage [n] that shares most words with a claim."""
+    return cite_span(n, hit, best_sentence(claim, hit.chunk.text))
+
+
+def cite_span(n: int, hit: Hit, span: tuple[int, int]) -> Citation:
+    """A stretch of passage [n] with its own lines, or the passage's where those of text and file run apart."""
+    chunk, (start, end) = hit.chunk, span
     quote = chunk.text[start:end]
     first, last = chunk.line_start, chunk.line_end
     if chunk.text.count("\n") == last - first:  # otherwise lines of the text are not lines of the source: HTML
@@ -93,17 +133,17 @@ def _cite(n: int, hit: Hit, claim: str) -> Citation:
 
 def best_sentence(claim: str, text: str) -> tuple[int, int]:
     """Span of the sentence of `text` that shares most words with the claim; the whole text if none shares any."""
-    wanted = set(_words(claim))
+    wanted = set(words(claim))
     # of sentences that share as many words the shorter says it more plainly
-    spans = [span for span in _sentences(text) if not text.startswith("#", span[0])] or _sentences(text)
-    scored = [(len(wanted & set(_words(text[start:end]))), start - end, start, end) for start, end in spans]
+    spans = [span for span in sentences(text) if not text.startswith("#", span[0])] or sentences(text)
+    scored = [(len(wanted & set(words(text[start:end]))), start - end, start, end) for start, end in spans]
     if not scored or max(scored)[0] == 0:
         return 0, len(text)
     _, _, start, end = max(scored)
     return start, end
 
 
-def _sentences(text: str) -> list[tuple[int, int]]:
+def sentences(text: str) -> list[tuple[int, int]]:
     """Spans without the white space around them; a sentence may go over lines, a heading or list item is one."""
     borders = [0, *(border for match in _SENTENCE_BREAK.finditer(text) for border in match.span()), len(text)]
     spans = []
@@ -115,17 +155,5 @@ def _sentences(text: str) -> list[tuple[int, int]]:
     return spans
 
 
-def _sentence_at(answer: str, citation: re.Match[str]) -> str:
-    """What a citation stands behind; in an answer that opens with one, as the default model writes, what follows it."""
-    if answer.startswith("["):
-        return re.split(r"(?<=[.!?])\s+|\[\d", answer[citation.end() :].lstrip())[0]
-    return re.split(r"(?<=[.!?\]])\s+", answer[: citation.start()].rstrip())[-1]
-
-
-def _shared_words(answer: str, text: str) -> float:
-    words, there = _words(answer), set(_words(text))
-    return sum(word in there for word in words) / len(words) if words else 0.0
-
-
-def _words(text: str) -> list[str]:
+def words(text: str) -> list[str]:
     return [word.casefold() for word in _WORD.findall(text)]
