@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +50,7 @@ _TIME = (
     r"|while|time|indefinitely|permanently)\b"
 )
 _DATE = (
-    r"|\d|\b(?:january|february|march|april|may|june|july|august|september|october|november|december|\w+day|tomorrow"
+    r"|\d{3}|\d[:./-]\d|\d(?:st|nd|rd|th|\s?[ap]\.?m)\b|\b(?:january|february|march|april|may|june|july|august|september|october|november|december|\w+day|tomorrow"
     r"|spring|summer|autumn|fall|winter|christmas|easter|seasons?|when|after|before|during|following|as|once|at|in|on"
     r"|by|from|every|never|always|now|then|first|last|next|wars?|era|period|age|\w+cene)\b"
 )
@@ -120,7 +120,7 @@ def check(answer: str, question: str, hits: Sequence[Hit], embed: Embed | None =
     claims = [citing.without_citations(answer[start:end]) for start, end in spans]
     misfit = doubt_of_kind(question, citing.without_citations(answer))
     found = signs(claims, question, hits, embed)
-    return tuple(_support(answer, span, each, hits, misfit) for span, each in zip(spans, found, strict=True))
+    return tuple(_support(answer, *each, question, hits, misfit) for each in zip(spans, claims, found, strict=True))
 
 
 def citations(answer: str, sentences: Sequence[SentenceSupport], hits: Sequence[Hit]) -> tuple[Citation, ...]:
@@ -148,8 +148,13 @@ def doubt_of_kind(question: str, answer: str) -> str:
     return next((doubt for asks, fits, doubt in _FITS if asks.search(question) and not fits.search(answer)), "")
 
 
+def asks_for_a_kind(question: str) -> bool:
+    """Whether the kind of answer that a question asks for is known."""
+    return any(asks.search(question) for asks, _, _ in _FITS)
+
+
 def _signs(row: int, claim: str, question: str, n: int, hit: Hit, likeness: _Likeness) -> Signs:
-    share, has_names = citing.share_of_words(claim, question, f"{hit.chunk.heading} {hit.chunk.text}")
+    share, has_names = citing.share_of_words(claim, question, _read(hit))
     span = citing.best_sentence(claim, hit.chunk.text)
     is_negated = bool(_NEGATION.search(claim)) and not _NEGATION.search(hit.chunk.text[slice(*span)])
     like, nearest = likeness.of(row, n)
@@ -158,9 +163,17 @@ def _signs(row: int, claim: str, question: str, n: int, hit: Hit, likeness: _Lik
 
 
 def _support(
-    answer: str, span: tuple[int, int], found: Sequence[Signs], hits: Sequence[Hit], misfit: str
+    answer: str,
+    span: tuple[int, int],
+    claim: str,
+    found: Sequence[Signs],
+    question: str,
+    hits: Sequence[Hit],
+    misfit: str,
 ) -> SentenceSupport:
     cited = tuple(dict.fromkeys(citing.cited_numbers(answer[slice(*span)])))
+    if len(cited) > 1:
+        found = _together(claim, question, cited, found, hits)
 
     def rank(n: int) -> tuple[bool, bool, float, float]:
         each = found[n - 1]
@@ -172,6 +185,21 @@ def _support(
     doubt = "" if is_supported else misfit or best.doubt
     citation = citing.cite_span(n, hits[n - 1], best.span)
     return SentenceSupport(*span, is_supported, citation, cited, best.likeness, doubt)
+
+
+def _together(
+    claim: str, question: str, cited: Sequence[int], found: Sequence[Signs], hits: Sequence[Hit]
+) -> Sequence[Signs]:
+    """The signs, with those of all passages that a claim cites in place of the best one's: each may hold a part."""
+    main = max(cited, key=lambda n: (found[n - 1].share, found[n - 1].likeness or 0.0))
+    share, has_names = citing.share_of_words(claim, question, " ".join(_read(hits[n - 1]) for n in cited))
+    is_negated = all(found[n - 1].is_negated for n in cited)
+    joined = replace(found[main - 1], share=share, has_names=has_names, is_negated=is_negated)
+    return [joined if n == main else each for n, each in enumerate(found, start=1)]
+
+
+def _read(hit: Hit) -> str:
+    return f"{hit.chunk.heading} {hit.chunk.text}"
 
 
 class _Likeness:

@@ -82,6 +82,15 @@ def test_sentence_that_another_passage_supports_gets_that_one_suggested() -> Non
     assert [each.n for each in supporting.citations(answer, [sentence], HITS)] == [1, 2]
 
 
+def test_sentence_may_rest_on_several_passages_each_holding_a_part() -> None:
+    (together,) = checked("The chair is Ida Thorne [1], and the boat is called Marigold [2].")
+    assert together.is_supported and together.cited == (1, 2) and together.suggested is None
+    (alone,) = checked("The chair is Ida Thorne, and the boat is called Marigold [2].")
+    assert not alone.is_supported
+    (made_up,) = checked("Ida Thorne [1] and Marigold [2] met Napoleon.")
+    assert not made_up.is_supported
+
+
 def test_answer_without_citations_gets_those_that_support_it() -> None:
     answer = "The chair is Ida Thorne. The boat has a crew of three."
     cited = supporting.citations(answer, checked(answer), HITS)
@@ -105,6 +114,9 @@ def test_heading_of_a_passage_counts_as_its_words() -> None:
         ("How long may they stay?", "Indefinitely", ""),
         ("When does Clover retire?", "A donkey", "the question asks when"),
         ("When does Clover retire?", "1 June 2024", ""),
+        ("When is the generator tested?", "30", "the question asks when"),
+        ("When is the generator tested?", "10:00", ""),
+        ("When was the light built?", "1852", ""),
         ("When does Clover retire?", "Following the harvest", ""),
         ("When Clover retires, who takes over?", "A mule", ""),
         ("In what year was it built?", "Scotland", "the question asks when"),
