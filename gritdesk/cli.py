@@ -360,7 +360,11 @@ def ask(question: str, as_json: bool) -> None:
         _echo_citation(citation)
     _echo_support(answer)
     if not answer.grounded:
-        click.secho("no passage supports this answer" + ("; the closest one:" if answer.closest else ""), dim=True)
+        doubts = dict.fromkeys(each.doubt for each in answer.sentences if not each.doubt.startswith("no passage"))
+        why = f" ({'; '.join(doubts)})" if doubts else ""
+        click.secho(
+            f"no passage supports this answer{why}" + ("; the closest one:" if answer.closest else ""), dim=True
+        )
     if answer.closest:
         _echo_citation(answer.closest)
 
