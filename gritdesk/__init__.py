@@ -6,7 +6,8 @@ The floors, bottom to top; imports only ever point down (`make test` checks it w
     third floor   desk.py  doctor.py  choosing.py       one index, one engine, the threads between them
     second floor  indexer.py  retriever.py  relating.py  answerer.py  calibration.py  explaining.py
                                                         one data flow each, read top to bottom
-    first floor   extract/  chunking.py  prompting.py  querying.py  watcher.py  store/  models.py  engine/
+    between       supporting.py  checking.py            what an answer rests on, and whether it still stands there
+    first floor   extract/  chunking.py  prompting.py  citing.py  querying.py  watcher.py  store/  models.py  engine/
                   importing.py  hub.py  model_facts.py  gguf_file.py (models of others; heads of their files)
                   keeping.py  service.py                (who keeps the index up, and when that waits)
                   walking.py  ignoring.py               (which files are documents; indexer and watcher share it)

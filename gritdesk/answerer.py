@@ -8,9 +8,13 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol
 
-from gritdesk import prompting, rewriting
+import numpy as np
+from numpy.typing import NDArray
+
+from gritdesk import citing, prompting, rewriting, supporting
 from gritdesk.config import AnswerConfig
 from gritdesk.conversation import Recalled, recalled
+from gritdesk.engine.wire import Priority
 from gritdesk.errors import ContextOverflow
 from gritdesk.grit_format import REFUSAL
 from gritdesk.records import (
@@ -18,6 +22,7 @@ from gritdesk.records import (
     AnswerEvent,
     AnswerFinished,
     AnswerRestarted,
+    EmbeddingInput,
     EvidenceFound,
     Exchange,
     Hit,
@@ -29,12 +34,20 @@ from gritdesk.rewriting import Rewritten
 
 _MAX_BLANK_PIECES = 8
 """A model that goes on with nothing but white space has no more to say."""
+_MAX_CHECK_S = 3.0
+"""A person has read the answer by then; what is not compared in meaning is compared by words alone."""
 
 
 class AnswerEngine(Protocol):
     """What an answer needs of the engine; engine.host.EngineHost has it."""
 
     def count_prompt_tokens(self, turns: Sequence[Turn]) -> int: ...
+
+    def embed(
+        self, inputs: Sequence[EmbeddingInput], *, priority: Priority, timeout_s: float | None
+    ) -> NDArray[np.float32]:
+        """Raises: ModelError if it cannot, or not in time."""
+        ...
 
     def stream(
         self, turns: Sequence[Turn], sampling: Sampling, *, is_stopped: Callable[[], bool] | None = None
@@ -143,9 +156,20 @@ class Answerer:
     def _finish(
         self, question: str, text: str, hits: Sequence[Hit], timings: dict[str, float], stopped: bool
     ) -> Answer:
+        text, dropped = citing.settle(text, len(hits))
         refused = text.startswith(REFUSAL.rstrip("."))
-        citations = () if refused else prompting.resolve_citations(text, hits) or prompting.attribute(text, hits)
-        if citations and prompting.is_supported(text, question, citations, hits):
-            return Answer(question, text, True, citations, timings, stopped)
+        began = time.monotonic()
+        sentences = (
+            () if refused or not hits else supporting.check(text, question, hits, None if stopped else self._embed)
+        )
+        timings = timings | {"check_s": time.monotonic() - began}
+        if any(each.is_supported for each in sentences):
+            citations = supporting.citations(text, sentences, hits)
+            return Answer(question, text, True, citations, timings, stopped, None, sentences, dropped)
         # a person is better served with a place to look than with words that nothing stands behind
-        return Answer(question, text, False, (), timings, stopped, prompting.closest(question, hits))
+        closest = citing.closest(question, hits)
+        return Answer(question, text, False, (), timings, stopped, closest, sentences, dropped)
+
+    def _embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        inputs = [("", text) for text in texts]
+        return self._engine.embed(inputs, priority=Priority.QUERY, timeout_s=_MAX_CHECK_S)

@@ -100,7 +100,7 @@ def split(document: Document, count_tokens: Callable[[Sequence[str]], list[int]]
             if visible := _without_blank_ends(document.text, group):
                 place = (visible[0].start, visible[-1].end, section.heading, section.page)
                 spans.append(_Span(*place, num_tokens=_sum(visible)))
-    lines = _LineFinder(document)
+    lines = LineFinder(document)
     return [_chunk(document, span, lines) for span in _join_small(document.text, spans, max_tokens)]
 
 
@@ -305,7 +305,7 @@ def _between(atoms: Sequence[_Atom], start: int, end: int) -> Sequence[_Atom]:
 # ---------------------------------------------------------------- places
 
 
-def _chunk(document: Document, span: _Span, lines: _LineFinder) -> Chunk:
+def _chunk(document: Document, span: _Span, lines: LineFinder) -> Chunk:
     text = document.text[span.start : span.end]
     first_visible = span.start + len(text) - len(text.lstrip())
     start = max(span.start, document.text.rfind("\n", 0, first_visible) + 1)  # keeps the first line's indentation
@@ -322,7 +322,7 @@ def _chunk(document: Document, span: _Span, lines: _LineFinder) -> Chunk:
     )
 
 
-class _LineFinder:
+class LineFinder:
     """Source line of a character: the section's line plus the newlines since its start, counted once forward."""
 
     def __init__(self, document: Document) -> None:
@@ -330,6 +330,9 @@ class _LineFinder:
         self._starts = [section.start for section in document.sections]
         self._newlines = [match.start() for match in _LINE_END.finditer(document.text)]
 
+    def section(self, at: int) -> Section:
+        return self._sections[bisect_right(self._starts, at) - 1]
+
     def line(self, at: int) -> int:
-        section = self._sections[bisect_right(self._starts, at) - 1]
+        section = self.section(at)
         return section.line + bisect_right(self._newlines, at - 1) - bisect_right(self._newlines, section.start - 1)

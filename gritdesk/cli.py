@@ -8,6 +8,7 @@ Imports that cost time stand inside the command that needs them.
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -22,11 +23,22 @@ from gritdesk.cli_chats import chats
 from gritdesk.cli_convert import convert, imatrix, verify
 from gritdesk.cli_map import map_
 from gritdesk.cli_models import models
+from gritdesk.records import UNSUPPORTED
 from gritdesk.terminal import json_option, print_json, rewrite_line, say, shown, stopped_by_signals
 
 if TYPE_CHECKING:
     from gritdesk.desk import Desk
-    from gritdesk.records import Answer, Citation, Explanation, Hit, IndexProgress, Misses, PathReport, SearchMode
+    from gritdesk.records import (
+        Answer,
+        Citation,
+        Explanation,
+        Hit,
+        IndexProgress,
+        Misses,
+        PathReport,
+        Place,
+        SearchMode,
+    )
 
 
 class _WrongUsage(click.UsageError):
@@ -359,8 +371,13 @@ def ask(question: str, goes_on: bool, chat: str | None, no_chat: bool, as_json: 
         click.secho(f"searched for: {shown(answer.searched_for)}", dim=True)
     for citation in answer.citations:
         _echo_citation(citation)
+    _echo_support(answer)
     if not answer.grounded:
-        click.secho("no passage supports this answer" + ("; the closest one:" if answer.closest else ""), dim=True)
+        doubts = dict.fromkeys(each.doubt for each in answer.sentences if not each.doubt.startswith("no passage"))
+        why = f" ({'; '.join(doubts)})" if doubts else ""
+        click.secho(
+            f"no passage supports this answer{why}" + ("; the closest one:" if answer.closest else ""), dim=True
+        )
     if answer.closest:
         _echo_citation(answer.closest)
     if id_ and not goes_on:
@@ -374,6 +391,28 @@ def _chat_of(desk: Desk, goes_on: bool, name: str | None) -> str:
     if name is not None and name != "new":
         return desk.chats.find(name)
     return desk.chats.start() if name or (sys.stdout is not None and sys.stdout.isatty()) else ""
+
+
+@main.command()
+@click.argument("place", callback=_path)
+@click.argument("quote", callback=_text)
+@json_option
+def cite(place: Path, quote: str, as_json: bool) -> None:
+    """Say whether QUOTE, as an answer cited it, still stands at PLACE, which is PATH:LINE or PATH."""
+    from gritdesk.checking import told
+    from gritdesk.records import Citation
+
+    path, line = _path_and_line(str(place))
+    citation = Citation(1, path, line, line, quote)
+    with _open_desk() as desk:
+        found = desk.check_citation(citation)
+    if as_json:
+        print_json(_place_json(citation, found))
+        return
+    click.secho(shown(f"{path}:{found.line_start}"), bold=True, nl=False)
+    click.echo(f"  {shown(told(citation, found) or 'these words stand there')}")
+    if found.quote:
+        click.echo(f"    {shown(' '.join(found.quote.split()))}")
 
 
 @main.command()
@@ -556,6 +595,21 @@ def _echo_citation(citation: Citation) -> None:
     click.echo(f"    {shown(' '.join(citation.quote.split()))}")
 
 
+def _echo_support(answer: Answer) -> None:
+    """What a person must know of the text above, which has been streamed and stands as it came."""
+    if answer.dropped:
+        click.echo(f"dropped: {''.join(f'[{n}]' for n in answer.dropped)}, which names no passage")
+    for each in answer.sentences if answer.grounded else ():
+        said = shown(" ".join(answer.text[each.start : each.end].split()))
+        if not each.is_supported:
+            click.secho(f"{UNSUPPORTED} {each.doubt or 'no passage supports this'}: ", fg="yellow", nl=False)
+            click.echo(said)
+        elif each.suggested:
+            click.echo(f"[{each.suggested}] supports this, not what it cites: {said}")
+    if answer.support:
+        click.secho(answer.support, dim=True)
+
+
 def _hit_json(rank: int, hit: Hit) -> dict[str, Any]:
     return {
         "rank": rank,
@@ -601,18 +655,55 @@ def _answer_json(answer: Answer) -> dict[str, Any]:
         "answer": answer.text,
         "grounded": answer.grounded,
         "searched_for": answer.searched_for or answer.question,
-        "citations": [
+        "citations": [_citation_json(each) for each in answer.citations],
+        "sentences": [
             {
-                "n": each.n,
-                "path": str(each.path),
-                "page": each.page,
-                "line_start": each.line_start,
-                "line_end": each.line_end,
-                "quote": each.quote,
+                "text": answer.text[each.start : each.end],
+                "start": each.start,
+                "end": each.end,
+                "supported": each.is_supported,
+                "cited": list(each.cited),
+                "suggested": each.suggested,
+                "nearest": _citation_json(each.citation) if each.citation else None,
+                "score": None if each.score is None else round(each.score, 4),
+                "doubt": each.doubt,
             }
-            for each in answer.citations
+            for each in answer.sentences
         ],
+        "dropped": list(answer.dropped),
         "timings": {name: round(seconds, 4) for name, seconds in answer.timings.items()},
+    }
+
+
+def _citation_json(citation: Citation) -> dict[str, Any]:
+    return {
+        "n": citation.n,
+        "path": str(citation.path),
+        "page": citation.page,
+        "line_start": citation.line_start,
+        "line_end": citation.line_end,
+        "heading": citation.heading,
+        "quote": citation.quote,
+    }
+
+
+def _path_and_line(place: str) -> tuple[Path, int]:
+    """PATH:LINE taken apart; the line is 1 where none is given, or where the whole is the name of a file."""
+    path, _, line = place.rpartition(":")
+    if path and line.isdecimal() and not os.path.exists(place):
+        return Path(os.path.abspath(path)), max(1, int(line))
+    return Path(os.path.abspath(place)), 1
+
+
+def _place_json(citation: Citation, place: Place) -> dict[str, Any]:
+    return {
+        "path": str(citation.path),
+        "state": place.state,
+        "page": place.page,
+        "line_start": place.line_start,
+        "line_end": place.line_end,
+        "quote": place.quote,
+        "reason": place.reason,
     }
 
 

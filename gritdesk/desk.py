@@ -24,6 +24,7 @@ from gritdesk.keeping import Keeper, Pace, Pause, find_keeper, find_pause, index
 from gritdesk.records import (
     AnswerEvent,
     Chunk,
+    Citation,
     EmbeddingInput,
     Exchange,
     Hit,
@@ -33,6 +34,7 @@ from gritdesk.records import (
     Map,
     Misses,
     PathReport,
+    Place,
     SearchMode,
     SimilarFiles,
     Status,
@@ -367,6 +369,12 @@ class Desk:
         """Embeddings of texts, float32[num, dimension], L2-normalised."""
         return (self.endpoint() or self.engine()).embed([(instruction, text) for text in texts])
 
+    def check_citation(self, citation: Citation) -> Place:
+        """Where the words that a citation quotes stand in their file now; the engine is not started."""
+        from gritdesk.checking import locate
+
+        return locate(citation, self._read, self.config.index.max_file_mb * 1_000_000)
+
     def document_text(self, path: Path) -> str | None:
         """The text of a file as it was indexed; None if it is not in the index."""
         return self._store().document_text(path)
@@ -630,12 +638,14 @@ class Desk:
         return Retriever(self._store(), self._embed_query, self.config.search)
 
     def _read(self, path: Path) -> Any:
-        self._check_open()
-        if self._reader is None:
-            from gritdesk.extract.worker import Reader
+        with self._lock:  # an answer's citation may be opened while the first file is indexed
+            self._check_open()
+            if self._reader is None:
+                from gritdesk.extract.worker import Reader
 
-            self._reader = Reader(self.config.index.max_file_mb * 1_000_000)
-        return self._reader.read(path)
+                self._reader = Reader(self.config.index.max_file_mb * 1_000_000)
+            reader = self._reader
+        return reader.read(path)
 
     def _embed_query(self, question: str) -> NDArray[np.float32]:
         from gritdesk.engine.host import Priority

@@ -214,6 +214,21 @@ class Citation:
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where the words of a citation stand in its file now."""
+
+    state: Literal["unchanged", "moved", "changed", "gone"]
+    """changed: they do not stand there any more, and `quote` is the sentence nearest to them; gone: nothing does."""
+    line_start: int
+    line_end: int
+    quote: str = ""
+    """What stands there now; "" if it is gone."""
+    page: int | None = None
+    reason: str = ""
+    """Of what is gone, in one line."""
+
+
+@dataclass(frozen=True)
 class Turn:
     role: Literal["user", "assistant"]
     text: str
@@ -240,12 +255,41 @@ class Sampling:
     seed: int = 0
 
 
+UNSUPPORTED = "[?]"
+"""Stands behind a sentence that no passage supports, where [n] would stand."""
+
+
+@dataclass(frozen=True)
+class SentenceSupport:
+    """Whether a sentence of an answer stands in its passages."""
+
+    start: int
+    """Of the answer's text, as `end`; its [n] are part of it."""
+    end: int
+    is_supported: bool
+    citation: Citation | None = None
+    """The sentence of a passage that supports it; of one that nothing supports, the nearest."""
+    cited: tuple[int, ...] = ()
+    """The passages it cites itself: if they do not hold it and another does, `citation` names that one."""
+    score: float | None = None
+    """How near its meaning is to the citation's, beside all other sentences of the passages; None if that was not
+    measured."""
+    doubt: str = ""
+    """Why nothing supports it, in a few words."""
+
+    @property
+    def suggested(self) -> int | None:
+        """The passage to cite instead of those that it cites."""
+        is_other = self.is_supported and self.citation is not None and self.cited
+        return self.citation.n if is_other and self.citation and self.citation.n not in self.cited else None
+
+
 @dataclass(frozen=True)
 class Answer:
     question: str
     text: str
     grounded: bool
-    """True when cited passages hold the answer's words; False also when it says that the documents hold none."""
+    """True when passages support a sentence of it; False also when it says that the documents hold none."""
     citations: tuple[Citation, ...] = ()
     """What the answer was taken from; none if it is not grounded."""
     timings: Mapping[str, float] = field(default_factory=dict)
@@ -254,8 +298,22 @@ class Answer:
     """True when the person stopped it; the text is what had come until then."""
     closest: Citation | None = None
     """Of an answer that is not grounded, the place to look instead."""
+    sentences: tuple[SentenceSupport, ...] = ()
+    """In the order of the text; none where no model was asked, or it refused."""
+    dropped: tuple[int, ...] = ()
+    """Numbers that it cited and that name no passage; they are not in the text."""
     searched_for: str = ""
     """What was searched for in place of the question, which left out what was said before; "" if nothing was."""
+
+    @property
+    def support(self) -> str:
+        """`3 of 4 sentences supported by [1][2]`, for a person; "" of an answer that is not grounded."""
+        supported = [each for each in self.sentences if each.is_supported]
+        if not supported:
+            return ""
+        by = "".join(f"[{n}]" for n in sorted({each.citation.n for each in supported if each.citation}))
+        num = len(self.sentences)
+        return f"{len(supported)} of {num} sentence{'s' * (num > 1)} supported by {by}"
 
 
 @dataclass(frozen=True)

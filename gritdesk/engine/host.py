@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -125,14 +126,23 @@ class EngineHost:
                     return self._info
             self._call(wire.CountTokens([]), Priority.QUERY)  # anything: its answer comes after loading
 
-    def embed(self, inputs: Sequence[EmbeddingInput], *, priority: Priority = Priority.INDEXING) -> NDArray[np.float32]:
+    def embed(
+        self,
+        inputs: Sequence[EmbeddingInput],
+        *,
+        priority: Priority = Priority.INDEXING,
+        timeout_s: float | None = None,
+    ) -> NDArray[np.float32]:
         """Embed (instruction, text) pairs.
 
+        Args:
+            timeout_s: for embeddings that are of no use later; what is not done by then is dropped.
         Returns: float32[len(inputs), dimension], rows of length 1.
         Raises: RequestRefused if a text is empty or has no embedding, or if the engine died of it twice;
-        ContextOverflow if an instruction leaves no room for its text; ModelError if the model cannot be loaded.
+        ContextOverflow if an instruction leaves no room for its text; ModelError if the model cannot be loaded, or the
+        time is over.
         """
-        embeddings: NDArray[np.float32] = self._call(wire.Embed(list(inputs)), priority)
+        embeddings: NDArray[np.float32] = self._call(wire.Embed(list(inputs)), priority, timeout_s)
         return embeddings
 
     def count_tokens(self, texts: Sequence[str], *, priority: Priority = Priority.QUERY) -> list[int]:
@@ -191,11 +201,20 @@ class EngineHost:
 
     # ---------------------------------------------------------------- requests
 
-    def _call(self, task: wire.Embed | wire.CountTokens | wire.CountPromptTokens, priority: Priority) -> Any:
+    def _call(
+        self,
+        task: wire.Embed | wire.CountTokens | wire.CountPromptTokens,
+        priority: Priority,
+        timeout_s: float | None = None,
+    ) -> Any:
         pending = self._submit(task, priority)
+        ends_at = None if timeout_s is None else time.monotonic() + timeout_s
         try:
             while True:
-                event = _next_event(pending, 1.0)
+                left_s = 1.0 if ends_at is None else ends_at - time.monotonic()
+                if left_s <= 0:
+                    raise ModelError(f"the engine did not answer within {timeout_s:g} s")
+                event = _next_event(pending, min(1.0, left_s))
                 if isinstance(event, wire.Done):
                     return event.value
                 if isinstance(event, wire.Failed):

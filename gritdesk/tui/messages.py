@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from textual.message import Message
 
-from gritdesk.records import AnswerEvent, Hit, IndexProgress, SearchMode, Status
+from gritdesk.records import AnswerEvent, Citation, Hit, IndexProgress, Place, SearchMode, Status
 from gritdesk.tui.text import Surroundings
 
 if TYPE_CHECKING:
@@ -144,6 +144,16 @@ class AnswerProgressed(Message):
         self.number = number
         """Which question it answers, counted from 1."""
         self.event = event
+
+
+class CitationChecked(Message):
+    """It is known where the words of a citation stand in the file now; `place` is None where that cannot be told."""
+
+    def __init__(self, hit: Hit, citation: Citation, place: Place | None) -> None:
+        super().__init__()
+        self.hit = hit
+        self.citation = citation
+        self.place = place
 
 
 class AnswerEnded(Message):

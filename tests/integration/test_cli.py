@@ -204,13 +204,35 @@ def test_date_that_is_none_is_said_with_those_that_are(person: Person) -> None:
 
 def test_ask_gives_the_answer_with_what_supports_it(person: Person) -> None:
     answer = person.json("ask", "When does the ferry leave?")
-    assert list(answer) == ["question", "answer", "grounded", "searched_for", "citations", "timings", "chat"]
+    keys = ["question", "answer", "grounded", "searched_for", "citations", "sentences", "dropped", "timings", "chat"]
+    assert list(answer) == keys
     assert answer["question"] == "When does the ferry leave?" and answer["answer"]
     assert answer["grounded"] == bool(answer["citations"])
     for citation in answer["citations"]:
-        assert list(citation) == ["n", "path", "page", "line_start", "line_end", "quote"]
+        assert list(citation) == ["n", "path", "page", "line_start", "line_end", "heading", "quote"]
+    for sentence in answer["sentences"]:
+        assert sentence["text"] == answer["answer"][sentence["start"] : sentence["end"]]
+        assert sentence["nearest"]["quote"] and bool(sentence["doubt"]) is not sentence["supported"]
+    assert answer["grounded"] == any(each["supported"] for each in answer["sentences"])
     assert answer["timings"]["total_s"] > 0
     assert person.json("ask", "When does the ferry leave?")["answer"] == answer["answer"]
+
+
+def test_cited_words_are_found_in_the_file_as_it_is_now(person: Person, tmp_path: Path) -> None:
+    path = tmp_path / "ferry.txt"
+    path.write_text("The ferry leaves at noon.\nIt comes back at six.\n", encoding="utf-8")
+    found = person.json("cite", f"{path}:2", "It comes back at six.")
+    assert list(found) == ["path", "state", "page", "line_start", "line_end", "quote", "reason"]
+    assert (found["state"], found["line_start"]) == ("unchanged", 2)
+    assert "these words stand there" in person.run("cite", f"{path}:2", "It comes back at six.").output
+
+    path.write_text("One more line.\nThe ferry leaves at noon.\nIt comes back at seven.\n", encoding="utf-8")
+    assert "it stood at line 1 and stands at line 2 now" in person.run("cite", path, "The ferry leaves at noon.").output
+    changed = person.json("cite", f"{path}:2", "It comes back at six.")
+    assert (changed["state"], changed["line_start"], changed["quote"]) == ("changed", 3, "It comes back at seven.")
+    path.unlink()
+    gone = person.json("cite", f"{path}:2", "It comes back at six.")
+    assert (gone["state"], gone["reason"]) == ("gone", "it is not there any more")
 
 
 def test_ask_of_an_empty_index_says_that_nothing_answers(newcomer: Person) -> None:

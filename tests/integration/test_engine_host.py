@@ -69,6 +69,13 @@ def in_thread(call: Callable[[], object]) -> tuple[threading.Thread, queue.Simpl
     return thread, outcome
 
 
+def test_embeddings_that_come_too_late_are_given_up_and_the_engine_goes_on(host: EngineHost) -> None:
+    host.start()
+    with pytest.raises(ModelError, match="did not answer within 0.05 s"):
+        host.embed(MANY * 20, timeout_s=0.05)
+    assert host.embed(MANY[:2], timeout_s=60).shape[0] == 2
+
+
 def is_alive(pid: int) -> bool:
     """Whether a process runs; one that ended and waits to be collected by its parent does not."""
     stat = Path(f"/proc/{pid}/stat")

@@ -33,6 +33,7 @@ from gritdesk.records import (
     MapPoint,
     PathReport,
     PieceGenerated,
+    Place,
     SearchMode,
     SimilarFiles,
     Skip,
@@ -185,6 +186,8 @@ class FakeDesk:
         self.folders: tuple[Path, ...] = (NOTES,)
         self.failed: tuple[FailedFile, ...] = ()
         self.documents: dict[Path, str] = dict(DOCUMENTS)
+        self.places: dict[int, Place] = {}
+        """Where citation [n] stands by now; where it stood unless it says otherwise."""
         self.failures: dict[str, Exception] = {}
         """Raised by the call of that name."""
         self.search_gates: dict[tuple[str, SearchMode], threading.Event] = {}
@@ -319,6 +322,12 @@ class FakeDesk:
         self._wait(stop)
         self.watching.clear()
         self.finished.set()
+
+    def check_citation(self, citation: Citation) -> Place:
+        self._called("check_citation", citation)
+        return self.places.get(citation.n) or Place(
+            "unchanged", citation.line_start, citation.line_end, citation.quote, citation.page
+        )
 
     def document_text(self, path: Path) -> str | None:
         self._called("document_text", path)

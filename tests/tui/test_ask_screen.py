@@ -6,13 +6,23 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from conftest import ready, screen_text, until
 from fake_desk import FakeDesk, answer_of, sample_answer, sample_hits
 from textual.pilot import Pilot
 from textual.widgets import Markdown
 
 from gritdesk.errors import ModelError
-from gritdesk.records import AnswerFinished, AnswerRestarted, Chat, EvidenceFound, Exchange, PieceGenerated
+from gritdesk.records import (
+    AnswerFinished,
+    AnswerRestarted,
+    Chat,
+    EvidenceFound,
+    Exchange,
+    PieceGenerated,
+    Place,
+    SentenceSupport,
+)
 from gritdesk.tui.app import GritDeskApp
 from gritdesk.tui.screens.ask import AskScreen
 from gritdesk.tui.screens.viewer import ViewerScreen
@@ -116,6 +126,30 @@ async def test_an_answer_without_evidence_is_visibly_marked(app: GritDeskApp, de
         await until(pilot, lambda: "No passage in your files supports this answer" in screen_text(app))
 
 
+async def test_a_sentence_that_nothing_supports_is_marked_and_counted(app: GritDeskApp, desk: FakeDesk) -> None:
+    hits = tuple(sample_hits())
+    text = "Chosen in March [1]. The moon agreed. Bursts pass [3].\n\n`take` was not asked."
+    answer = answer_of("w?", text, hits, (1, 3))
+    said = ("Chosen in March [1].", "The moon agreed.", "Bursts pass [3].", "`take` was not asked.")
+    spans = [(text.index(each), text.index(each) + len(each)) for each in said]
+    sentences = tuple(
+        SentenceSupport(start, end, bool(n), answer.citations[place] if n else None, (n,) if n else ())
+        for (start, end), n, place in zip(spans, (1, 0, 3, 0), (0, 0, 1, 0), strict=True)
+    )
+    answer = replace(answer, sentences=sentences)
+    desk.script = [EvidenceFound(hits), PieceGenerated(text), AnswerFinished(answer)]
+    async with app.run_test(size=WIDE) as pilot:
+        await ready(pilot)
+        block = await asked(pilot, app)
+        await until(pilot, lambda: "2 of 4 sentences supported by [1][3]" in screen_text(app))
+        for marked in ("The moon agreed. [?]", "take was not asked. [?]"):
+            assert marked in screen_text(app)
+        assert block.text == text and block.exchange().answer.text == text
+        strips = app.screen._compositor.render_strips()
+        underlined = [each.text for strip in strips for each in strip if each.style and each.style.underline]
+        assert "The moon agreed" in "".join(underlined)
+
+
 async def test_a_failed_answer_says_why_and_a_surprise_does_not_end_the_app(app: GritDeskApp, desk: FakeDesk) -> None:
     desk.script = [PieceGenerated("so "), ModelError("the engine gave up; try a smaller model")]
     async with app.run_test(size=WIDE) as pilot:
@@ -145,6 +179,31 @@ async def test_digits_and_enter_open_citations_at_their_passage(app: GritDeskApp
             block.focus()
         await pilot.press("9")
         await until(pilot, lambda: any("[1] to [3]" in each.message for each in app._notifications))
+
+
+async def test_citation_opens_where_its_words_stand_by_now_and_says_what_changed(
+    app: GritDeskApp, desk: FakeDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[tuple[str, ...]] = []
+    monkeypatch.setenv("EDITOR", "vim")
+    monkeypatch.setattr(app, "_start_editor", lambda command: opened.append(command.arguments) or "")
+    monkeypatch.setattr(Path, "is_file", lambda path: True)
+    desk.places = {1: Place("moved", 20, 22, "On 4 March"), 3: Place("changed", 30, 30, "def take")}
+    async with app.run_test(size=WIDE) as pilot:
+        await ready(pilot)
+        block = await asked(pilot, app)
+        await until(pilot, lambda: block.state == "finished")
+        await pilot.press("1")
+        await until(pilot, lambda: len(opened) == 1)
+        assert "+20" in opened[0]
+        await pilot.press("3")
+        await until(pilot, lambda: len(opened) == 2)
+        assert "+30" in opened[1]
+        notes = [each.message for each in app._notifications]
+        assert notes == [
+            "it stood at line 8 and stands at line 20 now",
+            "the file has changed: these words are not in it any more; the nearest are at line 30",
+        ]
 
 
 async def test_keys_move_between_answers_evidence_and_question(app: GritDeskApp) -> None:

@@ -6,7 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
+from fake_engine import FakeEngine
+from numpy.typing import NDArray
 
 from gritdesk import prompting
 from gritdesk.answerer import Answerer
@@ -19,6 +22,7 @@ from gritdesk.records import (
     AnswerRestarted,
     Chunk,
     Citation,
+    EmbeddingInput,
     EvidenceFound,
     Exchange,
     Hit,
@@ -44,6 +48,9 @@ class ScriptedEngine:
 
     def count_prompt_tokens(self, turns: Sequence[Turn]) -> int:
         return sum(len(turn.text.split()) for turn in turns)
+
+    def embed(self, inputs: Sequence[EmbeddingInput], **_: object) -> NDArray[np.float32]:
+        return FakeEngine().embed(inputs)
 
     def stream(
         self, turns: Sequence[Turn], sampling: Sampling, *, is_stopped: Callable[[], bool] | None = None

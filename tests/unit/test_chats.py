@@ -24,7 +24,7 @@ HIT = Hit(7, Path(os.fsdecode(b"/docs/bad\xff.txt")), TEA, 0.5, 0.25, 1, 2)
 
 def exchange(question: str = "When is tea?", text: str = "Tea is at four [1].", asked_at: float = 1.7e9) -> Exchange:
     citation = Citation(1, HIT.path, 3, 3, "Tea is at four.", 2, "House > Kitchen")
-    answer = Answer(question, text, True, (citation,), {"total_s": 1.25}, False, None, "When is tea? house")
+    answer = Answer(question, text, True, (citation,), {"total_s": 1.25}, searched_for="When is tea? house")
     return Exchange(answer, (HIT,), asked_at)
 
 

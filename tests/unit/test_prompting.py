@@ -1,4 +1,4 @@
-"""Prompts fit the context, and [n] leads to the sentence it was taken from."""
+"""Prompts number their passages and fit the context."""
 
 from __future__ import annotations
 
@@ -58,72 +58,3 @@ def test_prompt_drops_old_turns_before_passages_and_passages_before_text() -> No
 def test_question_longer_than_the_context_says_so() -> None:
     with pytest.raises(ContextOverflow, match="shorten it"):
         prompting.build_prompt("why " * 300, [LAMP], (), count_words, 200)
-
-
-def test_citation_leads_to_the_line_of_the_cited_sentence() -> None:
-    answer = "Tea is at four [1]. The boat is called Marigold [2]."
-    first, second = prompting.resolve_citations(answer, [LAMP, BOAT])
-    assert (first.n, first.line_start, first.line_end, first.quote) == (1, 12, 12, "Tea is at four.")
-    assert (second.path, second.page) == (Path("boat.pdf"), 2)
-
-
-def test_citation_that_opens_an_answer_leads_to_what_follows_it() -> None:
-    first, second = prompting.resolve_citations("[1] tea at four. [2] called Marigold", [LAMP, BOAT])
-    assert (first.n, first.line_start, first.quote) == (1, 12, "Tea is at four.")
-    assert second.path == Path("boat.pdf")
-    assert "Marigold" in second.quote
-
-
-def test_number_that_names_no_passage_is_no_citation() -> None:
-    assert prompting.resolve_citations("As shown in [3] and [0].", [LAMP, BOAT]) == ()
-
-
-def test_passage_cited_twice_is_listed_once() -> None:
-    assert len(prompting.resolve_citations("Monday [1]. Friday [1].", [LAMP])) == 1
-
-
-def test_answer_without_citation_is_attributed_only_to_a_passage_that_holds_its_words() -> None:
-    (citation,) = prompting.attribute("The boat has a crew of three.", [LAMP, BOAT])
-    assert citation.n == 2
-    assert prompting.attribute("Paris is the capital of France.", [LAMP, BOAT]) == ()
-
-
-def test_abbreviations_inside_a_word_do_not_end_a_sentence() -> None:
-    text = "Version 1.2.3 was released in May. It is stable."
-    start, end = prompting.best_sentence("released in May", text)
-    assert text[start:end] == "Version 1.2.3 was released in May."
-
-
-def test_quote_is_a_whole_sentence_of_hard_wrapped_text() -> None:
-    text = "# Lamp\nThe lamp is cleaned every Monday\nmorning before ten by Dr. Smith.\n- Tea is at four\n- Bed"
-    start, end = prompting.best_sentence("Who cleans the lamp on Monday morning?", text)
-    assert text[start:end] == "The lamp is cleaned every Monday\nmorning before ten by Dr. Smith."
-    start, end = prompting.best_sentence("When is tea?", text)
-    assert text[start:end] == "- Tea is at four"
-
-
-def test_lines_are_the_whole_chunks_where_text_and_source_run_apart() -> None:
-    page = Hit(1, Path("page.html"), Chunk("One thing.\nAnother thing.", 0, 25, 4, 18), score=1.0)
-    (citation,) = prompting.resolve_citations("Another thing [1].", [page])
-    assert (citation.line_start, citation.line_end) == (4, 18)
-
-
-CHAIR = hit("The chair of the trust is Ida Thorne. She took over from Nathaniel Cole in 2019.")
-
-
-@pytest.mark.parametrize(
-    ("answer", "is_supported"),
-    [
-        ("Ida Thorne [1].", True),
-        ("The chair of the trust is Ida Thorne. [1]", True),
-        ("The chair is Ida Thorne, who took it over from Cole. [1]", True),
-        ("The chair of the trust is Napoleon Bonaparte. [1]", False),
-        ("Ida Thorne has been the chair since 2018 [1].", False),
-        ("Napoleon [1].", False),
-        ("It is the [1].", False),
-    ],
-)
-def test_answer_is_supported_only_if_its_passage_holds_what_it_adds(answer: str, is_supported: bool) -> None:
-    question = "Who is the chair of the trust?"
-    citations = prompting.resolve_citations(answer, [CHAIR])
-    assert prompting.is_supported(answer, question, citations, [CHAIR]) is is_supported

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
@@ -17,11 +18,22 @@ from textual.content import Content
 from textual.css.query import NoMatches
 from textual.widgets import Footer, OptionList, Static
 
-from gritdesk.records import AnswerEvent, AnswerFinished, AnswerRestarted, EvidenceFound, Exchange, Hit, PieceGenerated
+from gritdesk.checking import told
+from gritdesk.errors import GritDeskError
+from gritdesk.records import (
+    AnswerEvent,
+    AnswerFinished,
+    AnswerRestarted,
+    Citation,
+    EvidenceFound,
+    Exchange,
+    Hit,
+    PieceGenerated,
+)
 from gritdesk.tui.lane import problem_of
-from gritdesk.tui.messages import Activity, AnswerEnded, AnswerProgressed
+from gritdesk.tui.messages import Activity, AnswerEnded, AnswerProgressed, CitationChecked
 from gritdesk.tui.screens.base import DeskScreen
-from gritdesk.tui.text import query_words
+from gritdesk.tui.text import plain, query_words
 from gritdesk.tui.widgets.answer_block import AnswerBlock
 from gritdesk.tui.widgets.empty_state import EmptyState
 from gritdesk.tui.widgets.hit_list import HitList
@@ -244,22 +256,41 @@ class AskScreen(DeskScreen):
     def action_open_citation(self, n: int) -> None:
         hits = self._current.hits if self._current else ()
         if n <= len(hits):
-            self.open_hit(self._at_cited_line(hits[n - 1], n))
+            self._open(hits[n - 1], n)
         elif hits:
             self.notify(f"This answer has sources [1] to [{len(hits)}].", markup=False)
 
-    def _at_cited_line(self, hit: Hit, n: int) -> Hit:
-        """The passage from its cited sentence on, where the answer cites it: that line is where it opens."""
+    def _open(self, hit: Hit, n: int) -> None:
+        """Open a passage where what the answer cites of it stands by now."""
         answer = self._current.answer if self._current else None
-        for citation in answer.citations if answer else ():
-            if citation.n == n:
-                chunk = replace(hit.chunk, line_start=citation.line_start, line_end=citation.line_end)
-                return replace(hit, chunk=chunk)
-        return hit
+        citation = next((each for each in answer.citations if each.n == n), None) if answer else None
+        if citation is None or self.desk is None:
+            self.open_hit(hit)
+        else:
+            work = partial(self._check, self.desk, hit, citation)
+            self.run_worker(work, group="citation", exclusive=True, thread=True, exit_on_error=False)
+
+    def _check(self, desk: Desk, hit: Hit, citation: Citation) -> None:
+        """Runs in a thread."""
+        place = None
+        with suppress(GritDeskError):  # the desk is closing, or no reader can be started: it opens as it was indexed
+            place = desk.check_citation(citation)
+        self.post_message(CitationChecked(hit, citation, place))
+
+    def on_citation_checked(self, message: CitationChecked) -> None:
+        message.stop()
+        place = message.place or message.citation
+        if message.place and (note := told(message.citation, message.place)):
+            has_moved = message.place.state == "moved"
+            self.notify(plain(note), severity="information" if has_moved else "warning", markup=False)
+        chunk = replace(message.hit.chunk, line_start=place.line_start, line_end=place.line_end)
+        self.open_hit(replace(message.hit, chunk=chunk))
 
     @on(OptionList.OptionSelected, "#evidence-hits")
     def _open_evidence(self) -> None:
-        self.open_hit(self._chosen_hit())
+        hit = self._chosen_hit()
+        if hit is not None and self._current is not None and hit in self._current.hits:
+            self._open(hit, self._current.hits.index(hit) + 1)
 
     def action_view(self) -> None:
         hit = self._chosen_hit()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar, Literal
 
 from textual.app import ComposeResult
@@ -11,10 +12,11 @@ from textual.content import Content
 from textual.widgets import Markdown, Static
 from textual.widgets.markdown import MarkdownStream
 
-from gritdesk.records import Answer, Exchange, Hit
+from gritdesk.records import UNSUPPORTED, Answer, Exchange, Hit
 from gritdesk.tui.text import cited_place, plain
 from gritdesk.tui.widgets.status_line import count
 
+_MARKDOWN = re.compile(r"[*_`~|#\n<]|^\s*(?:[-+>]|\d+[.)])\s")
 State = Literal["searching", "writing", "finished", "stopped", "failed"]
 
 
@@ -96,7 +98,7 @@ class AnswerBlock(Vertical, can_focus=True):
     async def finish(self, answer: Answer) -> None:
         self.answer = answer
         self.state = "stopped" if answer.stopped else "finished"
-        await self._settle(plain(answer.text))
+        await self._settle(plain(answer.text), marked(answer))
         self.set_class(not answer.grounded and not answer.stopped, "-ungrounded")
         self._show_ground(answer)
         self._searched_for(answer)
@@ -121,12 +123,12 @@ class AnswerBlock(Vertical, can_focus=True):
     def _markdown(self) -> Markdown:
         return self.query_one(Markdown)
 
-    async def _settle(self, text: str) -> None:
-        """End the stream and make sure that exactly `text` stands there."""
+    async def _settle(self, text: str, shown: str = "") -> None:
+        """End the stream and make sure that exactly `text` stands there, or as it is `shown` with marks in it."""
         await self._end_stream()
         self.text = text
-        if self._markdown.source != text:
-            await self._markdown.update(text)
+        if self._markdown.source != (shown or text):
+            await self._markdown.update(shown or text)
 
     async def _end_stream(self) -> None:
         if self._stream is not None:
@@ -157,7 +159,8 @@ class AnswerBlock(Vertical, can_focus=True):
 
     def _sources(self, answer: Answer) -> Content:
         cited = [each for each in answer.citations if 0 < each.n <= len(self.hits)]
-        parts: list[Content] = []
+        is_whole = all(each.is_supported for each in answer.sentences)
+        parts = [Content.styled(answer.support, "" if is_whole else "$text-warning")] if answer.support else []
         for citation in cited:
             hit = self.hits[citation.n - 1]
             label = (f"[{citation.n}] ", "bold $text-accent")
@@ -171,3 +174,17 @@ class AnswerBlock(Vertical, can_focus=True):
 
     def _say(self, line: str, style: str = "$text-muted") -> None:
         self.query_one(".ground", Static).update(Content.styled(line, style))
+
+
+def marked(answer: Answer) -> str:
+    """The answer in Markdown, with every sentence that nothing supports struck through, which is drawn as underlined.
+
+    One that holds Markdown of its own, or goes over lines, gets the mark behind it alone.
+    """
+    text = answer.text
+    for sentence in reversed(answer.sentences if answer.grounded else ()):
+        if not sentence.is_supported:
+            said = text[sentence.start : sentence.end]
+            body = said if _MARKDOWN.search(said) else f"~~{said}~~"
+            text = f"{text[: sentence.start]}{body} {UNSUPPORTED}{text[sentence.end :]}"
+    return plain(text)
