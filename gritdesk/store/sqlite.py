@@ -742,6 +742,12 @@ class SqliteStore:
         )
         return [Chunk(*row[2:]) for row in rows]
 
+    def frequencies(self, terms: Sequence[str]) -> tuple[int, dict[str, int]]:
+        """How many chunks there are, and how many hold each term, counted up to a most."""
+        with self._reading():
+            ((num_chunks,),) = self._run("SELECT coalesce(max(id), 0) FROM chunk")  # to count them is a scan
+            return num_chunks, {term: self._count(words.quoted(term), None, _MAX_LOOKED_AT) for term in terms}
+
     def counts(self) -> tuple[int, int, int]:
         """(indexed files, chunks, bytes of text)."""
         ((files, text_bytes),) = self._run(
