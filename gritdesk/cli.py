@@ -1,7 +1,8 @@
 """The `gritdesk` command: each subcommand is a call of the Desk and the words around it.
 
 What scripts may rely on: `--json` prints exactly one JSON value on stdout and nothing else; progress and notes
-go to stderr; the exit code is 0 for done, 1 for a failure said in one line on stderr, 2 for wrong usage.
+go to stderr; the exit code is 0 for done, 1 for a failure said in one line on stderr, 2 for wrong usage; `ask` has
+3 for a question that nothing in the files answers.
 Imports that cost time stand inside the command that needs them.
 """
 
@@ -320,36 +321,77 @@ def similar(path: Path, num_files: int, as_json: bool) -> None:
 
 @main.command()
 @click.argument("question", callback=_text)
+@click.option(
+    "--anyway", is_flag=True, help="Where the files hold no answer, take one of the model itself; it is marked."
+)
+@click.option("--show-prompt", is_flag=True, help="Show what the model would be given, and answer nothing.")
 @json_option
-def ask(question: str, as_json: bool) -> None:
-    """Answer QUESTION from the indexed files, with citations."""
-    from gritdesk.errors import ModelError
-    from gritdesk.records import AnswerFinished, AnswerRestarted, PieceGenerated
+def ask(question: str, anyway: bool, show_prompt: bool, as_json: bool) -> None:
+    """Answer QUESTION from the indexed files, with citations.
 
+    The exit code is 3 where nothing in the files answers it.
+    """
+    from gritdesk.errors import ModelError
+    from gritdesk.records import AnswerFinished, AnswerRestarted, EvidenceFound, PieceGenerated
+
+    if show_prompt:
+        _show_prompt(question, as_json)
+        return
     answer: Answer | None = None
     with _open_desk() as desk:
         desk.subscribe(say)
-        for event in desk.ask(question):
+        for event in desk.ask(question, anyway=anyway):
             if isinstance(event, AnswerFinished):
                 answer = event.answer
             elif isinstance(event, AnswerRestarted):
                 say("the answer begins anew")  # why, the desk has said
                 if not as_json:
                     click.echo()
+            elif isinstance(event, EvidenceFound) and event.evidence == "none" and anyway and not as_json:
+                click.secho("from the model, not from your files:", bold=True)
             elif isinstance(event, PieceGenerated) and not as_json:
                 click.echo(shown(event.text, keep="\n\t"), nl=False)
     if answer is None:
         raise ModelError("the engine ended without an answer; see `gritdesk doctor`")
     if as_json:
         print_json(_answer_json(answer))
-        return
+    else:
+        _echo_ground(answer)
+    if answer.evidence == "none" and not answer.from_model:
+        sys.exit(3)
+
+
+def _echo_ground(answer: Answer) -> None:
+    """What an answer rests on, under it."""
     click.echo()
     for citation in answer.citations:
         _echo_citation(citation)
+    if answer.evidence == "none":
+        if answer.nearest:
+            click.secho("the nearest in them:", dim=True)
+        for citation in answer.nearest:
+            _echo_citation(citation)
+        if not answer.from_model:
+            click.secho("the model's own answer, not from your files: ask --anyway", dim=True)
+        return
+    if answer.evidence == "thin":
+        click.secho("the files hold little on this; look at the passage before you rely on it", dim=True)
     if not answer.grounded:
         click.secho("no passage supports this answer" + ("; the closest one:" if answer.closest else ""), dim=True)
     if answer.closest:
         _echo_citation(answer.closest)
+
+
+def _show_prompt(question: str, as_json: bool) -> None:
+    with _open_desk() as desk:
+        desk.subscribe(say)
+        prompt, text = desk.prompt(question)
+    if as_json:
+        found = {"question": question, "prompt": text, "tokens": prompt.num_tokens}
+        print_json(found | {"passages": _hits_json(prompt.hits)})
+        return
+    click.echo(shown(text, keep="\n\t"))
+    say(f"{prompt.num_tokens} tokens, {_counted(len(prompt.hits))}")
 
 
 @main.command()
@@ -571,18 +613,22 @@ def _answer_json(answer: Answer) -> dict[str, Any]:
         "question": answer.question,
         "answer": answer.text,
         "grounded": answer.grounded,
-        "citations": [
-            {
-                "n": each.n,
-                "path": str(each.path),
-                "page": each.page,
-                "line_start": each.line_start,
-                "line_end": each.line_end,
-                "quote": each.quote,
-            }
-            for each in answer.citations
-        ],
+        "evidence": answer.evidence,
+        "from_model": answer.from_model,
+        "citations": [_citation_json(each) for each in answer.citations],
+        "nearest": [_citation_json(each) for each in answer.nearest],
         "timings": {name: round(seconds, 4) for name, seconds in answer.timings.items()},
+    }
+
+
+def _citation_json(citation: Citation) -> dict[str, Any]:
+    return {
+        "n": citation.n,
+        "path": str(citation.path),
+        "page": citation.page,
+        "line_start": citation.line_start,
+        "line_end": citation.line_end,
+        "quote": citation.quote,
     }
 
 

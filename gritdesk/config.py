@@ -79,6 +79,8 @@ class AnswerConfig:
     max_tokens: int = 160
     temperature: float = 0.0
     repeat_penalty: float = 1.1
+    passage_tokens: int = 512
+    """Passages side by side become one, and a short file is read as a whole, up to so many of the model's tokens."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,7 @@ _LEAST = {
     "search.num_passages": 1,
     "answer.max_tokens": 1,
     "answer.temperature": 0,
+    "answer.passage_tokens": 0,
 }
 """The smallest number that makes sense; what a number is too large for, the engine knows."""
 

@@ -24,11 +24,13 @@ from gritdesk.keeping import Keeper, Pace, find_keeper, find_pause, index_lock
 from gritdesk.records import (
     AnswerEvent,
     EmbeddingInput,
+    Evidence,
     Hit,
     IndexProgress,
     IndexReport,
     Misses,
     PathReport,
+    Prompt,
     SearchMode,
     SimilarFiles,
     Status,
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from gritdesk.answerer import Answerer
     from gritdesk.engine.endpoint import EndpointEmbedder
     from gritdesk.engine.host import EngineHost, EngineInfo
     from gritdesk.extract.worker import Reader
@@ -53,6 +56,8 @@ SWEEP_EVERY_S = 600.0
 """A watched tree is walked again this often, to find what file events missed."""
 _LOOK_AT_STOP_S = 0.5
 _LOOK_AT_LOCK_EVERY_S = 3.0
+FRAME_TOKENS = 16
+"""Of the embedding frame around a passage, more than there are."""
 _AFTER_FAILURE_S = 10.0
 """What failed once may fail again at once."""
 
@@ -270,26 +275,67 @@ class Desk:
         return similar_files(self._store(), Path(os.path.abspath(path)), n)
 
     def ask(
-        self, question: str, history: Sequence[Turn] = (), is_stopped: Callable[[], bool] | None = None
+        self,
+        question: str,
+        history: Sequence[Turn] = (),
+        is_stopped: Callable[[], bool] | None = None,
+        *,
+        anyway: bool = False,
     ) -> Iterator[AnswerEvent]:
         """Answer from the indexed files; see records.AnswerEvent for what comes.
 
+        Args:
+            anyway: without evidence have the model answer from what it learned, and say so in the answer.
         Raises: ModelError if the model only embeds.
         """
+        answerer, text = self._answerer(question)
+        yield from answerer.answer(text, history, is_stopped or (lambda: False), anyway=anyway)
+
+    def prompt(self, question: str, history: Sequence[Turn] = ()) -> tuple[Prompt, str]:
+        """What the model would be given to answer a question, evidence or not, and its exact text.
+
+        Raises: as `ask`.
+        """
+        from gritdesk.grit_format import chat_frame, render
+
+        answerer, text = self._answerer(question)
+        prompt = answerer.prompt_for(text, self.search(question, self._num_looked_at), history)
+        blocks = self.engine().info().passages != "plain"
+        return prompt, render(chat_frame(prompt.turns, blocks=blocks))
+
+    def _answerer(self, question: str) -> tuple[Answerer, str]:
+        """What answers a question, and the question as the model reads it: filters say where to look."""
         from gritdesk.answerer import Answerer
         from gritdesk.engine.wire import ONLY_EMBEDS
         from gritdesk.querying import parse
 
-        num_passages = self.config.search.num_passages
         engine = self.engine()
         info = engine.info()
         if not info.generates:
             raise ModelError(f"{info.model_path.name}: {ONLY_EMBEDS}")
-        # filters say where to look for the answer; the model reads the question without them
         asked = parse(question)
-        text = asked.text if asked.restrictions and asked.text else question
-        answerer = Answerer(lambda _: self.search(question, num_passages), engine, info.n_ctx, self.config.answer)
-        yield from answerer.answer(text, history, is_stopped or (lambda: False))
+        answerer = Answerer(
+            lambda _: self.search(question, self._num_looked_at),
+            engine,
+            info.n_ctx,
+            self.config.answer,
+            weigh=self._weigh,
+            files=self._store(),
+            num_passages=self.config.search.num_passages,
+            max_passage_tokens=info.max_text_tokens - FRAME_TOKENS,
+        )
+        return answerer, asked.text if asked.restrictions and asked.text else question
+
+    @property
+    def _num_looked_at(self) -> int:
+        from gritdesk.evidence import NUM_BESIDE
+
+        return max(self.config.search.num_passages, NUM_BESIDE)
+
+    def _weigh(self, question: str, hits: Sequence[Hit]) -> Evidence:
+        from gritdesk.evidence import Rarity, telling_words, weigh
+
+        return weigh(question, hits, Rarity(*self._store().frequencies(telling_words(question))))
 
     def embed(self, texts: Sequence[str], instruction: str = "") -> NDArray[np.float32]:
         """Embeddings of texts, float32[num, dimension], L2-normalised."""

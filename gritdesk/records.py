@@ -12,6 +12,9 @@ EmbeddingInput = tuple[str, str]
 
 SearchMode = Literal["hybrid", "semantic", "keyword"]
 
+Evidence = Literal["found", "thin", "none"]
+"""Whether passages hold an answer, as gritdesk/evidence.py judges before one is written."""
+
 
 @dataclass(frozen=True)
 class Section:
@@ -194,6 +197,8 @@ class Prompt:
     turns: tuple[Turn, ...]
     hits: tuple[Hit, ...] = ()
     """Passage [n] of the prompt is `hits[n - 1]`."""
+    num_tokens: int = 0
+    """Of the whole chat frame."""
 
 
 @dataclass(frozen=True)
@@ -222,13 +227,20 @@ class Answer:
     """True when the person stopped it; the text is what had come until then."""
     closest: Citation | None = None
     """Of an answer that is not grounded, the place to look instead."""
+    evidence: Evidence = "found"
+    """Whether there was any before it was written. thin: it may rest on little; none: nothing was read for it."""
+    nearest: tuple[Citation, ...] = ()
+    """Where there is no evidence, what came nearest, best first."""
+    from_model: bool = False
+    """True when the model answered from what it learned, because it was asked to without evidence."""
 
 
 @dataclass(frozen=True)
 class EvidenceFound:
-    """Retrieval is done: these are the passages the prompt holds, [1] first."""
+    """Retrieval is done: these are the passages the prompt holds, [1] first; without evidence the nearest misses."""
 
     hits: tuple[Hit, ...]
+    evidence: Evidence = "found"
 
 
 @dataclass(frozen=True)
