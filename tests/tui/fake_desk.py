@@ -166,9 +166,14 @@ class FakeDesk:
                 self._running[mode] -= 1
 
     def ask(
-        self, question: str, history: Sequence[Turn] = (), is_stopped: Callable[[], bool] | None = None
+        self,
+        question: str,
+        history: Sequence[Turn] = (),
+        is_stopped: Callable[[], bool] | None = None,
+        *,
+        anyway: bool = False,
     ) -> Iterator[AnswerEvent]:
-        self._called("ask", question, tuple(history))
+        self._called("ask", question, tuple(history), *(["anyway"] if anyway else []))
         try:
             for step in self.script:
                 if isinstance(step, threading.Event):
