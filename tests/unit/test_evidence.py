@@ -52,7 +52,9 @@ def rarity(store: SqliteStore, question: str) -> Rarity:
 
 
 def weigh(store: SqliteStore, question: str) -> Evidence:
-    return evidence.weigh(question, found(store, question), rarity(store, question))
+    """By words: the fake engine's embeddings say nothing of meaning."""
+    hits = [replace(hit, distance=None) for hit in found(store, question)]
+    return evidence.weigh(question, hits, rarity(store, question))
 
 
 @pytest.mark.parametrize(
@@ -85,11 +87,18 @@ def test_nothing_found_is_no_evidence_and_a_question_without_words_is_not_judged
     assert evidence.weigh("?", found(store, "island"), Rarity(10, {})) == "thin"
 
 
-def test_index_of_words_alone_is_judged_too(store: SqliteStore) -> None:
-    question = "When does Clover the donkey retire?"
-    by_words = [replace(hit, distance=None) for hit in found(store, question)]
-    assert signals(question, by_words, rarity(store, question)).apart == 0.0
-    assert evidence.weigh(question, by_words, rarity(store, question)) != "none"
+def test_passage_that_stands_out_by_meaning_is_told_by_its_distance_from_the_others(store: SqliteStore) -> None:
+    hits = found(store, "island")
+
+    def apart(*cosines: float | None) -> float:
+        asked = [
+            replace(hit, distance=each if each is None else 1 - each) for hit, each in zip(hits, cosines, strict=False)
+        ]
+        return signals("island", asked, rarity(store, "island")).apart
+
+    assert apart(0.6, 0.2, 0.2, 0.2) == pytest.approx(0.5)
+    assert apart(0.9, 0.8, 0.8, 0.8) == pytest.approx(0.5)  # models differ in how far apart they put texts
+    assert apart(0.2, 0.2, 0.2, 0.6) < 0 == apart(None, None, None)
 
 
 def test_rare_words_count_more_than_frequent_ones_in_whatever_form(store: SqliteStore) -> None:
