@@ -46,7 +46,7 @@ def main(model: str = "") -> None:
                 answer = next(event.answer for event in desk.ask(question) if isinstance(event, AnswerFinished))
                 num_first += both == 1
                 num_supported += answer.grounded
-                support = "supported" if answer.grounded else "not supported"
+                support = f"evidence {answer.evidence}, {'supported' if answer.grounded else 'not supported'}"
                 print(
                     f"{question}\n  place {both}, by meaning {meaning}; {support}: {answer.text!r}; wanted: {expected}"
                 )

@@ -4,10 +4,12 @@ The floors, bottom to top; imports only ever point down (`make test` checks it w
 
     roof          cli.py, cli_*.py, tui/                front ends, no logic of their own
     third floor   desk.py  doctor.py  choosing.py       one index, one engine, the threads between them
-    second floor  indexer.py  retriever.py  relating.py  answerer.py  calibration.py  explaining.py
-                                                        one data flow each, read top to bottom
+    second floor  indexer.py  retriever.py  relating.py  mapping.py  answerer.py  evidence.py  calibration.py
+                  explaining.py                         one data flow each, read top to bottom
     between       supporting.py  checking.py            what an answer rests on, and whether it still stands there
-    first floor   extract/  chunking.py  prompting.py  citing.py  querying.py  watcher.py  store/  models.py  engine/
+                  surveying.py                          what lies on the disk beside the rows
+    first floor   extract/  chunking.py  prompting.py  passages.py  citing.py  querying.py  watcher.py  store/
+                  models.py  engine/
                   importing.py  hub.py  model_facts.py  gguf_file.py (models of others; heads of their files)
                   keeping.py  service.py                (who keeps the index up, and when that waits)
                   walking.py  ignoring.py               (which files are documents; indexer and watcher share it)

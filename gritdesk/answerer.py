@@ -17,16 +17,20 @@ from gritdesk.conversation import Recalled, recalled
 from gritdesk.engine.wire import Priority
 from gritdesk.errors import ContextOverflow
 from gritdesk.grit_format import REFUSAL
+from gritdesk.passages import Files, gather
 from gritdesk.records import (
     Answer,
     AnswerEvent,
     AnswerFinished,
     AnswerRestarted,
+    Citation,
     EmbeddingInput,
+    Evidence,
     EvidenceFound,
     Exchange,
     Hit,
     PieceGenerated,
+    Prompt,
     Sampling,
     Turn,
 )
@@ -36,6 +40,7 @@ _MAX_BLANK_PIECES = 8
 """A model that goes on with nothing but white space has no more to say."""
 _MAX_CHECK_S = 3.0
 """A person has read the answer by then; what is not compared in meaning is compared by words alone."""
+_SILENCE = "The model says nothing."
 
 
 class AnswerEngine(Protocol):
@@ -55,9 +60,18 @@ class AnswerEngine(Protocol):
         """Pieces of text; anything else that comes has a `reason` and voids the pieces before it."""
         ...
 
+    def prefill(self, turns: Sequence[Turn]) -> None: ...
+
 
 class Answerer:
-    """Joins retrieval, prompt and generation; holds no state between questions."""
+    """Joins retrieval, evidence, prompt and generation; holds no state between questions.
+
+    Args:
+        search: the best hits of a query line, best first.
+        weigh: whether hits hold an answer to a question.
+        files: what is known of the files that hits lie in; None: passages stay as they were found.
+        max_passage_tokens: what a passage may grow to at most, in the model's tokens.
+    """
 
     def __init__(
         self,
@@ -65,45 +79,125 @@ class Answerer:
         engine: AnswerEngine,
         n_ctx: int,
         config: AnswerConfig,
+        *,
+        weigh: Callable[[str, Sequence[Hit]], Evidence] = lambda question, hits: "found" if hits else "none",
+        files: Files | None = None,
         num_passages: int = 3,
+        num_looked_at: int = 10,
+        max_passage_tokens: int = 512,
     ) -> None:
         self._search = search
-        self._num_passages = num_passages
         self._engine = engine
-        self._n_ctx = n_ctx
+        self._weigh = weigh
+        self._files = files
+        self._num_passages = num_passages
+        self._num_looked_at = max(num_passages, num_looked_at)
+        self._passage_tokens = min(config.passage_tokens, max_passage_tokens)
         self._rewriting = config.rewrite
         self._sampling = Sampling(
             max_tokens=min(config.max_tokens, n_ctx // 2),
             temperature=config.temperature,
             repeat_penalty=config.repeat_penalty,
         )
+        self._max_prompt_tokens = n_ctx - self._sampling.max_tokens
+
+    # ---------------------------------------------------------------- before the model reads
+
+    def prompt(self, question: str, past: Sequence[Exchange] = ()) -> Prompt:
+        """What the model would be given for a question, evidence or not. Raises: as `answer`."""
+        asked, hits = self._found(question, past)
+        return self._prompt_for(asked, hits, past)
+
+    def prefill(self, question: str, past: Sequence[Exchange] = ()) -> bool:
+        """Have the engine read now, in its idle time, what `answer` would give it for this question.
+
+        Another question whose answer rests on the same passages finds those read. Returns: whether there is anything.
+        Raises: as `answer`.
+        """
+        asked, hits = self._found(question, past)
+        if self._weigh(asked.line, hits) == "none":
+            return False
+        self._engine.prefill(self._prompt_for(asked, hits, past).turns)
+        return True
+
+    def _found(self, question: str, past: Sequence[Exchange]) -> tuple[Rewritten, list[Hit]]:
+        """What to search for, and its hits, more of them than the model reads. Raises: ContextOverflow."""
+        self._check_length(question)
+        asked = self._rewritten(question, past)
+        return asked, rewriting.found(asked, past, self._search, self._num_looked_at)
+
+    def _check_length(self, question: str) -> None:
+        """Before a search, which would find nothing for so many words. Raises: ContextOverflow."""
+        most = self._max_prompt_tokens
+        is_short = len(question.encode()) <= most // 2  # no token is shorter than a byte, and the frame has few
+        if not is_short and self._engine.count_prompt_tokens([Turn("user", question)]) > most:
+            raise prompting.question_too_long(most)
+
+    def _rewritten(self, question: str, past: Sequence[Exchange]) -> Rewritten:
+        """The question itself unless it leaves out what was said before."""
+        if self._rewriting == "off":
+            return Rewritten(question)
+        asked = rewriting.rewritten(question, past)
+        if self._rewriting == "model" and asked.leaves_out:
+            with suppress(ContextOverflow):  # the rules need no room
+                asked = rewriting.by_model(asked, past, self._engine.stream)
+        return asked
+
+    def _prompt_for(self, asked: Rewritten, hits: Sequence[Hit], past: Sequence[Exchange]) -> Prompt:
+        """Passages of the best hits and what is recalled, within the context; no hits: the conversation alone."""
+        passages = gather(hits, self._num_passages, self._files, self._passage_tokens)
+        prompt = self._built(asked, passages, past)
+        if prompt.hits[: len(passages)] == tuple(passages):
+            return prompt
+        # whole files, and what was joined, would push others out: each passage as it was found
+        return self._built(asked, gather(hits, self._num_passages, None, 0), past)
+
+    def _built(self, asked: Rewritten, passages: Sequence[Hit], past: Sequence[Exchange]) -> Prompt:
+        recall = self._recalled(asked, past, passages)
+        return prompting.build_prompt(
+            asked.to_read, recall.hits, recall.turns, self._engine.count_prompt_tokens, self._max_prompt_tokens
+        )
+
+    def _recalled(self, asked: Rewritten, past: Sequence[Exchange], passages: Sequence[Hit]) -> Recalled:
+        def fits(turns: Sequence[Turn], hits: Sequence[Hit]) -> bool:
+            prompt = (*turns, Turn("user", prompting.question_turn(asked.to_read, hits)))
+            return self._engine.count_prompt_tokens(prompt) <= self._max_prompt_tokens
+
+        return recalled(past, passages, fits, carries=asked.leaves_out and bool(passages))
+
+    # ---------------------------------------------------------------- answering
 
     def answer(
-        self, question: str, past: Sequence[Exchange] = (), is_stopped: Callable[[], bool] = lambda: False
+        self,
+        question: str,
+        past: Sequence[Exchange] = (),
+        is_stopped: Callable[[], bool] = lambda: False,
+        *,
+        anyway: bool = False,
     ) -> Iterator[AnswerEvent]:
         """Stream one answer; the last event is AnswerFinished, also when it was stopped.
 
         Args:
             past: the conversation so far, oldest first.
+            anyway: without evidence have the model answer from what it learned, and say so in the answer.
         Raises: ContextOverflow if the question does not fit; ModelError if the engine refuses the prompt.
         """
         started = time.monotonic()
-        asked = self._rewritten(question, past)
-        hits = rewriting.found(asked, past, self._search, self._num_passages)
-        retrieved = time.monotonic()
-        recall = self._recalled(asked, past, hits)
-        if not recall.hits:
-            yield EvidenceFound(())
-            yield PieceGenerated(prompting.NO_EVIDENCE)
-            timings = {"retrieve_s": retrieved - started, "total_s": time.monotonic() - started}
-            answer = Answer(question, prompting.NO_EVIDENCE, grounded=False, timings=timings)
-            yield AnswerFinished(replace(answer, searched_for=asked.searched_for))
-            return
-
-        prompt = prompting.build_prompt(
-            asked.to_read, recall.hits, recall.turns, self._engine.count_prompt_tokens, self._max_prompt_tokens
-        )
-        yield EvidenceFound(prompt.hits)
+        asked, hits = self._found(question, past)
+        evidence = self._weigh(asked.line, hits)
+        timings = {"retrieve_s": time.monotonic() - started}
+        if evidence == "none":
+            closest = self._nearest(asked.line, hits)
+            told = Answer(question, prompting.NO_EVIDENCE, grounded=False, evidence=evidence, nearest=closest)
+            told = replace(told, searched_for=asked.searched_for)
+            if not anyway:
+                yield EvidenceFound(tuple(hits[: self._num_passages]), evidence)
+                yield PieceGenerated(told.text)
+                yield AnswerFinished(replace(told, timings=timings | {"total_s": time.monotonic() - started}))
+                return
+        from_model = evidence == "none"
+        prompt = self._prompt_for(asked, () if from_model else hits, past)
+        yield EvidenceFound(prompt.hits, evidence)
 
         pieces: list[str] = []
         first_piece_s, num_blank = 0.0, 0
@@ -121,37 +215,23 @@ class Answerer:
                 pieces.clear()
                 yield AnswerRestarted(str(getattr(piece, "reason", piece)))
         if not pieces and not is_stopped():
-            pieces.append(REFUSAL)
-            yield PieceGenerated(REFUSAL)
-        timings = {
-            "retrieve_s": retrieved - started,
+            pieces.append(_SILENCE if from_model else REFUSAL)
+            yield PieceGenerated(pieces[0])
+        timings |= {
             "first_piece_s": first_piece_s,
             "total_s": time.monotonic() - started,
             "num_pieces": float(len(pieces)),
         }
-        answer = self._finish(question, "".join(pieces).strip(), prompt.hits, timings, is_stopped())
-        yield AnswerFinished(replace(answer, searched_for=asked.searched_for))
+        text, stopped = "".join(pieces).strip(), is_stopped()
+        if from_model:
+            yield AnswerFinished(replace(told, text=text, from_model=True, timings=timings, stopped=stopped))
+            return
+        answer = self._finish(question, text, prompt.hits, timings, stopped)
+        yield AnswerFinished(replace(answer, evidence=evidence, searched_for=asked.searched_for))
 
-    @property
-    def _max_prompt_tokens(self) -> int:
-        return self._n_ctx - self._sampling.max_tokens
-
-    def _rewritten(self, question: str, past: Sequence[Exchange]) -> Rewritten:
-        """What to search for; the question itself unless it leaves out what was said before."""
-        if self._rewriting == "off":
-            return Rewritten(question)
-        asked = rewriting.rewritten(question, past)
-        if self._rewriting == "model" and asked.leaves_out:
-            with suppress(ContextOverflow):  # the rules need no room
-                asked = rewriting.by_model(asked, past, self._engine.stream)
-        return asked
-
-    def _recalled(self, asked: Rewritten, past: Sequence[Exchange], found: Sequence[Hit]) -> Recalled:
-        def fits(turns: Sequence[Turn], hits: Sequence[Hit]) -> bool:
-            prompt = (*turns, Turn("user", prompting.question_turn(asked.to_read, hits)))
-            return self._engine.count_prompt_tokens(prompt) <= self._max_prompt_tokens
-
-        return recalled(past, found, fits, carries=asked.leaves_out)
+    def _nearest(self, question: str, hits: Sequence[Hit]) -> tuple[Citation, ...]:
+        closest = (citing.closest(question, [hit]) for hit in hits[: self._num_passages])
+        return tuple(replace(each, n=n) for n, each in enumerate(closest, start=1))
 
     def _finish(
         self, question: str, text: str, hits: Sequence[Hit], timings: dict[str, float], stopped: bool

@@ -1,7 +1,8 @@
 """The `gritdesk` command: each subcommand is a call of the Desk and the words around it.
 
 What scripts may rely on: `--json` prints exactly one JSON value on stdout and nothing else; progress and notes
-go to stderr; the exit code is 0 for done, 1 for a failure said in one line on stderr, 2 for wrong usage.
+go to stderr; the exit code is 0 for done, 1 for a failure said in one line on stderr, 2 for wrong usage; `ask` has
+3 for a question that nothing in the files answers.
 Imports that cost time stand inside the command that needs them.
 """
 
@@ -337,41 +338,72 @@ def similar(path: Path, num_files: int, as_json: bool) -> None:
 @click.option("--continue", "goes_on", is_flag=True, help="Go on with the chat last asked in.")
 @click.option("--chat", default=None, metavar="ID", help="Go on with this chat; `new` begins one.")
 @click.option("--no-chat", is_flag=True, help="Keep nothing of this question.")
+@click.option(
+    "--anyway", is_flag=True, help="Where the files hold no answer, take one of the model itself; it is marked."
+)
+@click.option("--show-prompt", is_flag=True, help="Show what the model would be given, and answer nothing.")
 @json_option
-def ask(question: str, goes_on: bool, chat: str | None, no_chat: bool, as_json: bool) -> None:
+def ask(
+    question: str, goes_on: bool, chat: str | None, no_chat: bool, anyway: bool, show_prompt: bool, as_json: bool
+) -> None:
     """Answer QUESTION from the indexed files, with citations.
 
-    In a terminal a question begins a new chat; into a pipe or a file nothing is kept unless a chat is named.
+    In a terminal a question begins a new chat; into a pipe or a file nothing is kept unless a chat is named. The exit
+    code is 3 where nothing in the files answers it.
     """
     from gritdesk.errors import ModelError
-    from gritdesk.records import AnswerFinished, AnswerRestarted, PieceGenerated
+    from gritdesk.records import AnswerFinished, AnswerRestarted, EvidenceFound, PieceGenerated
 
     if (goes_on, chat is not None, no_chat).count(True) > 1:
         raise click.UsageError("--continue, --chat and --no-chat exclude each other; give one of them")
     answer: Answer | None = None
     with _open_desk() as desk:
         desk.subscribe(say)
-        id_ = "" if no_chat else _chat_of(desk, goes_on, chat)
-        for event in desk.ask(question, chat=id_):
+        id_ = "" if no_chat or show_prompt and not (goes_on or chat) else _chat_of(desk, goes_on, chat)
+        if show_prompt:
+            _show_prompt(desk, question, id_, as_json)
+            return
+        for event in desk.ask(question, chat=id_, anyway=anyway):
             if isinstance(event, AnswerFinished):
                 answer = event.answer
             elif isinstance(event, AnswerRestarted):
                 say("the answer begins anew")  # why, the desk has said
                 if not as_json:
                     click.echo()
+            elif isinstance(event, EvidenceFound) and event.evidence == "none" and anyway and not as_json:
+                click.secho("from the model, not from your files:", bold=True)
             elif isinstance(event, PieceGenerated) and not as_json:
                 click.echo(shown(event.text, keep="\n\t"), nl=False)
     if answer is None:
         raise ModelError("the engine ended without an answer; see `gritdesk doctor`")
     if as_json:
         print_json(_answer_json(answer) | {"chat": id_ or None})
-        return
+    else:
+        _echo_ground(answer)
+        if id_ and not goes_on:
+            click.secho(f"kept in chat {id_}; `gritdesk ask --continue` goes on with it", dim=True)
+    if answer.evidence == "none" and not answer.from_model:
+        sys.exit(3)
+
+
+def _echo_ground(answer: Answer) -> None:
+    """What an answer rests on, under it."""
     click.echo()
     if answer.searched_for:
         click.secho(f"searched for: {shown(answer.searched_for)}", dim=True)
     for citation in answer.citations:
         _echo_citation(citation)
     _echo_support(answer)
+    if answer.evidence == "none":
+        if answer.nearest:
+            click.secho("the nearest in them:", dim=True)
+        for citation in answer.nearest:
+            _echo_citation(citation)
+        if not answer.from_model:
+            click.secho("the model's own answer, not from your files: ask --anyway", dim=True)
+        return
+    if answer.evidence == "thin":
+        click.secho("the files hold little on this; look at the passage before you rely on it", dim=True)
     if not answer.grounded:
         doubts = dict.fromkeys(each.doubt for each in answer.sentences if not each.doubt.startswith("no passage"))
         why = f" ({'; '.join(doubts)})" if doubts else ""
@@ -380,8 +412,6 @@ def ask(question: str, goes_on: bool, chat: str | None, no_chat: bool, as_json: 
         )
     if answer.closest:
         _echo_citation(answer.closest)
-    if id_ and not goes_on:
-        click.secho(f"kept in chat {id_}; `gritdesk ask --continue` goes on with it", dim=True)
 
 
 def _chat_of(desk: Desk, goes_on: bool, name: str | None) -> str:
@@ -413,6 +443,16 @@ def cite(place: Path, quote: str, as_json: bool) -> None:
     click.echo(f"  {shown(told(citation, found) or 'these words stand there')}")
     if found.quote:
         click.echo(f"    {shown(' '.join(found.quote.split()))}")
+
+
+def _show_prompt(desk: Desk, question: str, chat: str, as_json: bool) -> None:
+    prompt, text = desk.prompt(question, chat=chat)
+    if as_json:
+        found = {"question": question, "prompt": text, "tokens": prompt.num_tokens}
+        print_json(found | {"passages": _hits_json(prompt.hits)})
+        return
+    click.echo(shown(text, keep="\n\t"))
+    say(f"{prompt.num_tokens} tokens, {_counted(len(prompt.hits))}")
 
 
 @main.command()
@@ -654,8 +694,11 @@ def _answer_json(answer: Answer) -> dict[str, Any]:
         "question": answer.question,
         "answer": answer.text,
         "grounded": answer.grounded,
+        "evidence": answer.evidence,
+        "from_model": answer.from_model,
         "searched_for": answer.searched_for or answer.question,
         "citations": [_citation_json(each) for each in answer.citations],
+        "nearest": [_citation_json(each) for each in answer.nearest],
         "sentences": [
             {
                 "text": answer.text[each.start : each.end],

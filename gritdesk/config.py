@@ -83,6 +83,8 @@ class AnswerConfig:
     """Questions and answers are kept at home, to go on with and to search; false: never, by nobody."""
     rewrite: str = "rules"
     """How a question that leaves out what was said before is searched for: "rules", "model" (a larger one) or "off"."""
+    passage_tokens: int = 512
+    """Passages side by side become one, and a short file is read as a whole, up to so many of the model's tokens."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,7 @@ _LEAST = {
     "search.num_passages": 1,
     "answer.max_tokens": 1,
     "answer.temperature": 0,
+    "answer.passage_tokens": 0,
 }
 """The smallest number that makes sense; what a number is too large for, the engine knows."""
 

@@ -39,11 +39,11 @@ def recalled(
     """The most that fits, in the order above; what was found for the question itself is never given up for it.
 
     Args:
-        past: oldest first; one without a text, as after a stop, says nothing.
+        past: oldest first; one without a text, as after a stop, says nothing, nor does one without evidence.
         fits: whether a prompt of these turns and passages leaves room for an answer.
         carries: whether passages of earlier answers are of use.
     """
-    past = [each for each in past if each.answer.text.strip()]
+    past = [each for each in past if each.answer.text.strip() and each.answer.evidence != "none"]
     kept = Recalled((), tuple(found))
     if carries and past:
         carried = _with(found, past[-1].cited[:_MAX_CARRIED])

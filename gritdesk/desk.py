@@ -26,6 +26,7 @@ from gritdesk.records import (
     Chunk,
     Citation,
     EmbeddingInput,
+    Evidence,
     Exchange,
     Hit,
     IndexProgress,
@@ -35,6 +36,7 @@ from gritdesk.records import (
     Misses,
     PathReport,
     Place,
+    Prompt,
     SearchMode,
     SimilarFiles,
     Status,
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from gritdesk.answerer import Answerer
     from gritdesk.chat_keeper import ChatKeeper
     from gritdesk.engine.endpoint import EndpointEmbedder
     from gritdesk.engine.host import EngineHost, EngineInfo
@@ -59,6 +62,8 @@ SWEEP_EVERY_S = 600.0
 """A watched tree is walked again this often, to find what file events missed."""
 _LOOK_AT_STOP_S = 0.5
 _LOOK_AT_LOCK_EVERY_S = 3.0
+FRAME_TOKENS = 16
+"""Of the embedding frame around a passage, more than there are."""
 _AFTER_FAILURE_S = 10.0
 """What failed once may fail again at once."""
 
@@ -329,6 +334,7 @@ class Desk:
         is_stopped: Callable[[], bool] | None = None,
         *,
         chat: str = "",
+        anyway: bool = False,
     ) -> Iterator[AnswerEvent]:
         """Answer from the indexed files; see records.AnswerEvent for what comes.
 
@@ -336,25 +342,45 @@ class Desk:
             past: the conversation so far, oldest first.
             chat: id of a chat to go on with, or a new one of `chats.start`: it is the past if none is given, and the
                 answer is added to it before AnswerFinished comes.
+            anyway: without evidence have the model answer from what it learned, and say so in the answer.
         Raises: ModelError if the model only embeds.
         """
-        if chat:
-            yield from self.chats.asking(self._answer, question, past, is_stopped or (lambda: False), chat)
-        else:
-            yield from self._answer(question, past, is_stopped or (lambda: False))
 
-    def _answer(
-        self, question: str, past: Sequence[Exchange], is_stopped: Callable[[], bool]
-    ) -> Generator[AnswerEvent, None, None]:
+        def answer(
+            asked: str, before: Sequence[Exchange], stops: Callable[[], bool]
+        ) -> Generator[AnswerEvent, None, None]:
+            answerer, text = self._answerer(asked)
+            yield from answerer.answer(text, before, stops, anyway=anyway)
+
+        stops = is_stopped or (lambda: False)
+        yield from self.chats.asking(answer, question, past, stops, chat) if chat else answer(question, past, stops)
+
+    def prompt(self, question: str, past: Sequence[Exchange] = (), *, chat: str = "") -> tuple[Prompt, str]:
+        """What the model would be given to answer a question, evidence or not, and its exact text.
+
+        Args and raises: as `ask`; nothing is added to the chat.
+        """
+        from gritdesk.grit_format import chat_frame, render
+
+        answerer, text = self._answerer(question)
+        prompt = answerer.prompt(text, past or (self.chats.read(chat).exchanges if chat else ()))
+        blocks = self.engine().info().passages != "plain"
+        return prompt, render(chat_frame(prompt.turns, blocks=blocks))
+
+    def _answerer(self, question: str) -> tuple[Answerer, str]:
+        """What answers a question, and the question as the model reads it: filters say where to look.
+
+        Raises: ModelError if the model only embeds.
+        """
         from gritdesk.answerer import Answerer
         from gritdesk.engine.wire import ONLY_EMBEDS
+        from gritdesk.evidence import NUM_BESIDE
         from gritdesk.querying import parse
 
         engine = self.engine()
         info = engine.info()
         if not info.generates:
             raise ModelError(f"{info.model_path.name}: {ONLY_EMBEDS}")
-        # filters say where to look for the answer; the model reads the question without them
         asked = parse(question)
         text = asked.text if asked.restrictions and asked.text else question
         restrictions = asked.restrictions if text != question else ()
@@ -362,8 +388,23 @@ class Desk:
         def search(line: str, n: int) -> list[Hit]:
             return self.search(" ".join((line, *restrictions)), n)
 
-        answerer = Answerer(search, engine, info.n_ctx, self.config.answer, self.config.search.num_passages)
-        yield from answerer.answer(text, past, is_stopped)
+        answerer = Answerer(
+            search,
+            engine,
+            info.n_ctx,
+            self.config.answer,
+            weigh=self._weigh,
+            files=self._store(),
+            num_passages=self.config.search.num_passages,
+            num_looked_at=NUM_BESIDE,
+            max_passage_tokens=info.max_text_tokens - FRAME_TOKENS,
+        )
+        return answerer, text
+
+    def _weigh(self, question: str, hits: Sequence[Hit]) -> Evidence:
+        from gritdesk.evidence import Rarity, telling_words, weigh
+
+        return weigh(question, hits, Rarity(*self._store().frequencies(telling_words(question))))
 
     def embed(self, texts: Sequence[str], instruction: str = "") -> NDArray[np.float32]:
         """Embeddings of texts, float32[num, dimension], L2-normalised."""

@@ -17,7 +17,7 @@ Two rules are owned here:
   all tokens are, or the first alone, as it was trained); when training generation, each assistant text and its
   </s> are targets and nothing else is;
 - a text is never a frame: markers inside a person's text stay text. Where the markers are special tokens this
-  is exact; in a model with plain-text markers (GritLM-7B) a text that spells one is read as the same pieces.
+  is exact; for a model with plain-text markers (GritLM-7B) a text that spells one is given a space in it.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ values from indexing serve the answer."""
 Pooling = Literal["mean", "cls"]
 """Which last hidden states make an embedding: the average of those that count, or the first token's alone."""
 
+_SPELLED_MARKER = re.compile(rf"<(?={'|'.join(re.escape(each[1:]) for each in MARKERS)})")
 _PASSAGE = re.compile(r"^\[(\d{1,2})\] (?=\S)(.+)$", re.MULTILINE)
 
 
@@ -237,6 +238,8 @@ def encode(segments: Sequence[Segment], tokenizer: FrameTokenizer, markers: Mark
         if segment.kind == "control" or (segment.kind == "marker" and markers == "special"):
             close_run()
             add([tokenizer.control_id(segment.text)], segment.counts, segment.block)
+        elif segment.kind == "text" and markers == "text":
+            run.append(replace(segment, text=_SPELLED_MARKER.sub("< ", segment.text)))
         else:
             run.append(segment)
     close_run()

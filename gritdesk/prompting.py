@@ -23,16 +23,16 @@ def build_prompt(
     """The fullest prompt that fits: first the oldest turns go, then the last passages, then the end of the first.
 
     Args:
-        hits: best first; passage [n] of the prompt is the n-th.
+        hits: best first, which is the order of the prompt (benchmarks/passage_order.py); passage [n] is the n-th.
         count_tokens: tokens of a whole chat frame.
         max_prompt_tokens: what the context leaves once room for the answer is taken.
     Raises: ContextOverflow if the question alone does not fit.
     """
     past, passages = list(history), list(hits)
     while True:
-        prompt = Prompt((*past, Turn("user", question_turn(question, passages))), tuple(passages))
-        if count_tokens(prompt.turns) <= max_prompt_tokens:
-            return prompt
+        turns = (*past, Turn("user", question_turn(question, passages)))
+        if (num_tokens := count_tokens(turns)) <= max_prompt_tokens:
+            return Prompt(turns, tuple(passages), num_tokens)
         if past:
             past = past[2:]
         elif len(passages) > 1:
@@ -40,15 +40,24 @@ def build_prompt(
         elif passages and len(passages[0].chunk.text) > 80:
             passages = [_halved(passages[0])]
         else:
-            raise ContextOverflow(
-                f"the question is too long for this model: it and its frame need more than {max_prompt_tokens} "
-                "tokens; shorten it"
-            )
+            raise question_too_long(max_prompt_tokens)
+
+
+def question_too_long(max_prompt_tokens: int) -> ContextOverflow:
+    """The question is not cut: what is left of it would be another one."""
+    return ContextOverflow(
+        f"the question is too long for this model: it and its frame need more than {max_prompt_tokens} "
+        "tokens; shorten it"
+    )
 
 
 def question_turn(question: str, hits: Sequence[Hit]) -> str:
-    """The user turn, spelled by gritdesk.grit_format."""
-    return documents_turn([hit.chunk.text for hit in hits], question)
+    """The user turn, spelled by gritdesk.grit_format; without passages the question alone.
+
+    A question over several lines becomes one: a line of it that begins with a number in brackets is no passage.
+    """
+    question = " ".join(question.split())
+    return documents_turn([hit.chunk.text for hit in hits], question) if hits else question
 
 
 def _halved(hit: Hit) -> Hit:

@@ -12,6 +12,9 @@ EmbeddingInput = tuple[str, str]
 
 SearchMode = Literal["hybrid", "semantic", "keyword"]
 
+Evidence = Literal["found", "thin", "none"]
+"""Whether passages hold an answer, as gritdesk/evidence.py judges before one is written."""
+
 
 @dataclass(frozen=True)
 class Section:
@@ -241,6 +244,8 @@ class Prompt:
     turns: tuple[Turn, ...]
     hits: tuple[Hit, ...] = ()
     """Passage [n] of the prompt is `hits[n - 1]`."""
+    num_tokens: int = 0
+    """Of the whole chat frame."""
 
 
 @dataclass(frozen=True)
@@ -304,6 +309,12 @@ class Answer:
     """Numbers that it cited and that name no passage; they are not in the text."""
     searched_for: str = ""
     """What was searched for in place of the question, which left out what was said before; "" if nothing was."""
+    evidence: Evidence = "found"
+    """Whether there was any before it was written. thin: it may rest on little; none: nothing was read for it."""
+    nearest: tuple[Citation, ...] = ()
+    """Where there is no evidence, what came nearest, best first."""
+    from_model: bool = False
+    """True when the model answered from what it learned, because it was asked to without evidence."""
 
     @property
     def support(self) -> str:
@@ -380,9 +391,10 @@ class ChatHit:
 
 @dataclass(frozen=True)
 class EvidenceFound:
-    """Retrieval is done: these are the passages the prompt holds, [1] first."""
+    """Retrieval is done: these are the passages the prompt holds, [1] first; without evidence the nearest misses."""
 
     hits: tuple[Hit, ...]
+    evidence: Evidence = "found"
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,8 @@ class EngineInfo:
     pid: int
     self_test: dict[str, float]
     """See `self_test.self_test`; and load_s, the seconds until all was ready."""
+    passages: str = "plain"
+    """How the model reads the passages of a question, as grit_format.Passages."""
 
     @property
     def generates(self) -> bool:

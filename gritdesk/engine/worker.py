@@ -230,6 +230,7 @@ def _load(load: wire.Load) -> tuple[Embedder, Generator | None, wire.EngineInfo]
         system=system_info(),
         pid=os.getpid(),
         self_test={**measured, "load_s": time.perf_counter() - started},
+        passages=model.grit.passages,
     )
     return embedder, generator, info
 

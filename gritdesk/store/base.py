@@ -177,6 +177,9 @@ class Store(Protocol):
     def chunks_of(self, path: Path) -> list[Chunk]:
         """The chunks of one file, in the order of its text."""
 
+    def frequencies(self, terms: Sequence[str]) -> tuple[int, dict[str, int]]:
+        """How many chunks there are, and about how many hold each term, which is a word or several side by side."""
+
     def counts(self) -> tuple[int, int, int]:
         """(indexed files, chunks, bytes of text)."""
 

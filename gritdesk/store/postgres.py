@@ -681,6 +681,12 @@ class PostgresStore:
         )
         return [Chunk(*row[2:]) for row in rows]
 
+    def frequencies(self, terms: Sequence[str]) -> tuple[int, dict[str, int]]:
+        """How many chunks there are, and how many hold each term; of frequent ones what the server estimates."""
+        asked = {term: _asked(term) for term in terms}
+        num_chunks, found = self._frequencies([each for each in asked.values() if each])
+        return num_chunks, {term: found.get(each, 0) for term, each in asked.items()}
+
     def counts(self) -> tuple[int, int, int]:
         """(indexed files, chunks, bytes of text)."""
         ((files, chunks, text_bytes),) = self._run(

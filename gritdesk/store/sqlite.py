@@ -663,9 +663,7 @@ class SqliteStore:
         A row's BM25 is a sum over its terms of how rare each is, times 0.4 to 2.2 or so for how often it stands there.
         Terms are looked at from the rarest on, until a row with none of these would weigh less than any with one.
         """
-        ((first, last),) = self._run(
-            "SELECT coalesce((SELECT min(id) FROM chunk), 1), coalesce((SELECT max(id) FROM chunk), 0)"
-        )
+        first, last = self._ends()
         num_found = {term: self._num_found(term, first, last) for term in terms}
         num_ranked = min(_MAX_RANKED, max(_MIN_RANKED, _RANKED_PER_HIT * limit))
         if sum(num_found.values()) <= num_ranked:
@@ -696,6 +694,12 @@ class SqliteStore:
             is_found_R[looked_at[num_rarest]] = True
             num_rarest += 1
         return _those(by_rarity[:num_rarest], by_rarity[num_rarest:], chosen)
+
+    def _ends(self) -> tuple[int, int]:
+        """The least and the largest id of a chunk; (1, 0) if there is none. To count them would be a scan."""
+        ends = "SELECT coalesce((SELECT min(id) FROM chunk), 1), coalesce((SELECT max(id) FROM chunk), 0)"
+        ((first, last),) = self._run(ends)
+        return int(first), int(last)
 
     def _num_found(self, term: str, first: int, last: int) -> int:
         """How many rows hold a term; of more than _COUNTED an estimate by how close to each other they are."""
@@ -778,6 +782,12 @@ class SqliteStore:
             (path_to_sql(path),),
         )
         return [Chunk(*row[2:]) for row in rows]
+
+    def frequencies(self, terms: Sequence[str]) -> tuple[int, dict[str, int]]:
+        """How many chunks there are, and how many hold each term; of common ones an estimate."""
+        with self._reading():
+            first, last = self._ends()
+            return last, {term: self._num_found(words.quoted(term), first, last) for term in terms}
 
     def counts(self) -> tuple[int, int, int]:
         """(indexed files, chunks, bytes of text)."""

@@ -204,9 +204,22 @@ def test_date_that_is_none_is_said_with_those_that_are(person: Person) -> None:
 
 def test_ask_gives_the_answer_with_what_supports_it(person: Person) -> None:
     answer = person.json("ask", "When does the ferry leave?")
-    keys = ["question", "answer", "grounded", "searched_for", "citations", "sentences", "dropped", "timings", "chat"]
-    assert list(answer) == keys
+    assert list(answer) == [
+        "question",
+        "answer",
+        "grounded",
+        "evidence",
+        "from_model",
+        "searched_for",
+        "citations",
+        "nearest",
+        "sentences",
+        "dropped",
+        "timings",
+        "chat",
+    ]
     assert answer["question"] == "When does the ferry leave?" and answer["answer"]
+    assert answer["evidence"] in ("found", "thin") and answer["nearest"] == [] and not answer["from_model"]
     assert answer["grounded"] == bool(answer["citations"])
     for citation in answer["citations"]:
         assert list(citation) == ["n", "path", "page", "line_start", "line_end", "heading", "quote"]
@@ -236,8 +249,37 @@ def test_cited_words_are_found_in_the_file_as_it_is_now(person: Person, tmp_path
 
 
 def test_ask_of_an_empty_index_says_that_nothing_answers(newcomer: Person) -> None:
-    answer = newcomer.json("ask", "When does the ferry leave?")
-    assert (answer["grounded"], answer["citations"]) == (False, []) and answer["answer"]
+    done = newcomer.run("ask", "When does the ferry leave?", "--json")
+    answer = json.loads(done.output)
+    assert (done.code, done.errors) == (3, "")
+    assert (answer["grounded"], answer["citations"], answer["evidence"]) == (False, [], "none") and answer["answer"]
+
+
+def test_question_that_no_file_answers_is_told_from_others_by_its_exit_code(person: Person) -> None:
+    question = "Which zebra conducts orchestras on Saturn?"
+    done = person.run("ask", question)
+    assert done.code == 3 and done.errors == ""
+    assert done.output.startswith("Nothing in these files answers this.\nthe nearest in them:\n[1] ")
+    assert done.output.endswith("ask --anyway\n")
+    anyway = person.json("ask", question, "--anyway")
+    assert (anyway["evidence"], anyway["from_model"], anyway["grounded"]) == ("none", True, False)
+    assert anyway["nearest"] and anyway["answer"] not in ("", "Nothing in these files answers this.")
+    assert person.run("ask", question, "--anyway").output.startswith("from the model, not from your files:\n")
+
+
+def test_prompt_is_shown_to_the_letter_and_with_its_tokens(person: Person) -> None:
+    shown = person.json("ask", "When does the ferry leave?", "--show-prompt")
+    assert shown["prompt"].startswith("<s><|user|>\nDocuments:\n[1] ")
+    assert shown["prompt"].endswith(
+        "Question: When does the ferry leave?\nAnswer from the documents and cite them.\n<|assistant|>\n"
+    )
+    assert shown["tokens"] > 0 and 1 <= len(shown["passages"]) <= 3
+    told = person.run("ask", "When does the ferry leave?", "--show-prompt")
+    assert told.output == shown["prompt"] + "\n" and told.errors.startswith(f"{shown['tokens']} tokens, ")
+
+
+def test_question_longer_than_the_context_is_said_in_one_line(person: Person) -> None:
+    assert "too long for this model" in person.run("ask", "why is it so " * 2000).failure()
 
 
 def test_embed_gives_an_array_a_line_whatever_the_bytes(tmp_path: Path, tiny_gguf: Path) -> None:

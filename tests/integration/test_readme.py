@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -43,6 +44,15 @@ def test_commands_of_the_quick_start_do_what_they_say(tmp_path: Path) -> None:
             assert (done.returncode, bool(done.stdout)) == (0, True), done.stderr
         else:
             assert done.returncode == 1 and "needs a terminal" in done.stderr
+
+
+def test_ways_to_ask_do_what_they_say(tmp_path: Path) -> None:
+    assert gritdesk(tmp_path, ["index", str(ROOT / "assets" / "sample")]).returncode == 0
+    block = next(each for each in re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL) if "--anyway" in each)
+    as_json, anyway, prompt = (gritdesk(tmp_path, shlex.split(line, comments=True)[1:]) for line in block.splitlines())
+    assert (as_json.returncode, json.loads(as_json.stdout)["evidence"]) in [(0, "found"), (0, "thin")]
+    assert anyway.returncode == 0 and anyway.stdout.startswith("from the model, not from your files:")
+    assert prompt.returncode == 0 and prompt.stdout.startswith("<s><|user|>") and "tokens" in prompt.stderr
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="make is not part of Windows")

@@ -92,6 +92,18 @@ def awaited(store: Store) -> list[str]:
 # ---------------------------------------------------------------- files
 
 
+def test_rare_words_are_told_from_frequent_ones(store: Store) -> None:
+    text = "A lamp burns.\n\nThe lamps are cleaned.\n\nA fog horn, and lamps."
+    chunks = chunks_of(text, "")
+    store.replace_document(
+        Document(Path("notes.md"), text, "text"), STATE, chunks, [hash_of(each.text) for each in chunks]
+    )
+    assert store.frequencies(["lamp", "horn", "zebra", "fog horn", "+"]) == (
+        3,
+        {"lamp": 3, "horn": 1, "zebra": 0, "fog horn": 1, "+": 0},
+    )
+
+
 def test_what_was_written_is_read_back(store: Store) -> None:
     text = "\n first\n\nsecond paragraph\n\nthird \t 🐋 \\ ' \" {NULL} \n"
     add(store, "/docs/a.txt", text)

@@ -241,8 +241,10 @@ class FakeDesk:
         is_stopped: Callable[[], bool] | None = None,
         *,
         chat: str = "",
+        anyway: bool = False,
     ) -> Iterator[AnswerEvent]:
-        self._called("ask", question, tuple((each.question, each.answer.text) for each in past), chat)
+        before = tuple((each.question, each.answer.text) for each in past)
+        self._called("ask", question, before, chat, *(["anyway"] if anyway else []))
         try:
             for step in self.script:
                 if isinstance(step, threading.Event):

@@ -13,10 +13,12 @@ from textual.pilot import Pilot
 from textual.widgets import Markdown
 
 from gritdesk.errors import ModelError
+from gritdesk.prompting import NO_EVIDENCE
 from gritdesk.records import (
     AnswerFinished,
     AnswerRestarted,
     Chat,
+    Citation,
     EvidenceFound,
     Exchange,
     PieceGenerated,
@@ -33,6 +35,7 @@ from gritdesk.tui.widgets.question_input import QuestionInput
 
 WIDE = (120, 40)
 NARROW = (80, 24)
+MISS = Citation(1, Path("notes.md"), 3, 3, "Tea is at four.")
 
 
 def blocks(app: GritDeskApp) -> list[AnswerBlock]:
@@ -148,6 +151,26 @@ async def test_a_sentence_that_nothing_supports_is_marked_and_counted(app: GritD
         strips = app.screen._compositor.render_strips()
         underlined = [each.text for strip in strips for each in strip if each.style and each.style.underline]
         assert "The moon agreed" in "".join(underlined)
+
+
+async def test_without_evidence_g_has_the_model_answer_and_what_it_says_is_marked(
+    app: GritDeskApp, desk: FakeDesk
+) -> None:
+    none = replace(answer_of("w?", NO_EVIDENCE, (), (), grounded=False), evidence="none", nearest=(MISS,))
+    desk.script = [EvidenceFound((), "none"), PieceGenerated(NO_EVIDENCE), AnswerFinished(none)]
+    async with app.run_test(size=WIDE) as pilot:
+        await ready(pilot)
+        block = await asked(pilot, app)
+        await until(pilot, lambda: block.state == "finished")
+        assert "[1] Tea is at four." in screen_text(app)
+        own = replace(none, text="At three.", from_model=True)
+        desk.script = [EvidenceFound((), "none"), PieceGenerated("At three."), AnswerFinished(own)]
+        await pilot.press("g")
+        await until(pilot, lambda: len(desk.named("ask")) == 2 and "From the model" in screen_text(app))
+        assert desk.named("ask")[1] == ("w?", (), "anyway")
+        await pilot.press("g")
+        await pilot.pause()
+        assert len(desk.named("ask")) == 2
 
 
 async def test_a_failed_answer_says_why_and_a_surprise_does_not_end_the_app(app: GritDeskApp, desk: FakeDesk) -> None:

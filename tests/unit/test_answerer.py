@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from gritdesk import prompting
 from gritdesk.answerer import Answerer
 from gritdesk.config import AnswerConfig
+from gritdesk.errors import ContextOverflow
 from gritdesk.grit_format import REFUSAL
 from gritdesk.records import (
     Answer,
@@ -23,6 +24,7 @@ from gritdesk.records import (
     Chunk,
     Citation,
     EmbeddingInput,
+    Evidence,
     EvidenceFound,
     Exchange,
     Hit,
@@ -87,6 +89,48 @@ def test_no_evidence_is_said_without_asking_the_model() -> None:
     engine = ScriptedEngine("made up")
     answer = answer_of(events_of(engine, hits=()))
     assert answer.text == prompting.NO_EVIDENCE and not answer.grounded and engine.prompts == []
+
+
+def asked(
+    engine: ScriptedEngine, evidence: Evidence, question: str = "When is tea?", anyway: bool = False
+) -> list[AnswerEvent]:
+    answerer = Answerer(lambda _: [TEA], engine, 512, AnswerConfig(), weigh=lambda question, hits: evidence)
+    return list(answerer.answer(question, anyway=anyway))
+
+
+def test_hits_that_hold_no_answer_are_shown_as_the_nearest_and_no_model_is_asked() -> None:
+    engine = ScriptedEngine("made up")
+    events = asked(engine, "none")
+    answer = answer_of(events)
+    assert events[0] == EvidenceFound((TEA,), "none") and engine.prompts == []
+    assert (answer.text, answer.evidence, answer.citations) == (prompting.NO_EVIDENCE, "none", ())
+    assert [(each.n, each.path, each.line_start, each.quote) for each in answer.nearest] == [
+        (1, Path("notes.md"), 3, "Tea is at four.")
+    ]
+
+
+def test_answer_anyway_is_the_models_own_and_says_so() -> None:
+    engine = ScriptedEngine("Tea is at four [1].")
+    events = asked(engine, "none", anyway=True)
+    answer = answer_of(events)
+    assert engine.prompts == [(Turn("user", "When is tea?"),)] and events[0] == EvidenceFound((), "none")
+    assert answer.from_model and answer.evidence == "none" and answer.nearest
+    assert (answer.text, answer.grounded, answer.citations) == ("Tea is at four [1].", False, ())
+
+
+@pytest.mark.parametrize("evidence", ["found", "thin"])
+def test_answer_says_what_evidence_there_was_and_anyway_changes_nothing_of_it(evidence: Evidence) -> None:
+    events = asked(ScriptedEngine("Tea is at four [1]."), evidence, anyway=True)
+    answer = answer_of(events)
+    assert events[0] == EvidenceFound((TEA,), evidence)
+    assert (answer.evidence, answer.grounded, answer.from_model, answer.nearest) == (evidence, True, False, ())
+
+
+def test_question_longer_than_the_context_is_said_before_any_search() -> None:
+    engine = ScriptedEngine("made up")
+    with pytest.raises(ContextOverflow, match="shorten it"):
+        asked(engine, "none", "why " * 600)
+    assert engine.prompts == []
 
 
 @pytest.mark.parametrize(

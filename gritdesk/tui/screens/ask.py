@@ -66,6 +66,14 @@ class AskScreen(DeskScreen):
         Binding(
             "e", "toggle_evidence", "Evidence", id="ask.evidence", tooltip="Show or hide the passages of the answer"
         ),
+        Binding(
+            "g",
+            "answer_anyway",
+            "Anyway",
+            show=False,
+            id="ask.anyway",
+            tooltip="Where the files hold no answer, take one of the model itself",
+        ),
         Binding("n", "new_conversation", "New", id="ask.new", tooltip="Start a new conversation"),
         Binding("y", "copy_path", "Copy path", show=False, id="ask.copy", tooltip="Copy the source's path"),
         Binding("alt+up", "go_block(-1)", "Previous", show=False, id="ask.previous", tooltip="Previous answer"),
@@ -121,7 +129,14 @@ class AskScreen(DeskScreen):
         self.query_one(QuestionInput).clear()
         await self.ask(message.question)
 
-    async def ask(self, question: str) -> None:
+    async def action_answer_anyway(self) -> None:
+        answer = self._current.answer if self._current else None
+        if self._current and answer and answer.evidence == "none" and not answer.from_model:
+            await self.ask(self._current.question, anyway=True)
+        else:
+            self.notify("The model answers from itself only where the files hold no answer.", markup=False)
+
+    async def ask(self, question: str, *, anyway: bool = False) -> None:
         """Start an answer in a new block; one that is still being written is stopped."""
         if self.desk is None:
             self._waiting_question = question
@@ -140,15 +155,23 @@ class AskScreen(DeskScreen):
         self._make_current(block)
         block.focus()
         conversation.anchor()
-        work = partial(self._answer, self.desk, block.number, question, past, self._stop)
+        work = partial(self._answer, self.desk, block.number, question, past, self._stop, anyway)
         self.run_worker(work, group="answer", thread=True, exit_on_error=False)
 
-    def _answer(self, desk: Desk, number: int, question: str, past: Sequence[Exchange], stop: threading.Event) -> None:
+    def _answer(
+        self,
+        desk: Desk,
+        number: int,
+        question: str,
+        past: Sequence[Exchange],
+        stop: threading.Event,
+        anyway: bool,
+    ) -> None:
         """Runs in a thread; ends soon after `stop` is set."""
         problem = ""
         try:
             chat = self._chat = self._chat or desk.chats.start()
-            for event in _until(desk.ask(question, past, stop.is_set, chat=chat), stop):
+            for event in _until(desk.ask(question, past, stop.is_set, chat=chat, anyway=anyway), stop):
                 self.post_message(AnswerProgressed(number, event))
         except Exception as error:  # a worker's edge
             problem = problem_of(error)

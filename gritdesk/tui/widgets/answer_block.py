@@ -138,10 +138,23 @@ class AnswerBlock(Vertical, can_focus=True):
     def _show_ground(self, answer: Answer) -> None:
         if answer.stopped:
             self._say_stopped()
+        elif answer.evidence == "none":
+            self.query_one(".ground", Static).update(self._nearest(answer))
         elif not answer.grounded:
             self.query_one(".ground", Static).update(self._closest(answer))
         else:
             self.query_one(".ground", Static).update(self._sources(answer))
+
+    def _nearest(self, answer: Answer) -> Content:
+        """Where there is no evidence: that the words are the model's own, or what came nearest and how to go on."""
+        if answer.from_model:
+            return Content.styled("⚠ From the model, not from your files.", "bold $text-warning")
+        quotes = [
+            Content.assemble((f"[{each.n}] ", "bold $text-accent"), plain(" ".join(each.quote.split())))
+            for each in answer.nearest
+        ]
+        lines = [Content("The nearest:" if quotes else "No passage was found."), *quotes]
+        return Content("\n").join([*lines, Content.styled("g has the model answer from itself", "$text-muted")])
 
     def _closest(self, answer: Answer) -> Content:
         warning = ("⚠ No passage in your files supports this answer.", "bold $text-warning")
@@ -161,6 +174,8 @@ class AnswerBlock(Vertical, can_focus=True):
         cited = [each for each in answer.citations if 0 < each.n <= len(self.hits)]
         is_whole = all(each.is_supported for each in answer.sentences)
         parts = [Content.styled(answer.support, "" if is_whole else "$text-warning")] if answer.support else []
+        if answer.evidence == "thin":
+            parts.append(Content.styled("⚠ Your files hold little on this.", "$text-warning"))
         for citation in cited:
             hit = self.hits[citation.n - 1]
             label = (f"[{citation.n}] ", "bold $text-accent")
