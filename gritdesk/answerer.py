@@ -17,6 +17,7 @@ from gritdesk.records import (
     EvidenceFound,
     Hit,
     PieceGenerated,
+    Prompt,
     Sampling,
     Turn,
 )
@@ -35,6 +36,8 @@ class AnswerEngine(Protocol):
     ) -> Iterator[object]:
         """Pieces of text; anything else that comes has a `reason` and voids the pieces before it."""
         ...
+
+    def prefill(self, turns: Sequence[Turn]) -> None: ...
 
 
 class Answerer:
@@ -56,6 +59,22 @@ class Answerer:
             repeat_penalty=config.repeat_penalty,
         )
 
+    def prompt_for(self, question: str, hits: Sequence[Hit], history: Sequence[Turn] = ()) -> Prompt:
+        """What the model reads to answer, the passages first. Raises: ContextOverflow if the question does not fit."""
+        room = self._n_ctx - self._sampling.max_tokens
+        return prompting.build_prompt(question, hits, history, self._engine.count_prompt_tokens, room)
+
+    def prefill(self, question: str, history: Sequence[Turn] = ()) -> bool:
+        """Have the engine read now, in its idle time, what `answer` would give it for this question.
+
+        Another question whose answer rests on the same passages finds those read. Returns: whether there is anything.
+        Raises: as `answer`.
+        """
+        hits = tuple(self._search(question))
+        if hits:
+            self._engine.prefill(self.prompt_for(question, hits, history).turns)
+        return bool(hits)
+
     def answer(
         self, question: str, history: Sequence[Turn] = (), is_stopped: Callable[[], bool] = lambda: False
     ) -> Iterator[AnswerEvent]:
@@ -73,9 +92,7 @@ class Answerer:
             yield AnswerFinished(Answer(question, prompting.NO_EVIDENCE, grounded=False, timings=timings))
             return
 
-        prompt = prompting.build_prompt(
-            question, hits, history, self._engine.count_prompt_tokens, self._n_ctx - self._sampling.max_tokens
-        )
+        prompt = self.prompt_for(question, hits, history)
         yield EvidenceFound(prompt.hits)
 
         pieces: list[str] = []

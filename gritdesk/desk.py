@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from gritdesk.config import TITLE_TOKENS, Config, add_folder, load_config, remove_folder
 from gritdesk.errors import ConfigError, FingerprintMismatch, ModelError, ServerUnreachable, StoreBusy
-from gritdesk.keeping import Keeper, Pace, find_keeper, find_pause, index_lock
+from gritdesk.keeping import Keeper, Pace, find_keeper, find_pause, index_lock, may_work_ahead
 from gritdesk.records import (
     AnswerEvent,
     EmbeddingInput,
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from gritdesk.answerer import Answerer
     from gritdesk.engine.endpoint import EndpointEmbedder
     from gritdesk.engine.host import EngineHost, EngineInfo
     from gritdesk.extract.worker import Reader
@@ -276,6 +277,29 @@ class Desk:
 
         Raises: ModelError if the model only embeds.
         """
+        answerer, text = self._answerer(question)
+        yield from answerer.answer(text, history, is_stopped or (lambda: False))
+
+    def prefill(self, question: str, history: Sequence[Turn] = ()) -> bool:
+        """Have the engine read what `ask` would give it for this question, while nothing else is to be done.
+
+        Returns once the passages are found, and waits for no reading. The last call alone counts, and an `ask` ends
+        it; one that rests on the same passages, whatever its question, begins where the reading has come to. In a
+        pause, on battery, or where the model does not answer, nothing is done.
+
+        Returns: whether there is something to read.
+        Raises: as `search` and `ask`.
+        """
+        if not may_work_ahead(self.config) or not self.engine().info().generates:
+            return False
+        answerer, text = self._answerer(question)
+        return answerer.prefill(text, history)
+
+    def _answerer(self, question: str) -> tuple[Answerer, str]:
+        """Who answers a question, and the question as the model reads it. Raises: ModelError if the model only embeds.
+
+        Filters say where to look for the answer; the model does not read them.
+        """
         from gritdesk.answerer import Answerer
         from gritdesk.engine.wire import ONLY_EMBEDS
         from gritdesk.querying import parse
@@ -285,11 +309,9 @@ class Desk:
         info = engine.info()
         if not info.generates:
             raise ModelError(f"{info.model_path.name}: {ONLY_EMBEDS}")
-        # filters say where to look for the answer; the model reads the question without them
         asked = parse(question)
         text = asked.text if asked.restrictions and asked.text else question
-        answerer = Answerer(lambda _: self.search(question, num_passages), engine, info.n_ctx, self.config.answer)
-        yield from answerer.answer(text, history, is_stopped or (lambda: False))
+        return Answerer(lambda _: self.search(question, num_passages), engine, info.n_ctx, self.config.answer), text
 
     def embed(self, texts: Sequence[str], instruction: str = "") -> NDArray[np.float32]:
         """Embeddings of texts, float32[num, dimension], L2-normalised."""

@@ -84,6 +84,14 @@ class Generator:
         finally:
             sampler.close()
 
+    def prefill_steps(self, turns: Sequence[Turn]) -> Iterator[None]:
+        """Read a prompt, one call to llama.cpp a step, and leave it to what is generated next.
+
+        Raises: ContextOverflow if it leaves no room for a token; ModelError for turns that do not alternate.
+        """
+        frame = self.encode(turns)
+        yield from self.context.prefill_steps(frame.ids, frame.blocks)
+
     def encode(self, turns: Sequence[Turn]) -> EncodedFrame:
         """The chat frame as this model reads it. Raises: ModelError if the turns do not alternate."""
         grit = self._model.grit

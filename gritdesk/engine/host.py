@@ -169,6 +169,14 @@ class EngineHost:
         finally:
             self._withdraw(pending)
 
+    def prefill(self, turns: Sequence[Turn]) -> None:
+        """Have a prompt read while there is nothing else to do, for the `stream` that may begin like it.
+
+        Returns at once. Only the last one counts, and none once a stream begins: what is not read by then is not read.
+        One that fails says nothing.
+        """
+        self._submit(wire.Prefill(list(turns)), Priority.IDLE)
+
     def close(self) -> None:
         """End the engine and whatever waits for it; calling it again does nothing."""
         with self._lock:
@@ -191,7 +199,7 @@ class EngineHost:
 
     # ---------------------------------------------------------------- requests
 
-    def _call(self, task: wire.Embed | wire.CountTokens | wire.CountPromptTokens, priority: Priority) -> Any:
+    def _call(self, task: wire.Task, priority: Priority) -> Any:
         pending = self._submit(task, priority)
         try:
             while True:
@@ -203,14 +211,14 @@ class EngineHost:
         finally:
             self._withdraw(pending)
 
-    def _submit(
-        self, task: wire.Embed | wire.CountTokens | wire.CountPromptTokens | wire.Stream, priority: Priority
-    ) -> _Pending:
+    def _submit(self, task: wire.Task, priority: Priority) -> _Pending:
         pending = _Pending(wire.Request(next(self._numbers), priority, task))
         with self._lock:
             if self._is_closed:
                 raise ModelError("the engine was closed")
             child = self._child or self._start_child()
+            if isinstance(task, wire.Stream | wire.Prefill):
+                self._forget_prefill()  # as the engine's schedule does
             self._pending[pending.request.number] = pending
         child.send(pending.request)
         return pending
@@ -222,6 +230,13 @@ class EngineHost:
             child = self._child
         if is_unfinished and child:
             child.send(wire.Cancel(pending.request.number))
+
+    def _forget_prefill(self) -> None:
+        """Await no prompt that is read ahead; the lock is held."""
+        for number in [
+            each for each, pending in self._pending.items() if isinstance(pending.request.task, wire.Prefill)
+        ]:
+            del self._pending[number]
 
     # ---------------------------------------------------------------- the process
 
@@ -314,6 +329,7 @@ class EngineHost:
         reason = f"the engine stopped ({cause}) and is started again"
         with self._lock:
             self._child = None
+            self._forget_prefill()  # nobody waits for it, and it may be to blame
             refusal = self._refusal(child)
             if refusal:
                 self._refuse(list(self._pending.values()), refusal)

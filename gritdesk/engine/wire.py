@@ -31,6 +31,7 @@ class Priority(IntEnum):
     ANSWER = 0
     QUERY = 1
     INDEXING = 2
+    IDLE = 3
 
 
 @dataclass(frozen=True)
@@ -96,10 +97,21 @@ class Stream:
 
 
 @dataclass(frozen=True)
+class Prefill:
+    """Read a prompt ahead of the Stream that may begin like it. Answered by Done(None), or by nothing where a Stream or
+    another Prefill takes its place."""
+
+    turns: Sequence[Turn]
+
+
+Task = Embed | CountTokens | CountPromptTokens | Stream | Prefill
+
+
+@dataclass(frozen=True)
 class Request:
     number: int
     priority: Priority
-    task: Embed | CountTokens | CountPromptTokens | Stream
+    task: Task
 
 
 @dataclass(frozen=True)
