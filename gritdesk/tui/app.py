@@ -25,7 +25,7 @@ from textual.reactive import reactive
 from textual.screen import Screen
 
 from gritdesk.errors import StoreBusy
-from gritdesk.records import Hit, IndexProgress
+from gritdesk.records import Hit, IndexProgress, Turn
 from gritdesk.tui.editor import EditorCommand, editor_command
 from gritdesk.tui.lane import Lane, problem_of
 from gritdesk.tui.messages import (
@@ -288,6 +288,14 @@ class GritDeskApp(App[None]):
 
     async def action_go(self, mode: str) -> None:
         await self.switch_mode(mode)
+
+    def history(self) -> list[Turn]:
+        """The conversation that the next question follows on; empty before Ask was opened."""
+        with suppress(KeyError):
+            for screen in self.get_screen_stack("ask"):
+                if isinstance(screen, AskScreen):
+                    return screen.history()
+        return []
 
     async def ask(self, question: str) -> None:
         """Go to Ask, and ask `question` there unless it is empty."""

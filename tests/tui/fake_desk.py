@@ -180,6 +180,10 @@ class FakeDesk:
         finally:
             self.num_answers_closed += 1
 
+    def prefill(self, question: str, history: Sequence[Turn] = ()) -> bool:
+        self._called("prefill", question, tuple(history))
+        return True
+
     def embed(self, texts: Sequence[str], instruction: str = "") -> np.ndarray[Any, np.dtype[np.float32]]:
         self._called("embed", *texts)
         self._wait(self.model_gate)

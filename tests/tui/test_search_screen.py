@@ -366,3 +366,38 @@ def test_sample_chunks_stand_where_they_say() -> None:
     for hit in hits:
         text = DOCUMENTS[hit.path]
         assert text[hit.chunk.char_start : hit.chunk.char_end] == hit.chunk.text
+
+
+async def test_results_that_stand_still_are_read_ahead_and_typing_on_puts_that_off(
+    app: GritDeskApp, desk: FakeDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SearchScreen, "reading_pause_s", 1000)
+    async with app.run_test(size=WIDE) as pilot:
+        await found(pilot, app, "b")
+        monkeypatch.setattr(SearchScreen, "reading_pause_s", 0.001)
+        await pilot.press("u")
+        await until(pilot, lambda: desk.named("prefill"))
+        assert desk.named("prefill") == [("bu", ())]
+        await pilot.press("ctrl+g")  # asks, so that the next question follows on a conversation
+        await until(pilot, lambda: desk.num_answers_closed == 1)
+        await pilot.press("f2")
+        await pilot.press("c")
+        await until(pilot, lambda: len(desk.named("prefill")) == 2)
+    query, history = desk.named("prefill")[1]
+    assert query == "buc" and [turn.text for turn in history][0] == "bu"
+
+
+async def test_reading_ahead_that_fails_is_no_matter_and_words_alone_are_not_read(
+    app: GritDeskApp, desk: FakeDesk
+) -> None:
+    desk.failures["prefill"] = StoreError("the disk is gone")
+    async with app.run_test(size=WIDE) as pilot:
+        await found(pilot, app, "b")
+        await until(pilot, lambda: desk.named("prefill"))
+        await pilot.pause()
+        assert not app._notifications
+        desk.calls.clear()
+        search_screen(app).mode = "keyword"
+        await found(pilot, app, "u")
+        await pilot.pause(0.05)
+        assert not desk.named("prefill")

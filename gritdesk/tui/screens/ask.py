@@ -112,7 +112,7 @@ class AskScreen(DeskScreen):
             self.notify("It will be asked as soon as the index is open.", markup=False)
             return
         await self._stop_running()
-        history = [turn for block in self.blocks for turn in block.turns()]
+        history = self.history()
         self._num_asked += 1
         self._stop = threading.Event()
         block = AnswerBlock(self._num_asked, question)
@@ -126,6 +126,10 @@ class AskScreen(DeskScreen):
         conversation.anchor()
         work = partial(self._answer, self.desk, block.number, question, history, self._stop)
         self.run_worker(work, group="answer", thread=True, exit_on_error=False)
+
+    def history(self) -> list[Turn]:
+        """The conversation so far, as the next question follows on it."""
+        return [turn for block in self.blocks for turn in block.turns()]
 
     def _answer(self, desk: Desk, number: int, question: str, history: Sequence[Turn], stop: threading.Event) -> None:
         """Runs in a thread; ends soon after `stop` is set."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, ClassVar
@@ -15,9 +17,9 @@ from textual.reactive import reactive
 from textual.timer import Timer
 from textual.widgets import Footer, Input, OptionList, Static
 
-from gritdesk.errors import QueryError
+from gritdesk.errors import GritDeskError, QueryError
 from gritdesk.querying import parse
-from gritdesk.records import Hit, SearchMode
+from gritdesk.records import Hit, SearchMode, Turn
 from gritdesk.tui.lane import Lane
 from gritdesk.tui.messages import Activity, HitsFound, SearchFailed, SurroundingsRead
 from gritdesk.tui.screens.base import DeskScreen
@@ -52,6 +54,8 @@ class SearchScreen(DeskScreen):
     """Time without a key before a search by words."""
     meaning_pause_s = 0.25
     """The same before a search by meaning, which costs the model a run."""
+    reading_pause_s = 0.7
+    """Time that results stand still before the model reads them for a question that may follow."""
 
     mode: reactive[SearchMode] = reactive("hybrid", init=False)
 
@@ -69,6 +73,7 @@ class SearchScreen(DeskScreen):
         self._keyword_lane = Lane(self, "search by words")
         self._meaning_lane = Lane(self, "search by meaning")
         self._preview_lane = Lane(self, "preview")
+        self._prefill_lane = Lane(self, "prefill")
         self._pauses: list[Timer] = []
 
     def compose(self) -> ComposeResult:
@@ -141,6 +146,13 @@ class SearchScreen(DeskScreen):
         self._seconds = message.seconds
         self.query_one(HitList).show(message.hits, query_words(self.query_text))
         self._show_state()
+        if message.hits and message.mode != "keyword":
+            self._pauses.append(self.set_timer(self.reading_pause_s, self._prefill))
+
+    def _prefill(self) -> None:
+        """Have the model read what a question would have it read, since `a` may ask the query as one."""
+        if self.desk is not None:
+            self._prefill_lane.submit(partial(_prefill, self.desk, self.query_text, self.grit_app.history()))
 
     def on_search_failed(self, message: SearchFailed) -> None:
         message.stop()
@@ -296,6 +308,11 @@ def _search(desk: Desk, query: str, mode: SearchMode, number: int) -> HitsFound:
     started = perf_counter()
     hits = desk.search(query, NUM_HITS, mode)
     return HitsFound(number, mode, hits, perf_counter() - started)
+
+
+def _prefill(desk: Desk, query: str, history: Sequence[Turn]) -> None:
+    with suppress(GritDeskError):  # nobody has asked for it; asking says what is wrong
+        desk.prefill(query, history)
 
 
 def _problem_of(query: str) -> str:
