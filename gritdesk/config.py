@@ -70,6 +70,10 @@ class SearchConfig:
     semantic_weight: float = 0.3
     num_passages: int = 3
     """Passages given to an answer."""
+    rerank_weight: float = 0.05
+    """What a closer reading of the hits weighs (`search --rerank`), measured by benchmarks/rerank.py."""
+    rerank_budget_s: float = 2.0
+    """How long it may take."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +133,8 @@ _LEAST = {
     "search.keyword_weight": 0,
     "search.semantic_weight": 0,
     "search.num_passages": 1,
+    "search.rerank_weight": 0,
+    "search.rerank_budget_s": 0,
     "answer.max_tokens": 1,
     "answer.temperature": 0,
 }

@@ -29,6 +29,7 @@ from gritdesk.records import (
     IndexReport,
     Misses,
     PathReport,
+    Reranking,
     SearchMode,
     SimilarFiles,
     Status,
@@ -253,6 +254,38 @@ class Desk:
             is asked for; ModelError if the engine fails, or the server where meaning alone is asked for.
         """
         return self._as_far_as_embedded(mode, lambda each: self._retriever().search(query, n, each, explain=explain))
+
+    def rerank(
+        self,
+        query: str,
+        hits: Sequence[Hit],
+        budget_s: float | None = None,
+        is_stopped: Callable[[], bool] | None = None,
+    ) -> Iterator[Reranking]:
+        """Have the model read the hits of a search once more; after each comes their order so far, the first at once.
+
+        Args:
+            query: what they were found by; filters are not read.
+            budget_s: how long it may go on, not counting the start of the engine; None: as the settings say.
+            is_stopped: ends it sooner.
+        Raises: ModelError if the model only embeds, or the engine fails.
+        """
+        from gritdesk.querying import parse
+        from gritdesk.reranker import rerank
+
+        engine = self.engine()
+        if hits and not engine.info().generates:
+            name = engine.info().model_path.name
+            raise ModelError(f"{name} only embeds and cannot read hits again; choose a GRIT model with `engine.model`")
+
+        def likelihood(question: str, passage: str, is_over: Callable[[], bool]) -> float | None:
+            found = engine.log_likelihoods(question, [passage], is_stopped=is_over)
+            return found[0] if found else None
+
+        budget_s = self.config.search.rerank_budget_s if budget_s is None else budget_s
+        question = parse(query).text or query
+        weight = self.config.search.rerank_weight
+        yield from rerank(question, hits, likelihood, weight, budget_s, is_stopped or (lambda: False))
 
     def misses(self, query: str, mode: SearchMode = "hybrid") -> Misses:
         """Why a search found nothing: the filters that removed hits, and the nearest hits without them.

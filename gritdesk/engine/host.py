@@ -177,6 +177,19 @@ class EngineHost:
         """
         self._submit(wire.Prefill(list(turns)), Priority.IDLE)
 
+    def log_likelihoods(
+        self, question: str, passages: Sequence[str], *, is_stopped: Callable[[], bool] | None = None
+    ) -> list[float] | None:
+        """Of each passage, the log probability of the question behind it; None once `is_stopped()` is true.
+
+        Raises: RequestRefused where the model only embeds; ContextOverflow if the question does not fit; ModelError as
+        `embed`.
+        """
+        found: list[float] | None = self._call(
+            wire.ReadQuestion(question, list(passages)), Priority.QUERY, is_stopped=is_stopped
+        )
+        return found
+
     def close(self) -> None:
         """End the engine and whatever waits for it; calling it again does nothing."""
         with self._lock:
@@ -199,11 +212,11 @@ class EngineHost:
 
     # ---------------------------------------------------------------- requests
 
-    def _call(self, task: wire.Task, priority: Priority) -> Any:
+    def _call(self, task: wire.Task, priority: Priority, *, is_stopped: Callable[[], bool] | None = None) -> Any:
         pending = self._submit(task, priority)
         try:
-            while True:
-                event = _next_event(pending, 1.0)
+            while not (is_stopped and is_stopped()):
+                event = _next_event(pending, _POLL_S if is_stopped else 1.0)
                 if isinstance(event, wire.Done):
                     return event.value
                 if isinstance(event, wire.Failed):

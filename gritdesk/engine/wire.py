@@ -104,7 +104,15 @@ class Prefill:
     turns: Sequence[Turn]
 
 
-Task = Embed | CountTokens | CountPromptTokens | Stream | Prefill
+@dataclass(frozen=True)
+class ReadQuestion:
+    """Answered by Done(list of float): of each passage, the log probability of the question behind it."""
+
+    question: str
+    passages: Sequence[str]
+
+
+Task = Embed | CountTokens | CountPromptTokens | Stream | Prefill | ReadQuestion
 
 
 @dataclass(frozen=True)

@@ -167,6 +167,12 @@ class Worker:
             case wire.Prefill(turns):
                 yield from self._writer().prefill_steps(turns)
                 self._send(wire.Done(job.number, None))
+            case wire.ReadQuestion(question, passages):
+                found: list[float] = []
+                for value in self._writer().likelihood_steps(question, passages):
+                    found += [] if value is None else [value]
+                    yield
+                self._send(wire.Done(job.number, found))
 
     def _writer(self) -> Generator:
         """Raises: RequestRefused where the model only embeds."""
