@@ -5,10 +5,10 @@ ten hits again, and prints nDCG@10 of each method alone and added to the search'
 processor's time for ten hits. A method's values are brought to mean 0 and deviation 1 over the ten before they are
 added, as gritdesk/reranker.py does.
 
-    likelihood   log probability of the question behind the passage, the way of the app (`search --rerank`)
+    windows      the nearest of the passage's pairs of sentences, each embedded by itself: rerank_by = "windows"
+    likelihood   log probability of the question behind the passage: rerank_by = "likelihood"
     tokens       late interaction: for each token of the question the nearest one of the passage, of the last hidden
                  states of the embedding pass; their mean
-    windows      the nearest of the passage's pairs of sentences, each embedded by itself
     cosine       the embeddings once more: what a larger weight of meaning among the ten would do
 
 To choose a method or a weight, give `--pairs DATA/pairs/NAME.jsonl.zst...`, files to train on: `--queries` of each,
@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import random
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -34,7 +33,7 @@ from gritdesk.engine.llama import LlamaModel
 from gritdesk.grit_format import encode, query_input
 from gritdesk.models import default_model
 from gritdesk.records import EmbeddingInput, Hit
-from gritdesk.reranker import ordered
+from gritdesk.reranker import by_windows, ordered
 from training.evaluation_sets import RetrievalSet, read_retrieval_set
 from training.examples import read_rows
 from training.gguf import GgufEmbedder
@@ -45,7 +44,6 @@ WEIGHTS = (0.02, 0.05, 0.1, 0.2, 0.4)
 NUM_HITS = 10
 MAX_CHARS = 1000
 """Of a passage: about what a chunk of the app holds."""
-_SENTENCE_END = re.compile(r"(?<=[.!?\n])")
 
 Method = Callable[[str, Sequence[Hit]], list[float]]
 
@@ -155,11 +153,9 @@ class Methods:
         return [float((query_TD @ self._token_states(("", hit.chunk.text)).T).max(axis=1).mean()) for hit in hits]
 
     def windows(self, query: str, hits: Sequence[Hit]) -> list[float]:
-        windows = [windows_of(hit.chunk.text) for hit in hits]
         (query_D,) = self._embedder.embed([query_input(query)])
-        cosines = self._embedder.embed([("", text) for some in windows for text in some]) @ query_D
-        ends = np.cumsum([len(some) for some in windows])
-        return [float(each.max()) for each in np.split(cosines, ends[:-1])]
+        read = by_windows(query_D, lambda inputs, _: self._embedder.embed(inputs))
+        return [read(hit, lambda: False) or 0.0 for hit in hits]
 
     def cosine(self, query: str, hits: Sequence[Hit]) -> list[float]:
         embeddings = self._embedder.embed([query_input(query), *(("", hit.chunk.text) for hit in hits)])
@@ -173,13 +169,6 @@ class Methods:
         counted_TD = hidden_TD[np.asarray(frame.counts[:room]), : self._embedder.dimension]
         states_TD: NDArray[np.float32] = counted_TD / np.linalg.norm(counted_TD, axis=1, keepdims=True)
         return states_TD
-
-
-def windows_of(text: str) -> list[str]:
-    """Pairs of sentences, each sentence in two of them; the whole text where it has no more."""
-    sentences = [each for each in _SENTENCE_END.split(text) if any(map(str.isalnum, each))]
-    pairs = ["".join(sentences[at : at + 2]) for at in range(len(sentences) - 1)]
-    return pairs or [text]
 
 
 if __name__ == "__main__":

@@ -70,8 +70,11 @@ class SearchConfig:
     semantic_weight: float = 0.3
     num_passages: int = 3
     """Passages given to an answer."""
-    rerank_weight: float = 0.05
-    """What a closer reading of the hits weighs (`search --rerank`), measured by benchmarks/rerank.py."""
+    rerank_by: str = "windows"
+    """What a closer reading of the hits (`search --rerank`) goes by: "windows", the nearest two sentences of each, or
+    "likelihood", how likely the model finds the question behind each."""
+    rerank_weight: float = 0.1
+    """What it weighs, measured by benchmarks/rerank.py."""
     rerank_budget_s: float = 2.0
     """How long it may take."""
 
@@ -140,7 +143,10 @@ _LEAST = {
 }
 """The smallest number that makes sense; what a number is too large for, the engine knows."""
 
-_CHOICES = {"index.on_battery": ("go on", "words only", "pause")}
+_CHOICES = {
+    "index.on_battery": ("go on", "words only", "pause"),
+    "search.rerank_by": ("windows", "likelihood"),
+}
 
 TITLE_TOKENS = 136
 """Room beside a chunk for its title, which has at most so many bytes (grit_format), and the frame."""

@@ -36,7 +36,7 @@ from gritdesk.records import (
     Turn,
 )
 from gritdesk.store import indexing, opener, place, size_bytes
-from gritdesk.store.base import Store
+from gritdesk.store.base import Space, Store
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from gritdesk.engine.host import EngineHost, EngineInfo
     from gritdesk.extract.worker import Reader
     from gritdesk.indexer import Indexer
+    from gritdesk.reranker import Reading
     from gritdesk.retriever import Retriever
 
 T = TypeVar("T")
@@ -75,6 +76,8 @@ class Desk:
         self._lock = threading.Lock()
         self._listeners: list[Listener] = []
         self._closed = False
+        self._last_embedded: tuple[Space | None, str, NDArray[np.float32]] | None = None
+        """Of the last question: what is searched for is often read ahead and asked, too."""
         self._has_told_of_cut_ends = False
         self._has_told_of_words_alone = False
         self._has_told_of_silent_server = False
@@ -268,24 +271,38 @@ class Desk:
             query: what they were found by; filters are not read.
             budget_s: how long it may go on, not counting the start of the engine; None: as the settings say.
             is_stopped: ends it sooner.
-        Raises: ModelError if the model only embeds, or the engine fails.
+        Raises: ModelError if the model cannot do it, or the engine fails.
         """
-        from gritdesk.querying import parse
         from gritdesk.reranker import rerank
 
-        engine = self.engine()
-        if hits and not engine.info().generates:
-            name = engine.info().model_path.name
-            raise ModelError(f"{name} only embeds and cannot read hits again; choose a GRIT model with `engine.model`")
+        search = self.config.search
+        budget_s = search.rerank_budget_s if budget_s is None else budget_s
+        read = self._reading(query) if hits else lambda *_: None
+        yield from rerank(hits, read, search.rerank_weight, budget_s, is_stopped or (lambda: False))
 
-        def likelihood(question: str, passage: str, is_over: Callable[[], bool]) -> float | None:
-            found = engine.log_likelihoods(question, [passage], is_stopped=is_over)
-            return found[0] if found else None
+    def _reading(self, query: str) -> Reading:
+        """How hits are read again. Raises: ModelError where the model cannot do it."""
+        from gritdesk.querying import parse
+        from gritdesk.reranker import by_likelihood, by_windows
 
-        budget_s = self.config.search.rerank_budget_s if budget_s is None else budget_s
         question = parse(query).text or query
-        weight = self.config.search.rerank_weight
-        yield from rerank(question, hits, likelihood, weight, budget_s, is_stopped or (lambda: False))
+        if self.config.search.rerank_by == "likelihood":
+            engine = self.engine()
+            info = engine.info()
+            if not info.generates:
+                raise ModelError(
+                    f'{info.model_path.name} only embeds and finds no likelihoods; set search.rerank_by to "windows"'
+                )
+            return by_likelihood(question, engine.log_likelihoods)
+        model = self._query_model()
+        if model is None:
+            raise ModelError(
+                "the model that made the index is not here any more, and reads nothing; run `gritdesk index`"
+            )
+        if isinstance(model, Path):
+            return by_windows(self._embed_query(question), self._engine_of(model).embed_unless)
+        endpoint = model  # it keeps its own time
+        return by_windows(self._embed_query(question), lambda inputs, _: endpoint.embed(inputs))
 
     def misses(self, query: str, mode: SearchMode = "hybrid") -> Misses:
         """Why a search found nothing: the filters that removed hits, and the nearest hits without them.
@@ -597,6 +614,9 @@ class Desk:
         from gritdesk.engine.host import Priority
         from gritdesk.grit_format import query_input
 
+        space, last = self._store().space(), self._last_embedded
+        if last is not None and last[:2] == (space, question):
+            return last[2]
         model = self._query_model()
         embedding: NDArray[np.float32]
         if model is not None and not isinstance(model, Path):
@@ -604,6 +624,7 @@ class Desk:
         else:
             engine = self.engine() if model is None else self._engine_of(model)
             embedding = engine.embed([query_input(question)], priority=Priority.QUERY)[0]
+        self._last_embedded = space, question, embedding
         return embedding
 
     def _query_model(self) -> Path | EndpointEmbedder | None:

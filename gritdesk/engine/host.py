@@ -135,6 +135,13 @@ class EngineHost:
         embeddings: NDArray[np.float32] = self._call(wire.Embed(list(inputs)), priority)
         return embeddings
 
+    def embed_unless(
+        self, inputs: Sequence[EmbeddingInput], is_stopped: Callable[[], bool]
+    ) -> NDArray[np.float32] | None:
+        """Embed for a person who waits, as `embed` does; None once `is_stopped()` is true."""
+        found: NDArray[np.float32] | None = self._call(wire.Embed(list(inputs)), Priority.QUERY, is_stopped=is_stopped)
+        return found
+
     def count_tokens(self, texts: Sequence[str], *, priority: Priority = Priority.QUERY) -> list[int]:
         """Length of each text in the model's tokens, without any frame. Raises: ModelError as `embed`."""
         counts: list[int] = self._call(wire.CountTokens(list(texts)), priority)
@@ -178,7 +185,7 @@ class EngineHost:
         self._submit(wire.Prefill(list(turns)), Priority.IDLE)
 
     def log_likelihoods(
-        self, question: str, passages: Sequence[str], *, is_stopped: Callable[[], bool] | None = None
+        self, question: str, passages: Sequence[str], is_stopped: Callable[[], bool] | None = None
     ) -> list[float] | None:
         """Of each passage, the log probability of the question behind it; None once `is_stopped()` is true.
 

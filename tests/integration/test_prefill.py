@@ -188,3 +188,19 @@ def test_nothing_is_read_ahead_in_a_pause_on_battery_or_without_passages(
     assert desk.prefill("lamp"), "the settings say to go on"
     desk.config = replace(desk.config, index=IndexConfig())
     assert not desk.prefill("lamp")
+
+
+def test_question_that_was_searched_for_is_not_embedded_again(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = desk.engine()
+    embedded: list[object] = []
+
+    def embed(inputs: Sequence[object], **options: object) -> object:
+        embedded.extend(inputs)
+        return EngineHost.embed(engine, inputs, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(engine, "embed", embed)
+    desk.search("lamp")
+    assert desk.prefill("lamp") and list(desk.ask("lamp"))
+    assert len(embedded) == 1
+    desk.search("boat")
+    assert len(embedded) == 2

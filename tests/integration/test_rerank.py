@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -92,13 +95,14 @@ def test_reading_that_is_stopped_gives_nothing_and_blocks_nobody(host: EngineHos
 # ---------------------------------------------------------------- the command
 
 
-@pytest.fixture
-def person(tiny_gguf: Path, tmp_path: Path) -> Person:
+@pytest.fixture(params=["windows", "likelihood"])
+def person(request: pytest.FixtureRequest, tiny_gguf: Path, tmp_path: Path) -> Person:
     person = Person(tmp_path / "home")
-    person.configure(tiny_gguf, "[search]\nrerank_weight = 0.5\n")
+    person.configure(tiny_gguf, f'[search]\nrerank_weight = 0.5\nrerank_by = "{request.param}"\n')
     (tmp_path / "docs").mkdir()
     for number, passage in enumerate(PASSAGES * 2):
-        (tmp_path / "docs" / f"{number}.txt").write_text(f"{passage} In the year {1900 + number} it was so, too.")
+        text = f"{passage} In the year {1900 + number} it was so, too. Nobody knows why."
+        (tmp_path / "docs" / f"{number}.txt").write_text(text)
     assert person.run("index", tmp_path / "docs").code == 0
     return person
 
@@ -123,6 +127,17 @@ def test_search_that_looks_harder_finds_the_same_in_another_order(person: Person
         )
     lines = person.run("search", "lamp cleaned", "--rerank", "--budget", "60s", "--explain").output
     assert "6 of 6 read again in" in lines and " + read again " in lines
+
+
+def test_commands_of_the_guide_do_what_they_say(person: Person) -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "looking-harder.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```sh\n(.*?)```", guide, flags=re.DOTALL)
+    for line in block.splitlines():
+        name, *arguments = shlex.split(line, comments=True)
+        done = person.run(*arguments)
+        assert name == "gritdesk" and (done.code, done.errors) == (0, "") and " of 6 read again in " in done.output
+    (shown,) = re.findall(r"`(\{.*\})`", guide)
+    assert json.loads(shown).keys() == person.json(*arguments)["rerank"].keys()
 
 
 def test_budget_ends_the_looking_and_the_rest_stays(person: Person) -> None:

@@ -22,6 +22,7 @@ from gritdesk.records import (
     IndexProgress,
     IndexReport,
     PieceGenerated,
+    Reranking,
     SearchMode,
     Status,
     Turn,
@@ -129,6 +130,7 @@ class FakeDesk:
         self.search_gates: dict[tuple[str, SearchMode], threading.Event] = {}
         self.model_gate = threading.Event()
         self.model_gate.set()
+        self.rerank_gate: threading.Event | None = None
         self.closed = threading.Event()
         self.watching = threading.Event()
         self.finished = threading.Event()
@@ -179,6 +181,24 @@ class FakeDesk:
                     yield step
         finally:
             self.num_answers_closed += 1
+
+    def rerank(
+        self,
+        query: str,
+        hits: Sequence[Hit],
+        budget_s: float | None = None,
+        is_stopped: Callable[[], bool] | None = None,
+    ) -> Iterator[Reranking]:
+        """Turns the hits over from the last one on; waits for the gate before the last."""
+        self._called("rerank", query, *(hit.chunk_id for hit in hits))
+        for num_read in range(len(hits)):
+            yield Reranking(
+                (*hits[len(hits) - num_read :], *hits[: len(hits) - num_read]), num_read, 2.0, 0.1 * num_read
+            )
+            self._wait(self.rerank_gate if num_read == 1 else None, is_stopped)
+            if is_stopped is not None and is_stopped():
+                return
+        yield Reranking(tuple(hits[::-1]), len(hits), 2.0, 1.5)
 
     def prefill(self, question: str, history: Sequence[Turn] = ()) -> bool:
         self._called("prefill", question, tuple(history))

@@ -31,7 +31,8 @@ SIZE = (120, 40)
 
 
 def test_the_fake_desk_has_the_calls_of_the_real_one() -> None:
-    for name in ("index", "search", "ask", "embed", "status", "watch", "document_text", "subscribe", "close"):
+    names = ("index", "search", "rerank", "prefill", "ask", "embed", "status", "watch", "document_text", "subscribe")
+    for name in (*names, "close"):
         real, fake = (list(inspect.signature(getattr(each, name)).parameters) for each in (Desk, FakeDesk))
         assert real == fake, name
 

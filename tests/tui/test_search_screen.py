@@ -401,3 +401,40 @@ async def test_reading_ahead_that_fails_is_no_matter_and_words_alone_are_not_rea
         await found(pilot, app, "u")
         await pilot.pause(0.05)
         assert not desk.named("prefill")
+
+
+async def test_r_reads_the_results_again_and_shows_how_far_it_has_come(app: GritDeskApp, desk: FakeDesk) -> None:
+    gate = desk.rerank_gate = threading.Event()
+    async with app.run_test(size=WIDE) as pilot:
+        await found(pilot, app)
+        await pilot.press("down", "r")
+        await until(pilot, lambda: "1 read again in 0.1 of 2 s" in screen_text(app))
+        assert shown(app) == [3, 1, 2]
+        gate.set()
+        await until(pilot, lambda: "3 read again in 1.5 of 2 s" in screen_text(app))
+        assert shown(app) == [3, 2, 1] and len(desk.named("rerank")) == 1
+        await pilot.press("escape", "n")
+        await until(pilot, lambda: search_screen(app)._shown == (search_screen(app)._number, "hybrid"))
+        assert "read again" not in screen_text(app)
+
+
+async def test_escape_ends_the_reading_and_keeps_its_order(app: GritDeskApp, desk: FakeDesk) -> None:
+    desk.rerank_gate = threading.Event()
+    async with app.run_test(size=WIDE) as pilot:
+        await found(pilot, app)
+        await pilot.press("down", "r")
+        await until(pilot, lambda: "1 read again" in screen_text(app))
+        await pilot.press("escape")
+        await pilot.pause()
+        assert shown(app) == [3, 1, 2] and app.screen.query_one(HitList).has_focus
+        await pilot.press("escape")
+        assert app.screen.query_one(SearchInput).has_focus
+
+
+async def test_model_that_cannot_read_again_says_so(app: GritDeskApp, desk: FakeDesk) -> None:
+    desk.failures["rerank"] = StoreError("bge.gguf only embeds")
+    async with app.run_test(size=WIDE) as pilot:
+        await found(pilot, app)
+        await pilot.press("down", "r")
+        await until(pilot, lambda: any("bge.gguf only embeds" in each.message for each in app._notifications))
+        assert shown(app) == [1, 2, 3]
