@@ -145,8 +145,7 @@ class Methods:
 
     def likelihood(self, query: str, hits: Sequence[Hit]) -> list[float]:
         assert self._generator
-        steps = self._generator.likelihood_steps(query, [hit.chunk.text for hit in hits])
-        return [each for each in steps if each is not None]
+        return [self._generator.log_likelihood(query, hit.chunk.text) for hit in hits]
 
     def tokens(self, query: str, hits: Sequence[Hit]) -> list[float]:
         query_TD = self._token_states(query_input(query))

@@ -315,7 +315,7 @@ def search(
         return
     _echo_hits(hits)
     if reread and hits:
-        rest = "" if reread.is_complete else "; the budget was over, the others stay as they were found"
+        rest = "" if reread.is_complete else "; the others stay as they were found"
         click.secho(f"{reread.num_read} of {len(hits)} read again in {reread.seconds:.1f} s{rest}", dim=True)
     if misses:
         removed = [f"{_counted(num)} without {shown(restriction)}" for restriction, num in misses.removed]

@@ -12,15 +12,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gritdesk.engine.llama import BLOCK_TOKENS, GenerationContext, LlamaModel, Sampler
 from gritdesk.errors import ContextOverflow, ModelError
 from gritdesk.grit_format import MARKERS, EncodedFrame, chat_frame, encode, likelihood_frame
 from gritdesk.records import Sampling, Turn
 
-_LIKELIHOOD_TOKENS = 1024
-"""Of a passage and a question, where they are read for how likely the question is."""
+_LIKELIHOOD_TOKENS = BLOCK_TOKENS
+"""Of a passage and a question that are read for how likely the question is: no more than a batch of other work."""
 
 
 class Generator:
@@ -107,27 +106,22 @@ class Generator:
         frame = self.encode(turns)
         yield from self.context.prefill_steps(frame.ids, frame.blocks)
 
-    def likelihood_steps(self, question: str, passages: Sequence[str]) -> Iterator[float | None]:
-        """Log probability of the question behind each passage, as it stands there in a prompt.
+    def log_likelihood(self, question: str, passage: str) -> float:
+        """Log probability of the question behind the passage, as it stands there in a prompt.
 
-        The passage's end is cut where both together are longer than the context. A call to llama.cpp a step; one that
-        completes no passage yields None.
+        The passage's end is cut where both together are longer than _LIKELIHOOD_TOKENS. It is one step, so that two who
+        ask by turns do not read into one another's cache.
 
         Raises: ContextOverflow if the question alone does not fit.
         """
         context = self._reading = self._reading or self._reader()
-        for passage in passages:
-            frame = self._likelihood_frame(question, passage, context)
-            num_asked = sum(frame.counts)
-            asked_from = len(frame.ids) - num_asked
-            for _ in context.prefill_steps(frame.ids[:asked_from], frame.blocks[:asked_from]):
-                yield None
-            log_probability = log_softmax_at(context.logits()[None], frame.ids[asked_from : asked_from + 1])
-            targets = frame.ids[asked_from + 1 :]
-            for logits_TV in context.append_steps(frame.ids[asked_from:-1]):
-                log_probability += log_softmax_at(logits_TV, targets[: len(logits_TV)])
-                targets = targets[len(logits_TV) :]
-            yield log_probability
+        frame = self._likelihood_frame(question, passage, context)
+        asked_from = len(frame.ids) - sum(frame.counts)
+        first_V = context.prefill(frame.ids[:asked_from], frame.blocks[:asked_from])
+        logits_TV = np.concatenate([first_V[None], *context.append_steps(frame.ids[asked_from:-1])])
+        highest_T1 = logits_TV.max(axis=1, keepdims=True).astype(np.float64)
+        log_sums_T = np.log(np.exp(logits_TV - highest_T1).sum(axis=1)) + highest_T1[:, 0]
+        return float((logits_TV[np.arange(len(logits_TV)), frame.ids[asked_from:]] - log_sums_T).sum())
 
     def _likelihood_frame(self, question: str, passage: str, context: GenerationContext) -> EncodedFrame:
         grit = self._model.grit
@@ -146,13 +140,6 @@ class Generator:
         except ValueError as error:
             raise ModelError(str(error)) from error
         return cut_blocks(frame, self.context.max_block_tokens)
-
-
-def log_softmax_at(logits_TV: NDArray[np.float32], ids: Sequence[int]) -> float:
-    """Sum of the log probabilities of T tokens, each under its row of logits over the vocabulary V."""
-    highest_T1 = logits_TV.max(axis=1, keepdims=True).astype(np.float64)
-    log_sums_T = np.log(np.exp(logits_TV - highest_T1).sum(axis=1)) + highest_T1[:, 0]
-    return float((logits_TV[np.arange(len(ids)), list(ids)] - log_sums_T).sum())
 
 
 def cut_blocks(frame: EncodedFrame, max_tokens: int) -> EncodedFrame:

@@ -169,8 +169,8 @@ class Worker:
                 self._send(wire.Done(job.number, None))
             case wire.ReadQuestion(question, passages):
                 found: list[float] = []
-                for value in self._writer().likelihood_steps(question, passages):
-                    found += [] if value is None else [value]
+                for passage in passages:
+                    found.append(self._writer().log_likelihood(question, passage))
                     yield
                 self._send(wire.Done(job.number, found))
 
