@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         Misses,
         PathReport,
         Place,
+        Reranking,
         SearchMode,
     )
 
@@ -284,8 +285,18 @@ def resume() -> None:
     help="Words and meaning, meaning alone, words alone.",
 )
 @click.option("--explain", is_flag=True, help="Say how each score came about.")
+@click.option("--rerank", is_flag=True, help="Look harder: have the model read each hit again, knowing the query.")
+@click.option("--budget", "budget_s", type=_DURATION, default=None, help="How long that may take; 2s if not set.")
 @json_option
-def search(query: str, num_hits: int, mode: SearchMode, explain: bool, as_json: bool) -> None:
+def search(
+    query: str,
+    num_hits: int,
+    mode: SearchMode,
+    explain: bool,
+    rerank: bool,
+    budget_s: float | None,
+    as_json: bool,
+) -> None:
     """Find the passages that fit QUERY.
 
     \b
@@ -301,17 +312,33 @@ def search(query: str, num_hits: int, mode: SearchMode, explain: bool, as_json: 
         desk.subscribe(say)
         hits = desk.search(query, num_hits, mode, explain=explain)
         misses = None if hits else desk.misses(query, mode)
+        reread = _reread(desk, query, hits, budget_s) if rerank or budget_s is not None else None
+    hits = list(reread.hits) if reread else hits
     if as_json:
         found: dict[str, Any] = {"query": query, "mode": mode, "hits": _hits_json(hits)}
+        found |= {"rerank": _reranking_json(reread)} if reread else {}
         print_json(found | ({"misses": _misses_json(misses)} if misses else {}))
         return
     _echo_hits(hits)
+    if reread and hits:
+        rest = "" if reread.is_complete else "; the others stay as they were found"
+        click.secho(f"{reread.num_read} of {len(hits)} read again in {reread.seconds:.1f} s{rest}", dim=True)
     if misses:
         removed = [f"{_counted(num)} without {shown(restriction)}" for restriction, num in misses.removed]
         click.echo("; ".join(["nothing found", *removed]))
     if misses and misses.nearest:
         click.secho("the nearest without any restriction:", dim=True)
         _echo_hits(misses.nearest)
+
+
+def _reread(desk: Desk, query: str, hits: Sequence[Hit], budget_s: float | None) -> Reranking:
+    """The hits as the model orders them within the budget; Ctrl+C ends it there."""
+    with stopped_by_signals() as stop:
+        for so_far in desk.rerank(query, hits, budget_s, stop.is_set):
+            spent = f"{so_far.seconds:.1f} of {so_far.budget_s:g} s"
+            rewrite_line(f"reading again: {so_far.num_read} of {len(hits)}, {spent}; Ctrl+C ends it")
+    rewrite_line()
+    return so_far
 
 
 @main.command()
@@ -618,6 +645,8 @@ def _explained(hit: Hit, why: Explanation) -> str:
         parts.append(f"meaning {why.meaning:.2f} (rank {hit.semantic_rank}, {cosine}, weight {why.semantic_weight:g})")
     if why.bonus and parts:
         parts.append(f"spelled as asked {why.bonus:g}")
+    if why.reading is not None:
+        parts.append(f"read again {why.reading:.2f}")
     lists = [("has", why.terms_found), ("lacks", why.terms_missing), ("within", why.restrictions)]
     said = [f"{name} {', '.join(each)}" for name, each in lists if each]
     return "; ".join([f"{hit.score:.2f} = {' + '.join(parts) or 'newest first'}", *said])
@@ -681,6 +710,16 @@ def _explanation_json(hit: Hit, why: Explanation) -> dict[str, Any]:
         "terms_found": list(why.terms_found),
         "terms_missing": list(why.terms_missing),
         "restrictions": list(why.restrictions),
+    } | ({} if why.reading is None else {"reading": round(why.reading, 6)})
+
+
+def _reranking_json(reread: Reranking) -> dict[str, Any]:
+    return {
+        "read": reread.num_read,
+        "of": len(reread.hits),
+        "seconds": round(reread.seconds, 3),
+        "budget_s": reread.budget_s,
+        "complete": reread.is_complete,
     }
 
 

@@ -70,6 +70,13 @@ class SearchConfig:
     semantic_weight: float = 0.3
     num_passages: int = 3
     """Passages given to an answer."""
+    rerank_by: str = "windows"
+    """What a closer reading of the hits (`search --rerank`) goes by: "windows", the nearest two sentences of each, or
+    "likelihood", how likely the model finds the question behind each."""
+    rerank_weight: float = 0.1
+    """What it weighs, measured by benchmarks/rerank.py."""
+    rerank_budget_s: float = 2.0
+    """How long it may take."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +154,8 @@ _LEAST = {
     "search.keyword_weight": 0,
     "search.semantic_weight": 0,
     "search.num_passages": 1,
+    "search.rerank_weight": 0,
+    "search.rerank_budget_s": 0,
     "answer.max_tokens": 1,
     "answer.temperature": 0,
     "answer.passage_tokens": 0,
@@ -156,6 +165,7 @@ _LEAST = {
 _CHOICES = {
     "index.on_battery": ("go on", "words only", "pause"),
     "answer.rewrite": ("rules", "model", "off"),
+    "search.rerank_by": ("windows", "likelihood"),
 }
 
 TITLE_TOKENS = 136

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from gritdesk.config import TITLE_TOKENS, Config, add_folder, load_config, remove_folder
 from gritdesk.errors import ConfigError, FingerprintMismatch, ModelError, ServerUnreachable, StoreBusy
-from gritdesk.keeping import Keeper, Pace, Pause, find_keeper, find_pause, index_lock
+from gritdesk.keeping import Keeper, Pace, Pause, find_keeper, find_pause, index_lock, may_work_ahead
 from gritdesk.records import (
     AnswerEvent,
     Chunk,
@@ -37,12 +37,13 @@ from gritdesk.records import (
     PathReport,
     Place,
     Prompt,
+    Reranking,
     SearchMode,
     SimilarFiles,
     Status,
 )
 from gritdesk.store import indexing, opener, place, size_bytes
-from gritdesk.store.base import Store
+from gritdesk.store.base import Space, Store
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from gritdesk.engine.host import EngineHost, EngineInfo
     from gritdesk.extract.worker import Reader
     from gritdesk.indexer import Indexer
+    from gritdesk.reranker import Reading
     from gritdesk.retriever import Retriever
 
 T = TypeVar("T")
@@ -85,6 +87,8 @@ class Desk:
         self._lock = threading.Lock()
         self._listeners: list[Listener] = []
         self._closed = False
+        self._last_embedded: tuple[Space | None, str, NDArray[np.float32]] | None = None
+        """Of the last question: what is searched for is often read ahead and asked, too."""
         self._has_told_of_cut_ends = False
         self._has_told_of_words_alone = False
         self._has_told_of_silent_server = False
@@ -298,6 +302,52 @@ class Desk:
         """
         return self._as_far_as_embedded(mode, lambda each: self._retriever().search(query, n, each, explain=explain))
 
+    def rerank(
+        self,
+        query: str,
+        hits: Sequence[Hit],
+        budget_s: float | None = None,
+        is_stopped: Callable[[], bool] | None = None,
+    ) -> Iterator[Reranking]:
+        """Have the model read the hits of a search once more; after each comes their order so far, the first at once.
+
+        Args:
+            query: what they were found by; filters are not read.
+            budget_s: how long it may go on, not counting the start of the engine; None: as the settings say.
+            is_stopped: ends it sooner.
+        Raises: ModelError if the model cannot do it, or the engine fails.
+        """
+        from gritdesk.reranker import rerank
+
+        search = self.config.search
+        budget_s = search.rerank_budget_s if budget_s is None else budget_s
+        read = self._reading(query) if hits else lambda *_: None
+        yield from rerank(hits, read, search.rerank_weight, budget_s, is_stopped or (lambda: False))
+
+    def _reading(self, query: str) -> Reading:
+        """How hits are read again. Raises: ModelError where the model cannot do it."""
+        from gritdesk.querying import parse
+        from gritdesk.reranker import by_likelihood, by_windows
+
+        question = parse(query).text or query
+        if self.config.search.rerank_by == "likelihood":
+            engine = self.engine()
+            info = engine.info()
+            if not info.generates:
+                raise ModelError(
+                    f'{info.model_path.name} only embeds and finds no likelihoods; set search.rerank_by to "windows"'
+                )
+            return by_likelihood(question, engine.log_likelihoods)
+        model = self._query_model()
+        if model is None:
+            raise ModelError(
+                "the model that made the index is not here any more, and reads nothing; run `gritdesk index`"
+            )
+        if isinstance(model, Path):
+            return by_windows(self._embed_query(question), self._engine_of(model).embed_unless)
+        endpoint = model  # it keeps its own time
+        return by_windows(self._embed_query(question), lambda inputs, _: endpoint.embed(inputs))
+
     def misses(self, query: str, mode: SearchMode = "hybrid") -> Misses:
         """Why a search found nothing: the filters that removed hits, and the nearest hits without them.
 
@@ -354,6 +404,21 @@ class Desk:
 
         stops = is_stopped or (lambda: False)
         yield from self.chats.asking(answer, question, past, stops, chat) if chat else answer(question, past, stops)
+
+    def prefill(self, question: str, past: Sequence[Exchange] = ()) -> bool:
+        """Have the engine read what `ask` would give it for this question, while nothing else is to be done.
+
+        Returns once the passages are found, and waits for no reading. The last call alone counts, and an `ask` ends
+        it; one that rests on the same passages, whatever its question, begins where the reading has come to. In a
+        pause, on battery, or where the model does not answer, nothing is done.
+
+        Returns: whether there is something to read.
+        Raises: as `search` and `ask`.
+        """
+        if not may_work_ahead(self.config) or not self.engine().info().generates:
+            return False
+        answerer, text = self._answerer(question)
+        return answerer.prefill(text, past)
 
     def prompt(self, question: str, past: Sequence[Exchange] = (), *, chat: str = "") -> tuple[Prompt, str]:
         """What the model would be given to answer a question, evidence or not, and its exact text.
@@ -692,6 +757,9 @@ class Desk:
         from gritdesk.engine.host import Priority
         from gritdesk.grit_format import query_input
 
+        space, last = self._store().space(), self._last_embedded
+        if last is not None and last[:2] == (space, question):
+            return last[2]
         model = self._query_model()
         embedding: NDArray[np.float32]
         if model is not None and not isinstance(model, Path):
@@ -699,6 +767,7 @@ class Desk:
         else:
             engine = self.engine() if model is None else self._engine_of(model)
             embedding = engine.embed([query_input(question)], priority=Priority.QUERY)[0]
+        self._last_embedded = space, question, embedding
         return embedding
 
     def _query_model(self) -> Path | EndpointEmbedder | None:

@@ -179,8 +179,27 @@ def documents_turn(passages: Sequence[str], question: str) -> str:
     Each has its number before and behind it. A passage read as a block does not see the number before it, so the
     one behind is where a small model can gather what the passage was about and which number it has.
     """
+    return f"{_documents(passages)}{question.strip()}\nAnswer from the documents and cite them."
+
+
+def _documents(passages: Sequence[str]) -> str:
     documents = "\n\n".join(f"[{n}] {' '.join(text.split())}\n[{n}]" for n, text in enumerate(passages, start=1))
-    return f"Documents:\n{documents}\n\nQuestion: {question.strip()}\nAnswer from the documents and cite them."
+    return f"Documents:\n{documents}\n\nQuestion: "
+
+
+def likelihood_frame(passage: str, question: str, *, blocks: bool = False) -> list[Segment]:
+    """The question of a passage, as `documents_turn` asks it, up to its last word; the question counts.
+
+    How likely a model finds it there tells how well the passage fits it.
+
+    Args:
+        blocks: as for `chat_frame`.
+    """
+    # a word has the space before it in its first token, so that the space counts with the question
+    opening = f"\n{_documents([passage])}".removesuffix(" ")
+    asked = list(_with_blocks(opening, 0)) if blocks else [Segment(opening, "text")]
+    counted = Segment(f" {' '.join(question.split())}", "text", counts=True)
+    return [Segment(BOS, "control"), Segment(USER, "marker"), *asked, counted]
 
 
 def render(segments: Iterable[Segment]) -> str:

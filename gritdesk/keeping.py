@@ -138,6 +138,11 @@ def find_pause(config: Config) -> Pause | None:
     return None if found.until is not None and time.time() >= found.until else found
 
 
+def may_work_ahead(config: Config) -> bool:
+    """Whether work that nobody has asked for may be done: not in a pause, and on battery only where settings say so."""
+    return find_pause(config) is None and (config.index.on_battery == "go on" or not on_battery())
+
+
 class Pace:
     """Tells index work when to wait; asked between two files and two slices.
 

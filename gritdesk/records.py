@@ -108,7 +108,7 @@ class Query:
 
 @dataclass(frozen=True)
 class Explanation:
-    """How a hit's score came about: it is the sum of words, meaning and bonus."""
+    """How a hit's score came about: it is the sum of words, meaning, bonus and reading."""
 
     words: float
     """What the words added, weighted."""
@@ -125,6 +125,8 @@ class Explanation:
     terms_missing: tuple[str, ...]
     restrictions: tuple[str, ...]
     """What narrowed the search, as typed."""
+    reading: float | None = None
+    """What a closer reading added to the score; None where there was none."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,23 @@ class Hit:
     """1-based rank among the hits by meaning; None when found by words alone."""
     explanation: Explanation | None = None
     """Only if it was asked for."""
+
+
+@dataclass(frozen=True)
+class Reranking:
+    """How far a closer reading of hits has come."""
+
+    hits: tuple[Hit, ...]
+    """All of them, in the order so far."""
+    num_read: int
+    budget_s: float
+    """Seconds after which the reading ends."""
+    seconds: float
+    """Since it began."""
+
+    @property
+    def is_complete(self) -> bool:
+        return self.num_read == len(self.hits)
 
 
 MOST_COUNTED = 100

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gritdesk.config import SearchConfig
-from gritdesk.records import Chunk, Document, SearchMode
+from gritdesk.records import Chunk, Document, Hit, SearchMode
 from gritdesk.retriever import Retriever
 from gritdesk.store.base import FileState, Space
 from gritdesk.store.sqlite import SqliteStore
@@ -53,14 +53,28 @@ class AppIndex:
     ) -> list[str]:
         """What the app's search shows. The query's embedding may be None in mode keyword; the default config is the
         app's."""
+        return [self.id_of(hit) for hit in self.hits(query, limit, mode, query_D, config)]
+
+    def hits(
+        self,
+        query: str,
+        limit: int,
+        mode: SearchMode,
+        query_D: NDArray[np.float32] | None = None,
+        config: SearchConfig | None = None,
+    ) -> list[Hit]:
+        """The same as the app's own hits."""
 
         def embed_query(_: str) -> NDArray[np.float32]:
             assert query_D is not None, "a search by meaning needs the query's embedding"
             return query_D
 
         with app_errors():
-            hits = Retriever(self._store, embed_query, config or SearchConfig()).search(query, limit, mode)
-        return [self._ids[int(hit.path.name)] for hit in hits]
+            return Retriever(self._store, embed_query, config or SearchConfig()).search(query, limit, mode)
+
+    def id_of(self, hit: Hit) -> str:
+        """The passage's id."""
+        return self._ids[int(hit.path.name)]
 
     def any_word(self, query: str, limit: int) -> list[str]:
         """What plain BM25 finds, over the same words."""

@@ -11,10 +11,15 @@ import codecs
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
+
 from gritdesk.engine.llama import BLOCK_TOKENS, GenerationContext, LlamaModel, Sampler
 from gritdesk.errors import ContextOverflow, ModelError
-from gritdesk.grit_format import MARKERS, EncodedFrame, chat_frame, encode
+from gritdesk.grit_format import MARKERS, EncodedFrame, chat_frame, encode, likelihood_frame
 from gritdesk.records import Sampling, Turn
+
+_LIKELIHOOD_TOKENS = BLOCK_TOKENS
+"""Of a passage and a question that are read for how likely the question is: no more than a batch of other work."""
 
 
 class Generator:
@@ -39,6 +44,15 @@ class Generator:
             model, n_ctx=n_ctx, n_threads=n_threads, kv_type=kv_type, block_tokens=block_tokens
         )
         self.n_ctx = self.context.n_ctx
+        self._reader: Callable[[], GenerationContext] = lambda: GenerationContext(
+            model,
+            n_ctx=min(n_ctx, _LIKELIHOOD_TOKENS),
+            n_threads=n_threads,
+            kv_type=kv_type,
+            block_tokens=block_tokens,
+        )
+        self._reading: GenerationContext | None = None
+        """Of likelihoods, made by the first: an answer under way, and a prompt read ahead, keep their KV cache."""
         special = model.grit.markers == "special"
         self._marker_ids = {model.control_id(marker) for marker in MARKERS} if special else set()
 
@@ -83,6 +97,40 @@ class Generator:
                 self.context.decode([token_id])
         finally:
             sampler.close()
+
+    def prefill_steps(self, turns: Sequence[Turn]) -> Iterator[None]:
+        """Read a prompt, one call to llama.cpp a step, and leave it to what is generated next.
+
+        Raises: ContextOverflow if it leaves no room for a token; ModelError for turns that do not alternate.
+        """
+        frame = self.encode(turns)
+        yield from self.context.prefill_steps(frame.ids, frame.blocks)
+
+    def log_likelihood(self, question: str, passage: str) -> float:
+        """Log probability of the question behind the passage, as it stands there in a prompt.
+
+        The passage's end is cut where both together are longer than _LIKELIHOOD_TOKENS. It is one step, so that two who
+        ask by turns do not read into one another's cache.
+
+        Raises: ContextOverflow if the question alone does not fit.
+        """
+        context = self._reading = self._reading or self._reader()
+        frame = self._likelihood_frame(question, passage, context)
+        asked_from = len(frame.ids) - sum(frame.counts)
+        first_V = context.prefill(frame.ids[:asked_from], frame.blocks[:asked_from])
+        logits_TV = np.concatenate([first_V[None], *context.append_steps(frame.ids[asked_from:-1])])
+        highest_T1 = logits_TV.max(axis=1, keepdims=True).astype(np.float64)
+        log_sums_T = np.log(np.exp(logits_TV - highest_T1).sum(axis=1)) + highest_T1[:, 0]
+        return float((logits_TV[np.arange(len(logits_TV)), frame.ids[asked_from:]] - log_sums_T).sum())
+
+    def _likelihood_frame(self, question: str, passage: str, context: GenerationContext) -> EncodedFrame:
+        grit = self._model.grit
+        while True:
+            segments = likelihood_frame(passage, question, blocks=grit.passages != "plain")
+            frame = cut_blocks(encode(segments, self._model, grit.markers), context.max_block_tokens)
+            if len(frame.ids) <= context.n_ctx or len(passage) < 2:
+                return frame
+            passage = passage[: len(passage) // 2]
 
     def encode(self, turns: Sequence[Turn]) -> EncodedFrame:
         """The chat frame as this model reads it. Raises: ModelError if the turns do not alternate."""

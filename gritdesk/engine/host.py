@@ -145,6 +145,13 @@ class EngineHost:
         embeddings: NDArray[np.float32] = self._call(wire.Embed(list(inputs)), priority, timeout_s)
         return embeddings
 
+    def embed_unless(
+        self, inputs: Sequence[EmbeddingInput], is_stopped: Callable[[], bool]
+    ) -> NDArray[np.float32] | None:
+        """Embed for a person who waits, as `embed` does; None once `is_stopped()` is true."""
+        found: NDArray[np.float32] | None = self._call(wire.Embed(list(inputs)), Priority.QUERY, is_stopped=is_stopped)
+        return found
+
     def count_tokens(self, texts: Sequence[str], *, priority: Priority = Priority.QUERY) -> list[int]:
         """Length of each text in the model's tokens, without any frame. Raises: ModelError as `embed`."""
         counts: list[int] = self._call(wire.CountTokens(list(texts)), priority)
@@ -179,6 +186,27 @@ class EngineHost:
         finally:
             self._withdraw(pending)
 
+    def prefill(self, turns: Sequence[Turn]) -> None:
+        """Have a prompt read while there is nothing else to do, for the `stream` that may begin like it.
+
+        Returns at once. Only the last one counts, and none once a stream begins: what is not read by then is not read.
+        One that fails says nothing.
+        """
+        self._submit(wire.Prefill(list(turns)), Priority.IDLE)
+
+    def log_likelihoods(
+        self, question: str, passages: Sequence[str], is_stopped: Callable[[], bool] | None = None
+    ) -> list[float] | None:
+        """Of each passage, the log probability of the question behind it; None once `is_stopped()` is true.
+
+        Raises: RequestRefused where the model only embeds; ContextOverflow if the question does not fit; ModelError as
+        `embed`.
+        """
+        found: list[float] | None = self._call(
+            wire.ReadQuestion(question, list(passages)), Priority.QUERY, is_stopped=is_stopped
+        )
+        return found
+
     def close(self) -> None:
         """End the engine and whatever waits for it; calling it again does nothing."""
         with self._lock:
@@ -203,18 +231,20 @@ class EngineHost:
 
     def _call(
         self,
-        task: wire.Embed | wire.CountTokens | wire.CountPromptTokens,
+        task: wire.Task,
         priority: Priority,
         timeout_s: float | None = None,
+        *,
+        is_stopped: Callable[[], bool] | None = None,
     ) -> Any:
         pending = self._submit(task, priority)
         ends_at = None if timeout_s is None else time.monotonic() + timeout_s
         try:
-            while True:
+            while not (is_stopped and is_stopped()):
                 left_s = 1.0 if ends_at is None else ends_at - time.monotonic()
                 if left_s <= 0:
                     raise ModelError(f"the engine did not answer within {timeout_s:g} s")
-                event = _next_event(pending, min(1.0, left_s))
+                event = _next_event(pending, min(_POLL_S if is_stopped else 1.0, left_s))
                 if isinstance(event, wire.Done):
                     return event.value
                 if isinstance(event, wire.Failed):
@@ -222,14 +252,14 @@ class EngineHost:
         finally:
             self._withdraw(pending)
 
-    def _submit(
-        self, task: wire.Embed | wire.CountTokens | wire.CountPromptTokens | wire.Stream, priority: Priority
-    ) -> _Pending:
+    def _submit(self, task: wire.Task, priority: Priority) -> _Pending:
         pending = _Pending(wire.Request(next(self._numbers), priority, task))
         with self._lock:
             if self._is_closed:
                 raise ModelError("the engine was closed")
             child = self._child or self._start_child()
+            if isinstance(task, wire.Stream | wire.Prefill):
+                self._forget_prefill()  # as the engine's schedule does
             self._pending[pending.request.number] = pending
         child.send(pending.request)
         return pending
@@ -241,6 +271,13 @@ class EngineHost:
             child = self._child
         if is_unfinished and child:
             child.send(wire.Cancel(pending.request.number))
+
+    def _forget_prefill(self) -> None:
+        """Await no prompt that is read ahead; the lock is held."""
+        for number in [
+            each for each, pending in self._pending.items() if isinstance(pending.request.task, wire.Prefill)
+        ]:
+            del self._pending[number]
 
     # ---------------------------------------------------------------- the process
 
@@ -333,6 +370,7 @@ class EngineHost:
         reason = f"the engine stopped ({cause}) and is started again"
         with self._lock:
             self._child = None
+            self._forget_prefill()  # nobody waits for it, and it may be to blame
             refusal = self._refusal(child)
             if refusal:
                 self._refuse(list(self._pending.values()), refusal)

@@ -539,14 +539,18 @@ class GenerationContext(_Context):
 
         What the KV cache held is lost. Raises: ContextOverflow if they do not fit the context.
         """
-        if len(ids) > self.n_ctx:
-            raise ContextOverflow(f"a text of {len(ids)} tokens does not fit the context of {self.n_ctx}")
         with self._alone():
             self._drop_from(0)
+        yield from self.append_steps(ids)
+
+    def append_steps(self, ids: Sequence[int]) -> Iterator[NDArray[np.float32]]:
+        """Append tokens to the sequence. Yields and raises: as `every_logits`."""
+        if len(self._ids) + len(ids) > self.n_ctx:
+            raise ContextOverflow(f"a text of {len(ids)} tokens does not fit the context of {self.n_ctx}")
         for start in range(0, len(ids), self._prefill_tokens):
             batch = ids[start : start + self._prefill_tokens]
             with self._alone():
-                self._decode([batch], start, outputs="all")
+                self._decode([batch], len(self._ids), outputs="all")
                 self._ids.extend(batch)
                 rows = self._rows(C.llama_get_logits(self._pointer), len(batch), self._model.n_vocab)
             yield rows

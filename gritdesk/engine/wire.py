@@ -31,6 +31,7 @@ class Priority(IntEnum):
     ANSWER = 0
     QUERY = 1
     INDEXING = 2
+    IDLE = 3
 
 
 @dataclass(frozen=True)
@@ -98,10 +99,29 @@ class Stream:
 
 
 @dataclass(frozen=True)
+class Prefill:
+    """Read a prompt ahead of the Stream that may begin like it. Answered by Done(None), or by nothing where a Stream or
+    another Prefill takes its place."""
+
+    turns: Sequence[Turn]
+
+
+@dataclass(frozen=True)
+class ReadQuestion:
+    """Answered by Done(list of float): of each passage, the log probability of the question behind it."""
+
+    question: str
+    passages: Sequence[str]
+
+
+Task = Embed | CountTokens | CountPromptTokens | Stream | Prefill | ReadQuestion
+
+
+@dataclass(frozen=True)
 class Request:
     number: int
     priority: Priority
-    task: Embed | CountTokens | CountPromptTokens | Stream
+    task: Task
 
 
 @dataclass(frozen=True)

@@ -46,8 +46,10 @@ class Job:
 class Schedule:
     """Which job makes the next step; filled by one thread, emptied by another.
 
-    Answers come before queries and queries before indexing, but while an answer is written a waiting query is let
-    in after every step. Answers are written one after the other, since they share one KV cache; others take turns.
+    Answers come before queries, queries before indexing, and what may never be asked for after all of them; but while
+    an answer is written a waiting query is let in after every step. Answers are written one after the other, since they
+    share one KV cache; others take turns. A prompt read ahead lies in that cache, too: it is given up, however far it
+    has come, for an answer and for another one.
     """
 
     def __init__(self) -> None:
@@ -60,6 +62,9 @@ class Schedule:
         """Put a new job behind those of its priority."""
         job = Job(request)
         with self._changed:
+            if isinstance(job.task, wire.Stream | wire.Prefill):
+                for each in self._jobs.values():
+                    each.is_cancelled |= isinstance(each.task, wire.Prefill)
             self._jobs[job.number] = job
             self._waiting[job.priority].append(job)
             self._changed.notify()
@@ -159,6 +164,15 @@ class Worker:
                         self._send(wire.Piece(job.number, piece))
                     yield
                 self._send(wire.Done(job.number, None))
+            case wire.Prefill(turns):
+                yield from self._writer().prefill_steps(turns)
+                self._send(wire.Done(job.number, None))
+            case wire.ReadQuestion(question, passages):
+                found: list[float] = []
+                for passage in passages:
+                    found.append(self._writer().log_likelihood(question, passage))
+                    yield
+                self._send(wire.Done(job.number, found))
 
     def _writer(self) -> Generator:
         """Raises: RequestRefused where the model only embeds."""

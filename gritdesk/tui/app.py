@@ -26,7 +26,7 @@ from textual.screen import Screen
 from textual.widgets import Input
 
 from gritdesk.errors import StoreBusy
-from gritdesk.records import Hit, IndexProgress
+from gritdesk.records import Exchange, Hit, IndexProgress
 from gritdesk.tui.editor import EditorCommand, editor_command
 from gritdesk.tui.lane import Lane, problem_of
 from gritdesk.tui.messages import (
@@ -310,6 +310,14 @@ class GritDeskApp(App[None]):
         """Go to Search, with `query` typed there."""
         await self.switch_mode("search")
         self.screen_stack[0].query_one("#query", Input).value = query
+
+    def conversation(self) -> list[Exchange]:
+        """What the next question follows on; empty before Ask was opened."""
+        with suppress(KeyError):
+            for screen in self.get_screen_stack("ask"):
+                if isinstance(screen, AskScreen):
+                    return screen.conversation()
+        return []
 
     async def ask(self, question: str) -> None:
         """Go to Ask, and ask `question` there unless it is empty."""

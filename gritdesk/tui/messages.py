@@ -5,13 +5,14 @@ Workers run in threads and never touch a widget. They post these messages; handl
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from textual.message import Message
 
-from gritdesk.records import AnswerEvent, Citation, Hit, IndexProgress, Place, SearchMode, Status
+from gritdesk.records import AnswerEvent, Citation, Hit, IndexProgress, Place, Reranking, SearchMode, Status
 from gritdesk.tui.text import Surroundings
 
 if TYPE_CHECKING:
@@ -122,6 +123,19 @@ class HitsFound(Message):
         self.mode = mode
         self.hits = hits
         self.seconds = seconds
+
+
+class HitsReread(Message):
+    """Comes after each hit that is read again: of those that wait only the last is handled."""
+
+    def __init__(self, reading: threading.Event, so_far: Reranking) -> None:
+        super().__init__()
+        self.reading = reading
+        """Which reading it is of: the event that ends it."""
+        self.so_far = so_far
+
+    def can_replace(self, message: Message) -> bool:
+        return isinstance(message, HitsReread) and message.reading is self.reading
 
 
 class SearchFailed(Message):

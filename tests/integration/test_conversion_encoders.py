@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from safetensors.numpy import load_file, save_file
 from tiny import make_encoder, make_sentence_folder
 
 from converters.hf_to_gguf import convert
-from gritdesk.config import Config, EngineConfig
+from gritdesk.config import Config, EngineConfig, SearchConfig
 from gritdesk.desk import Desk
 from gritdesk.engine.embedder import Embedder
 from gritdesk.engine.host import EngineHost
@@ -132,6 +133,12 @@ def test_person_searches_by_meaning_and_is_told_why_nothing_is_answered(encoder_
         assert [hit.path.name for hit in desk.search("Who lights the lamp?", mode="semantic")] == ["light.txt"]
         with pytest.raises(ModelError, match=r"^model\.gguf: this model only embeds: .*; search with it, or choose"):
             next(iter(desk.ask("Who lights the lamp?")))
+        assert not desk.prefill("Who lights the lamp?")
+        *_, reread = desk.rerank("Who lights the lamp?", desk.search("lamp"), 60)
+        assert reread.is_complete and len(reread.hits) == 1
+        desk.config = replace(desk.config, search=SearchConfig(rerank_by="likelihood"))
+        with pytest.raises(ModelError, match='only embeds .* set search.rerank_by to "windows"'):
+            next(desk.rerank("Who lights the lamp?", desk.search("lamp")))
 
 
 @pytest.mark.parametrize("quantization_type", ["F16", "BF16", "Q8_0", "Q6_K", "Q4_K_M"])

@@ -23,6 +23,7 @@ def quiet_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TEXTUAL_ANIMATIONS", "none")
     monkeypatch.setattr(SearchScreen, "keyword_pause_s", 0.001)
     monkeypatch.setattr(SearchScreen, "meaning_pause_s", 0.001)
+    monkeypatch.setattr(SearchScreen, "reading_pause_s", 0.001)
 
 
 @pytest.fixture

@@ -34,6 +34,7 @@ from gritdesk.records import (
     PathReport,
     PieceGenerated,
     Place,
+    Reranking,
     SearchMode,
     SimilarFiles,
     Skip,
@@ -197,6 +198,7 @@ class FakeDesk:
         self.map_gate: threading.Event | None = None
         self.model_gate = threading.Event()
         self.model_gate.set()
+        self.rerank_gate: threading.Event | None = None
         self.closed = threading.Event()
         self.watching = threading.Event()
         self.finished = threading.Event()
@@ -303,6 +305,28 @@ class FakeDesk:
         self._called("resume")
         was_paused, self.paused = bool(self.paused), ""
         return was_paused
+
+    def rerank(
+        self,
+        query: str,
+        hits: Sequence[Hit],
+        budget_s: float | None = None,
+        is_stopped: Callable[[], bool] | None = None,
+    ) -> Iterator[Reranking]:
+        """Turns the hits over from the last one on; waits for the gate before the last."""
+        self._called("rerank", query, *(hit.chunk_id for hit in hits))
+        for num_read in range(len(hits)):
+            yield Reranking(
+                (*hits[len(hits) - num_read :], *hits[: len(hits) - num_read]), num_read, 2.0, 0.1 * num_read
+            )
+            self._wait(self.rerank_gate if num_read == 1 else None, is_stopped)
+            if is_stopped is not None and is_stopped():
+                return
+        yield Reranking(tuple(hits[::-1]), len(hits), 2.0, 1.5)
+
+    def prefill(self, question: str, past: Sequence[Exchange] = ()) -> bool:
+        self._called("prefill", question, tuple(past))
+        return True
 
     def embed(self, texts: Sequence[str], instruction: str = "") -> np.ndarray[Any, np.dtype[np.float32]]:
         self._called("embed", *texts)

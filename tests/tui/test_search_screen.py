@@ -365,3 +365,75 @@ def test_sample_chunks_stand_where_they_say() -> None:
     for hit in hits:
         text = DOCUMENTS[hit.path]
         assert text[hit.chunk.char_start : hit.chunk.char_end] == hit.chunk.text
+
+
+async def test_results_that_stand_still_are_read_ahead_and_typing_on_puts_that_off(
+    app: GritDeskApp, desk: FakeDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SearchScreen, "reading_pause_s", 1000)
+    async with app.run_test(size=WIDE) as pilot:
+        await found(pilot, app, "b")
+        monkeypatch.setattr(SearchScreen, "reading_pause_s", 0.001)
+        await pilot.press("u")
+        await until(pilot, lambda: desk.named("prefill"))
+        assert desk.named("prefill") == [("bu", ())]
+        await pilot.press("ctrl+g")  # asks, so that the next question follows on a conversation
+        await until(pilot, lambda: desk.num_answers_closed == 1)
+        await pilot.press("f2")
+        await pilot.press("c")
+        await until(pilot, lambda: len(desk.named("prefill")) == 2)
+    query, history = desk.named("prefill")[1]
+    assert query == "buc" and [turn.text for turn in history][0] == "bu"
+
+
+async def test_reading_ahead_that_fails_is_no_matter_and_words_alone_are_not_read(
+    app: GritDeskApp, desk: FakeDesk
+) -> None:
+    desk.failures["prefill"] = StoreError("the disk is gone")
+    async with app.run_test(size=WIDE) as pilot:
+        await found(pilot, app, "b")
+        await until(pilot, lambda: desk.named("prefill"))
+        await pilot.pause()
+        assert not app._notifications
+        desk.calls.clear()
+        search_screen(app).mode = "keyword"
+        await found(pilot, app, "u")
+        await pilot.pause(0.05)
+        assert not desk.named("prefill")
+
+
+async def test_r_reads_the_results_again_and_shows_how_far_it_has_come(app: GritDeskApp, desk: FakeDesk) -> None:
+    gate = desk.rerank_gate = threading.Event()
+    async with app.run_test(size=WIDE) as pilot:
+        await found(pilot, app)
+        await pilot.press("down", "r")
+        await until(pilot, lambda: "1 read again in 0.1 of 2 s" in screen_text(app))
+        assert shown(app) == [3, 1, 2]
+        gate.set()
+        await until(pilot, lambda: "3 read again in 1.5 of 2 s" in screen_text(app))
+        assert shown(app) == [3, 2, 1] and len(desk.named("rerank")) == 1
+        await pilot.press("escape", "n")
+        await until(pilot, lambda: search_screen(app)._shown == (search_screen(app)._number, "hybrid"))
+        assert "read again" not in screen_text(app)
+
+
+async def test_escape_ends_the_reading_and_keeps_its_order(app: GritDeskApp, desk: FakeDesk) -> None:
+    desk.rerank_gate = threading.Event()
+    async with app.run_test(size=WIDE) as pilot:
+        await found(pilot, app)
+        await pilot.press("down", "r")
+        await until(pilot, lambda: "1 read again" in screen_text(app))
+        await pilot.press("escape")
+        await pilot.pause()
+        assert shown(app) == [3, 1, 2] and app.screen.query_one(HitList).has_focus
+        await pilot.press("escape")
+        assert app.screen.query_one(SearchInput).has_focus
+
+
+async def test_model_that_cannot_read_again_says_so(app: GritDeskApp, desk: FakeDesk) -> None:
+    desk.failures["rerank"] = StoreError("bge.gguf only embeds")
+    async with app.run_test(size=WIDE) as pilot:
+        await found(pilot, app)
+        await pilot.press("down", "r")
+        await until(pilot, lambda: any("bge.gguf only embeds" in each.message for each in app._notifications))
+        assert shown(app) == [1, 2, 3]

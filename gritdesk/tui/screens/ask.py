@@ -143,7 +143,7 @@ class AskScreen(DeskScreen):
             self.notify("It will be asked as soon as the index is open.", markup=False)
             return
         await self._stop_running()
-        past = [exchange for block in self.blocks if (exchange := block.exchange())]
+        past = self.conversation()
         self._num_asked += 1
         self._stop = threading.Event()
         block = AnswerBlock(self._num_asked, question)
@@ -157,6 +157,10 @@ class AskScreen(DeskScreen):
         conversation.anchor()
         work = partial(self._answer, self.desk, block.number, question, past, self._stop, anyway)
         self.run_worker(work, group="answer", thread=True, exit_on_error=False)
+
+    def conversation(self) -> list[Exchange]:
+        """The conversation so far, as the next question follows on it."""
+        return [exchange for block in self.blocks if (exchange := block.exchange())]
 
     def _answer(
         self,

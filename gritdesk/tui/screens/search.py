@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, ClassVar
@@ -15,11 +18,11 @@ from textual.reactive import reactive
 from textual.timer import Timer
 from textual.widgets import Footer, Input, OptionList, Static
 
-from gritdesk.errors import QueryError
+from gritdesk.errors import GritDeskError, QueryError
 from gritdesk.querying import parse
-from gritdesk.records import Hit, SearchMode
-from gritdesk.tui.lane import Lane
-from gritdesk.tui.messages import Activity, HitsFound, SearchFailed, SurroundingsRead
+from gritdesk.records import Exchange, Hit, Reranking, SearchMode
+from gritdesk.tui.lane import Lane, problem_of
+from gritdesk.tui.messages import Activity, HitsFound, HitsReread, SearchFailed, SurroundingsRead
 from gritdesk.tui.screens.base import DeskScreen
 from gritdesk.tui.text import heading_path, one_line, opens_as_text, place, plain, query_words, surroundings
 from gritdesk.tui.widgets.empty_state import EmptyState
@@ -43,6 +46,9 @@ class SearchScreen(DeskScreen):
         Binding("a,ctrl+g", "ask", "Ask", id="search.ask", tooltip="Ask the query as a question (ctrl+g while typing)"),
         Binding("v", "view", "View", id="search.view", tooltip="Show the highlighted result here, in its file"),
         Binding("tab", "cycle_mode", "Mode", id="search.mode", tooltip="Next mode: hybrid, semantic, keyword"),
+        Binding(
+            "r", "rerank", "Look harder", show=False, id="search.rerank", tooltip="Have the model read all results"
+        ),
         Binding("y", "copy_path", "Copy path", show=False, id="search.copy", tooltip="Copy the result's path"),
         Binding("escape", "back", "Back", show=False, id="search.back", tooltip="Back to the query; there, clear it"),
         Binding("+", "add_folder", "Add folder", show=False, id="search.add_folder", tooltip="Keep one more folder"),
@@ -52,6 +58,8 @@ class SearchScreen(DeskScreen):
     """Time without a key before a search by words."""
     meaning_pause_s = 0.25
     """The same before a search by meaning, which costs the model a run."""
+    reading_pause_s = 0.7
+    """Time that results stand still before the model reads them for a question that may follow."""
 
     mode: reactive[SearchMode] = reactive("hybrid", init=False)
 
@@ -64,11 +72,16 @@ class SearchScreen(DeskScreen):
         """Number and mode of the hits on the screen."""
         self._query_problem = ""
         """What is wrong with the query; a date that is being typed is none yet, and no reason for a notice."""
+        self._rereading = _ended()
+        """Of the latest reading of the results on the screen; set, it is over or about to be."""
+        self._reread: Reranking | None = None
+        """How far the results on the screen have been read again; None: not at all."""
         self._seconds = 0.0
         """How long the search for those took."""
         self._keyword_lane = Lane(self, "search by words")
         self._meaning_lane = Lane(self, "search by meaning")
         self._preview_lane = Lane(self, "preview")
+        self._prefill_lane = Lane(self, "prefill")
         self._pauses: list[Timer] = []
 
     def compose(self) -> ComposeResult:
@@ -86,6 +99,9 @@ class SearchScreen(DeskScreen):
     def on_mount(self) -> None:
         super().on_mount()
         self.query_one(SearchInput).focus()
+
+    def on_unmount(self) -> None:
+        self._rereading.set()
 
     # what changes a search
 
@@ -113,6 +129,7 @@ class SearchScreen(DeskScreen):
     def search(self) -> None:
         """Search anew for what the query line holds, in the phases that the mode and the model allow."""
         self._number += 1
+        self._rereading.set()
         for timer in self._pauses:
             timer.stop()
         self._pauses.clear()
@@ -138,9 +155,47 @@ class SearchScreen(DeskScreen):
         if message.number != self._number or is_late:
             return
         self._shown = (message.number, message.mode)
+        self._rereading.set()
+        self._rereading, self._reread = _ended(), None
         self._seconds = message.seconds
         self.query_one(HitList).show(message.hits, query_words(self.query_text))
         self._show_state()
+        if message.hits and message.mode != "keyword":
+            self._pauses.append(self.set_timer(self.reading_pause_s, self._prefill))
+
+    def _prefill(self) -> None:
+        """Have the model read what a question would have it read, since `a` may ask the query as one."""
+        if self.desk is not None:
+            self._prefill_lane.submit(partial(_prefill, self.desk, self.query_text, self.grit_app.conversation()))
+
+    def action_rerank(self) -> None:
+        """Look harder at the results on the screen; Escape ends it."""
+        hits = self.query_one(HitList).hits
+        are_shown = bool(hits) and self._shown[0] == self._number
+        if self.desk is None or not are_shown or self._reread is not None or not self._rereading.is_set():
+            return
+        if self.activity.model != "ready":
+            self.notify("The model reads them; it is not loaded yet.", markup=False)
+            return
+        self._rereading = threading.Event()
+        work = partial(self._rerank, self.desk, self.query_text, hits, self._number, self._rereading)
+        self.run_worker(work, group="rerank", thread=True, exit_on_error=False)
+
+    def _rerank(self, desk: Desk, query: str, hits: Sequence[Hit], number: int, stop: threading.Event) -> None:
+        """Runs in a thread; ends soon after `stop` is set."""
+        try:
+            for so_far in desk.rerank(query, hits, is_stopped=stop.is_set):
+                self.post_message(HitsReread(stop, so_far))
+        except Exception as error:  # a worker's edge
+            self.post_message(SearchFailed(number, problem_of(error)))
+        stop.set()
+
+    def on_hits_reread(self, message: HitsReread) -> None:
+        message.stop()
+        if message.reading is self._rereading:
+            self._reread = message.so_far
+            self.query_one(HitList).show(message.so_far.hits, query_words(self.query_text))
+            self._show_state()
 
     def on_search_failed(self, message: SearchFailed) -> None:
         message.stop()
@@ -172,6 +227,10 @@ class SearchScreen(DeskScreen):
         parts = [count(num_hits, "result"), f"{self._seconds * 1000:.0f} ms"]
         if mode == "keyword" and self.mode == "hybrid":
             parts.append(self._waiting_for_model() or "by words, meaning follows")
+        if self._reread is not None:
+            parts.append(
+                f"{self._reread.num_read} read again in {self._reread.seconds:.1f} of {self._reread.budget_s:g} s"
+            )
         return " · ".join(parts)
 
     def _waiting_for_model(self) -> str:
@@ -283,6 +342,9 @@ class SearchScreen(DeskScreen):
         self.copy_path(self.query_one(HitList).highlighted_hit)
 
     def action_back(self) -> None:
+        if self._reread is not None and not self._rereading.is_set():
+            self._rereading.set()
+            return
         query = self.query_one(SearchInput)
         if query.has_focus:
             query.value = ""
@@ -292,10 +354,21 @@ class SearchScreen(DeskScreen):
         self.grit_app.action_add_folder()
 
 
+def _ended() -> threading.Event:
+    event = threading.Event()
+    event.set()
+    return event
+
+
 def _search(desk: Desk, query: str, mode: SearchMode, number: int) -> HitsFound:
     started = perf_counter()
     hits = desk.search(query, NUM_HITS, mode)
     return HitsFound(number, mode, hits, perf_counter() - started)
+
+
+def _prefill(desk: Desk, query: str, past: Sequence[Exchange]) -> None:
+    with suppress(GritDeskError):  # nobody has asked for it; asking says what is wrong
+        desk.prefill(query, past)
 
 
 def _problem_of(query: str) -> str:

@@ -65,7 +65,10 @@ class HitVisual(Visual):
 class HitList(OptionList):
     """The hits of a search, or the evidence of an answer; the highlight stays on its hit when hits change."""
 
-    HELP = "**Results.** Enter opens the highlighted one in your editor, `v` shows it here, `a` asks about the query."
+    HELP = (
+        "**Results.** Enter opens the highlighted one in your editor, `v` shows it here, `a` asks about the query, `r` "
+        "has the model read all of them again."
+    )
     BINDING_GROUP_TITLE = "Results"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "select", "Open", id="hits.open", tooltip="Open the highlighted result at its line"),
