@@ -32,6 +32,12 @@ class EngineConfig:
     """Context for answers, in tokens; a model trained on less lowers it."""
     batch_tokens: int = 512
     """Tokens embedded in one call, and so the longest passage with its title and frame."""
+    kv_type: str = "f16"
+    """How answers keep keys and values, and so the states on disk: "f16", "q8_0" (half of it) or "q4_0" (a quarter)."""
+    states_mb: int = 1024
+    """Room on disk for the states of passages, from which answers begin sooner; 0 keeps none."""
+    states_at_indexing: bool = False
+    """Whether indexing also computes the states of passages, as far as there is room."""
     embed_url: str = ""
     """A server that embeds in the model's place, as http://HOST:8080/v1; your texts are sent to it. Empty: none."""
     embed_model: str = ""
@@ -79,6 +85,9 @@ class AnswerConfig:
     max_tokens: int = 160
     temperature: float = 0.0
     repeat_penalty: float = 1.1
+    cache: str = "auto"
+    """Of what keys and values computed before are used: "none", "query", "doc", "query-doc" or "doc-query"; "auto" is
+    "doc" where the model learned to read passages as blocks, else "none"."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +125,10 @@ class Config:
         return self.home / "models"
 
     @property
+    def states_dir(self) -> Path:
+        return self.home / "states"
+
+    @property
     def log_dir(self) -> Path:
         return self.home / "logs"
 
@@ -124,6 +137,7 @@ _LEAST = {
     "engine.n_threads": 0,
     "engine.n_ctx": 16,
     "engine.batch_tokens": 16,
+    "engine.states_mb": 0,
     "index.chunk_tokens": 16,
     "index.max_file_mb": 1,
     "search.keyword_weight": 0,
@@ -134,7 +148,13 @@ _LEAST = {
 }
 """The smallest number that makes sense; what a number is too large for, the engine knows."""
 
-_CHOICES = {"index.on_battery": ("go on", "words only", "pause")}
+CACHES = ("auto", "none", "query", "doc", "query-doc", "doc-query")
+
+_CHOICES = {
+    "index.on_battery": ("go on", "words only", "pause"),
+    "engine.kv_type": ("f16", "q8_0", "q4_0"),
+    "answer.cache": CACHES,
+}
 
 TITLE_TOKENS = 136
 """Room beside a chunk for its title, which has at most so many bytes (grit_format), and the frame."""

@@ -25,8 +25,10 @@ from numpy.typing import NDArray
 
 from gritdesk.config import EngineConfig
 from gritdesk.engine import wire
+from gritdesk.engine.states import StateSettings
 from gritdesk.engine.wire import EngineInfo, Priority
 from gritdesk.errors import ModelError, RequestRefused
+from gritdesk.grit_format import Cache
 from gritdesk.records import EmbeddingInput, Sampling, Turn
 
 __all__ = ["EngineHost", "EngineInfo", "Priority", "Restarted"]
@@ -92,15 +94,18 @@ class EngineHost:
         on_restart: Callable[[str], None] | None = None,
         *,
         load_timeout_s: float = 300.0,
+        states: StateSettings | None = None,
     ) -> None:
         """Prepare; nothing is started yet.
 
         Args:
             log_dir: where engine.log is written.
-            on_restart: called with a reason for a person after each death, from a thread of this object.
+            on_restart: called with a reason for a person after each death, and with what else the engine has to say,
+                from a thread of this object.
             load_timeout_s: how long a model may take to load.
+            states: where the states of passages are kept; None: nowhere.
         """
-        self._load = wire.Load(model_path, config)
+        self._load = wire.Load(model_path, config, states)
         self._log_path = log_dir / "engine.log"
         self._on_restart = on_restart
         self._load_timeout_s = load_timeout_s
@@ -140,12 +145,28 @@ class EngineHost:
         counts: list[int] = self._call(wire.CountTokens(list(texts)), priority)
         return counts
 
-    def count_prompt_tokens(self, turns: Sequence[Turn]) -> int:
+    def count_prompt_tokens(self, turns: Sequence[Turn], cache: Cache = "auto") -> int:
         """Tokens of the whole chat frame of these turns. Raises: ModelError as `embed`."""
-        return int(self._call(wire.CountPromptTokens(list(turns)), Priority.QUERY))
+        return int(self._call(wire.CountPromptTokens(list(turns), cache), Priority.QUERY))
+
+    def warm(self, passages: Sequence[str], *, fills: bool = False) -> int:
+        """Have the states of passages computed and kept that may be asked about, behind all other work.
+
+        Args:
+            passages: as grit_format.documents_turn takes them.
+            fills: end where the next state would remove another one.
+        Returns: how many states are new.
+        Raises: ModelError as `embed`.
+        """
+        return int(self._call(wire.Warm(list(passages), fills), Priority.INDEXING))
 
     def stream(
-        self, turns: Sequence[Turn], sampling: Sampling, *, is_stopped: Callable[[], bool] | None = None
+        self,
+        turns: Sequence[Turn],
+        sampling: Sampling,
+        *,
+        is_stopped: Callable[[], bool] | None = None,
+        cache: Cache = "auto",
     ) -> Iterator[str | Restarted]:
         """Generate the next turn, piece by piece, from the first `next()` on.
 
@@ -154,7 +175,7 @@ class EngineHost:
 
         Raises: ContextOverflow if the prompt does not fit; ModelError as `embed`.
         """
-        pending = self._submit(wire.Stream(list(turns), sampling), Priority.ANSWER)
+        pending = self._submit(wire.Stream(list(turns), sampling, cache), Priority.ANSWER)
         try:
             while not (is_stopped and is_stopped()):
                 event = _next_event(pending, _POLL_S if is_stopped else 1.0)
@@ -191,7 +212,7 @@ class EngineHost:
 
     # ---------------------------------------------------------------- requests
 
-    def _call(self, task: wire.Embed | wire.CountTokens | wire.CountPromptTokens, priority: Priority) -> Any:
+    def _call(self, task: wire.Task, priority: Priority) -> Any:
         pending = self._submit(task, priority)
         try:
             while True:
@@ -203,9 +224,7 @@ class EngineHost:
         finally:
             self._withdraw(pending)
 
-    def _submit(
-        self, task: wire.Embed | wire.CountTokens | wire.CountPromptTokens | wire.Stream, priority: Priority
-    ) -> _Pending:
+    def _submit(self, task: wire.Task, priority: Priority) -> _Pending:
         pending = _Pending(wire.Request(next(self._numbers), priority, task))
         with self._lock:
             if self._is_closed:
@@ -284,6 +303,8 @@ class EngineHost:
         self._bury(child)
 
     def _handle(self, child: _Child, message: object) -> None:
+        if isinstance(message, wire.Noticed) and self._on_restart:
+            self._on_restart(message.notice)
         with self._lock:
             match message:
                 case wire.Loaded(info):

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from gritdesk.config import EngineConfig
+from gritdesk.engine.states import StateSettings
 from gritdesk.errors import ModelError
+from gritdesk.grit_format import Cache
 from gritdesk.records import EmbeddingInput, Sampling, Turn
 
 ONLY_EMBEDS = (
@@ -64,6 +66,8 @@ class Load:
 
     model_path: Path
     config: EngineConfig
+    states: StateSettings | None = None
+    """None: no states are kept."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,7 @@ class CountPromptTokens:
     """Answered by Done(int)."""
 
     turns: Sequence[Turn]
+    cache: Cache = "auto"
 
 
 @dataclass(frozen=True)
@@ -93,13 +98,30 @@ class Stream:
 
     turns: Sequence[Turn]
     sampling: Sampling
+    cache: Cache = "auto"
+
+
+@dataclass(frozen=True)
+class Warm:
+    """Have the states of passages kept that may be asked about; answered by Done(int), of how many are new.
+
+    Where the states of a model are not kept there is nothing to do.
+    """
+
+    passages: Sequence[str]
+    """As grit_format.documents_turn takes them."""
+    fills: bool = False
+    """End where the next state would remove another one."""
+
+
+Task = Embed | CountTokens | CountPromptTokens | Stream | Warm
 
 
 @dataclass(frozen=True)
 class Request:
     number: int
     priority: Priority
-    task: Embed | CountTokens | CountPromptTokens | Stream
+    task: Task
 
 
 @dataclass(frozen=True)
@@ -135,6 +157,13 @@ class Working:
 class Piece:
     number: int
     text: str
+
+
+@dataclass(frozen=True)
+class Noticed:
+    """What a person should know, though every request is served."""
+
+    notice: str
 
 
 @dataclass(frozen=True)

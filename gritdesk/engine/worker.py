@@ -151,10 +151,16 @@ class Worker:
                     counts += self._embedder.count_tokens(some)
                     yield
                 self._send(wire.Done(job.number, counts))
-            case wire.CountPromptTokens(turns):
-                self._send(wire.Done(job.number, self._writer().count_prompt_tokens(turns)))
-            case wire.Stream(turns, sampling):
-                for piece in self._writer().steps(turns, sampling, lambda: job.is_cancelled):
+            case wire.CountPromptTokens(turns, cache):
+                self._send(wire.Done(job.number, self._writer().count_prompt_tokens(turns, cache)))
+            case wire.Warm(passages, fills):
+                num_new = 0
+                for is_new in self._writer().warm_steps(passages, fills=fills):
+                    num_new += is_new
+                    yield
+                self._send(wire.Done(job.number, num_new))
+            case wire.Stream(turns, sampling, cache):
+                for piece in self._writer().steps(turns, sampling, lambda: job.is_cancelled, cache):
                     if piece:
                         self._send(wire.Piece(job.number, piece))
                     yield
@@ -188,7 +194,7 @@ def main() -> None:
     schedule = Schedule()
     threading.Thread(target=_receive_all, args=(requests, schedule), daemon=True).start()
     try:
-        embedder, generator, info = _load(load)
+        embedder, generator, info = _load(load, lambda notice: send(wire.Noticed(notice)))
     except ModelError as error:
         _give_up(send, error)
     except Exception as error:  # a worker's edge: a broken installation shows here
@@ -204,11 +210,12 @@ def _give_up(send: Callable[[object], None], error: ModelError) -> NoReturn:
     os._exit(1)  # an ordinary exit would wait for the thread that reads stdin
 
 
-def _load(load: wire.Load) -> tuple[Embedder, Generator | None, wire.EngineInfo]:
+def _load(load: wire.Load, on_notice: Callable[[str], None]) -> tuple[Embedder, Generator | None, wire.EngineInfo]:
     from gritdesk.engine.embedder import Embedder
     from gritdesk.engine.generator import Generator
     from gritdesk.engine.llama import LlamaModel, system_info
     from gritdesk.engine.self_test import self_test
+    from gritdesk.engine.states import StateStore
 
     started = time.perf_counter()
     config = load.config
@@ -217,8 +224,15 @@ def _load(load: wire.Load) -> tuple[Embedder, Generator | None, wire.EngineInfo]
     generator = None
     if model.grit.generates:
         generator = Generator(
-            model, n_ctx=config.n_ctx, n_threads=config.n_threads, block_tokens=embedder.context.batch_tokens
+            model,
+            n_ctx=config.n_ctx,
+            n_threads=config.n_threads,
+            kv_type=config.kv_type,
+            block_tokens=embedder.context.batch_tokens,
         )
+        if (kept := load.states) is not None:
+            fingerprint = f"{kept.identity}/{generator.context.state_format}"
+            generator.keep_states_in(StateStore(kept.folder, kept.max_bytes, fingerprint, on_notice))
     measured = self_test(model, embedder.context, generator.context if generator else None)
     info = wire.EngineInfo(
         model_path=load.model_path,
