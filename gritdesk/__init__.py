@@ -4,7 +4,7 @@ The floors, bottom to top; imports only ever point down (`make test` checks it w
 
     roof          cli.py, cli_*.py, tui/                front ends, no logic of their own
     third floor   desk.py  doctor.py  choosing.py       one index, one engine, the threads between them
-    second floor  indexer.py  retriever.py  relating.py  answerer.py  calibration.py  explaining.py
+    second floor  indexer.py  retriever.py  relating.py  answerer.py  calibration.py  explaining.py  warming.py
                                                         one data flow each, read top to bottom
     first floor   extract/  chunking.py  prompting.py  querying.py  watcher.py  store/  models.py  engine/
                   importing.py  hub.py  model_facts.py  gguf_file.py (models of others; heads of their files)

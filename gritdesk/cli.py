@@ -20,10 +20,13 @@ import click
 
 from gritdesk.cli_convert import convert, imatrix, verify
 from gritdesk.cli_models import models
+from gritdesk.cli_states import states
+from gritdesk.config import CACHES
 from gritdesk.terminal import json_option, print_json, rewrite_line, say, shown, stopped_by_signals
 
 if TYPE_CHECKING:
     from gritdesk.desk import Desk
+    from gritdesk.grit_format import Cache
     from gritdesk.records import Answer, Citation, Explanation, Hit, IndexProgress, Misses, PathReport, SearchMode
 
 
@@ -124,8 +127,9 @@ def _run_tui() -> None:
 
 @main.command()
 @click.argument("folders", nargs=-1, callback=_paths)
+@click.option("--states", is_flag=True, help="Then keep what answers need of passages, as far as there is room.")
 @json_option
-def index(folders: tuple[Path, ...], as_json: bool) -> None:
+def index(folders: tuple[Path, ...], states: bool, as_json: bool) -> None:
     """Add FOLDERS to the index and bring it up to date; alone: the folders it has."""
     from gritdesk.errors import ConfigError, StoreBusy
 
@@ -135,6 +139,7 @@ def index(folders: tuple[Path, ...], as_json: bool) -> None:
         desk.subscribe(say)
         try:
             report = desk.index(folders, _print_progress, stop.is_set)
+            num_states = desk.keep_states(_print_states, stop.is_set) if states and not stop.is_set() else 0
         except StoreBusy:
             keeper = desk.hand_over(folders) if folders else None
             if keeper is None:
@@ -159,6 +164,7 @@ def index(folders: tuple[Path, ...], as_json: bool) -> None:
                 "failed": [{"path": str(each.path), "reason": each.reason} for each in report.failed],
                 "seconds": round(report.seconds, 3),
             }
+            | ({"states_new": num_states} if states else {})
         )
         return
     click.echo(
@@ -167,6 +173,8 @@ def index(folders: tuple[Path, ...], as_json: bool) -> None:
         f"{report.files_deleted} gone, {len(report.failed) - report.folders_kept} not readable; "
         f"{report.chunks_embedded} passages embedded, {report.chunks_reused} reused, in {report.seconds:.1f} s"
     )
+    if states:
+        click.echo(f"{num_states} passages made ready for answers; what they take: gritdesk states")
     if report.folders_kept:
         num = report.folders_kept
         what = "1 folder that is" if num == 1 else f"{num} folders that are"
@@ -320,8 +328,14 @@ def similar(path: Path, num_files: int, as_json: bool) -> None:
 
 @main.command()
 @click.argument("question", callback=_text)
+@click.option(
+    "--cache",
+    type=click.Choice(CACHES),
+    default=None,
+    help="Of what keys and values computed before are used; default: as config.toml says.",
+)
 @json_option
-def ask(question: str, as_json: bool) -> None:
+def ask(question: str, cache: Cache | None, as_json: bool) -> None:
     """Answer QUESTION from the indexed files, with citations."""
     from gritdesk.errors import ModelError
     from gritdesk.records import AnswerFinished, AnswerRestarted, PieceGenerated
@@ -329,7 +343,7 @@ def ask(question: str, as_json: bool) -> None:
     answer: Answer | None = None
     with _open_desk() as desk:
         desk.subscribe(say)
-        for event in desk.ask(question):
+        for event in desk.ask(question, cache=cache):
             if isinstance(event, AnswerFinished):
                 answer = event.answer
             elif isinstance(event, AnswerRestarted):
@@ -404,6 +418,11 @@ def status(as_json: bool) -> None:
                 "paused": found.paused,
                 "skipped": dict(found.skipped),
                 "sends": found.sends,
+                "states": {
+                    "bytes": found.states_bytes,
+                    "max_bytes": found.states_max_bytes,
+                    "hit_rate": found.states_hit_rate,
+                },
             }
         )
         return
@@ -416,6 +435,10 @@ def status(as_json: bool) -> None:
     if found.paused:
         click.echo(f"waits    {found.paused}")
     click.echo(f"model    {shown(found.model)}")
+    if found.states_max_bytes or found.states_bytes:
+        rate = found.states_hit_rate
+        hits = "" if rate is None else f"; {100 * rate:.0f} % of the passages lately asked about were there"
+        click.echo(f"states   {found.states_bytes / 1e6:.1f} of {found.states_max_bytes / 1e6:,.0f} MB{hits}")
     if found.sends:
         click.echo(f"sends    {shown(found.sends)}")
     if found.skipped:
@@ -449,6 +472,7 @@ main.add_command(convert)
 main.add_command(imatrix)
 main.add_command(verify)
 main.add_command(models)
+main.add_command(states)
 
 
 @main.command()
@@ -622,6 +646,10 @@ def _print_progress(progress: IndexProgress) -> None:
         return
     name = shown(progress.current.name) if progress.current else ""
     rewrite_line(f"{progress.files_done} of {progress.files_total} files  {name}")
+
+
+def _print_states(num_done: int, num_passages: int) -> None:
+    rewrite_line(f"{num_done} of {num_passages} passages made ready for answers")
 
 
 def _duration(seconds: float) -> str:

@@ -36,8 +36,6 @@ class EngineConfig:
     """How answers keep keys and values, and so the states on disk: "f16", "q8_0" (half of it) or "q4_0" (a quarter)."""
     states_mb: int = 1024
     """Room on disk for the states of passages, from which answers begin sooner; 0 keeps none."""
-    states_at_indexing: bool = False
-    """Whether indexing also computes the states of passages, as far as there is room."""
     embed_url: str = ""
     """A server that embeds in the model's place, as http://HOST:8080/v1; your texts are sent to it. Empty: none."""
     embed_model: str = ""

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from gritdesk.config import TITLE_TOKENS, Config, add_folder, load_config, remove_folder
 from gritdesk.errors import ConfigError, FingerprintMismatch, ModelError, ServerUnreachable, StoreBusy
@@ -43,7 +43,9 @@ if TYPE_CHECKING:
 
     from gritdesk.engine.endpoint import EndpointEmbedder
     from gritdesk.engine.host import EngineHost, EngineInfo
+    from gritdesk.engine.states import StateSettings, StateUse
     from gritdesk.extract.worker import Reader
+    from gritdesk.grit_format import Cache
     from gritdesk.indexer import Indexer
     from gritdesk.retriever import Retriever
 
@@ -270,13 +272,20 @@ class Desk:
         return similar_files(self._store(), Path(os.path.abspath(path)), n)
 
     def ask(
-        self, question: str, history: Sequence[Turn] = (), is_stopped: Callable[[], bool] | None = None
+        self,
+        question: str,
+        history: Sequence[Turn] = (),
+        is_stopped: Callable[[], bool] | None = None,
+        cache: Cache | None = None,
     ) -> Iterator[AnswerEvent]:
         """Answer from the indexed files; see records.AnswerEvent for what comes.
 
+        Args:
+            cache: of what the answer takes keys and values computed before; None: as the configuration says.
         Raises: ModelError if the model only embeds.
         """
         from gritdesk.answerer import Answerer
+        from gritdesk.engine.host import CachingEngine
         from gritdesk.engine.wire import ONLY_EMBEDS
         from gritdesk.querying import parse
 
@@ -288,8 +297,50 @@ class Desk:
         # filters say where to look for the answer; the model reads the question without them
         asked = parse(question)
         text = asked.text if asked.restrictions and asked.text else question
-        answerer = Answerer(lambda _: self.search(question, num_passages), engine, info.n_ctx, self.config.answer)
+        caching = CachingEngine(engine, cache or self._cache)
+        answerer = Answerer(lambda _: self.search(question, num_passages), caching, info.n_ctx, self.config.answer)
         yield from answerer.answer(text, history, is_stopped or (lambda: False))
+
+    def warm(self, hits: Sequence[Hit]) -> int:
+        """Keep the states of passages that may be asked about, behind all other work; how many are new.
+
+        Raises: ModelError if the engine cannot be started, or only embeds.
+        """
+        return self.engine().warm([hit.chunk.text for hit in hits], self._cache).num_new
+
+    def keep_states(
+        self,
+        on_progress: Callable[[int, int], None] = lambda done, total: None,
+        is_stopped: Callable[[], bool] = lambda: False,
+    ) -> int:
+        """Keep the states of all passages of the index that there is room for, those of the newest files first.
+
+        Returns: how many are new.
+        Raises: ModelError as `warm`, or if `answer.cache` or the model makes no use of them.
+        """
+        from functools import partial
+
+        from gritdesk.warming import keep_states
+
+        if not self.config.engine.states_mb:
+            raise ConfigError("engine.states_mb is 0, so no states are kept; set it to the MB they may take on disk")
+        warm = partial(self.engine().warm, cache=self._cache, fills=True)
+        return keep_states(self._store(), warm, on_progress, is_stopped)
+
+    def states(self) -> StateUse:
+        """What is kept of passages so that answers begin sooner; starts no engine."""
+        from gritdesk.engine.states import state_use
+
+        return state_use(self.config.states_dir)
+
+    def clear_states(self) -> StateUse:
+        """Delete it; what was there. Raises: ConfigError if it cannot be deleted."""
+        from gritdesk.engine.states import clear_states
+
+        try:
+            return clear_states(self.config.states_dir)
+        except OSError as error:
+            raise ConfigError(f"cannot delete the states in {self.config.states_dir}: {error.strerror}") from error
 
     def embed(self, texts: Sequence[str], instruction: str = "") -> NDArray[np.float32]:
         """Embeddings of texts, float32[num, dimension], L2-normalised."""
@@ -311,6 +362,7 @@ class Desk:
         store = self._store()
         files, chunks, text_bytes = store.counts()
         pending, skipped = survey(store, self.folders, self.config.home)
+        states = self.states()
         return Status(
             files=files,
             chunks=chunks,
@@ -327,6 +379,9 @@ class Desk:
             paused=str(find_pause(self.config) or ""),
             skipped=skipped,
             sends=self.sends,
+            states_bytes=states.size_bytes,
+            states_max_bytes=self.config.engine.states_mb * 1_000_000,
+            states_hit_rate=states.hit_rate,
         )
 
     def why(self, path: Path) -> PathReport:
@@ -404,10 +459,27 @@ class Desk:
                 from gritdesk.engine.host import EngineHost
                 from gritdesk.models import find_model
 
+                model = find_model(self.config)
                 self._engine = EngineHost(
-                    find_model(self.config), self.config.engine, self.config.log_dir, on_restart=self._notify
+                    model,
+                    self.config.engine,
+                    self.config.log_dir,
+                    on_restart=self._notify,
+                    states=self._state_settings(model),
                 )
             return self._engine
+
+    @property
+    def _cache(self) -> Cache:
+        return cast("Cache", self.config.answer.cache)  # one of them, as config.py has read it
+
+    def _state_settings(self, model: Path) -> StateSettings | None:
+        from gritdesk.engine.states import StateSettings
+        from gritdesk.models import model_identity
+
+        if not (megabytes := self.config.engine.states_mb):
+            return None
+        return StateSettings(self.config.states_dir, megabytes * 1_000_000, model_identity(model, self.config.home))
 
     def close(self) -> None:
         """End the engine and close the index; calls under way in other threads fail. Safe to call twice."""

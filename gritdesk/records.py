@@ -348,6 +348,12 @@ class Status:
     """How many files and folders each rule leaves out, by Skip.rule; what lies in such a folder is not counted."""
     sends: str = ""
     """What leaves this machine; "" if nothing does."""
+    states_bytes: int = 0
+    """What the states of passages take on disk, of `states_max_bytes`."""
+    states_max_bytes: int = 0
+    """0 if none are kept."""
+    states_hit_rate: float | None = None
+    """Share of the passages lately asked about whose state was there; None while none was asked about."""
 
 
 @dataclass(frozen=True)

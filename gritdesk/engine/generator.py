@@ -99,17 +99,18 @@ class Generator:
         finally:
             sampler.close()
 
-    def warm_steps(self, passages: Sequence[str], *, fills: bool = False) -> Iterator[bool]:
+    def warm_steps(self, passages: Sequence[str], cache: Cache = "auto", *, fills: bool = False) -> Iterator[bool]:
         """Compute and keep the states of passages that may be asked about, one a step.
 
         A step tells whether there was something to compute. What was read of a prompt stays in the KV cache.
 
         Args:
             passages: the texts as `documents_turn` takes them.
+            cache: how they will be asked about; there is no step where that takes no states of passages.
             fills: end where the next state would remove another one.
         """
         states = self.states
-        if states is None or not self.context.can_move:
+        if states is None or not self.context.can_move or "doc" not in self._model.grit.caching(cache):
             return
         for passage in passages:
             ids = self.passage_ids(passage)

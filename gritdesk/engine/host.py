@@ -31,7 +31,7 @@ from gritdesk.errors import ModelError, RequestRefused
 from gritdesk.grit_format import Cache
 from gritdesk.records import EmbeddingInput, Sampling, Turn
 
-__all__ = ["EngineHost", "EngineInfo", "Priority", "Restarted"]
+__all__ = ["CachingEngine", "EngineHost", "EngineInfo", "Priority", "Restarted"]
 
 _MAX_LOG_BYTES = 1_000_000
 _MAX_DEATHS = 2
@@ -149,16 +149,17 @@ class EngineHost:
         """Tokens of the whole chat frame of these turns. Raises: ModelError as `embed`."""
         return int(self._call(wire.CountPromptTokens(list(turns), cache), Priority.QUERY))
 
-    def warm(self, passages: Sequence[str], *, fills: bool = False) -> int:
+    def warm(self, passages: Sequence[str], cache: Cache = "auto", *, fills: bool = False) -> wire.Warmed:
         """Have the states of passages computed and kept that may be asked about, behind all other work.
 
         Args:
             passages: as grit_format.documents_turn takes them.
+            cache: how they will be asked about.
             fills: end where the next state would remove another one.
-        Returns: how many states are new.
         Raises: ModelError as `embed`.
         """
-        return int(self._call(wire.Warm(list(passages), fills), Priority.INDEXING))
+        warmed: wire.Warmed = self._call(wire.Warm(list(passages), cache, fills), Priority.INDEXING)
+        return warmed
 
     def stream(
         self,
@@ -392,6 +393,24 @@ class EngineHost:
             del self._pending[pending.request.number]
             # one exception object per waiting thread: raising one adds its traceback
             pending.events.put(wire.Failed(pending.request.number, type(error)(str(error))))
+
+
+@dataclass(frozen=True)
+class CachingEngine:
+    """The engine as an answer sees it that asks for a way of caching."""
+
+    host: EngineHost
+    cache: Cache
+
+    def count_prompt_tokens(self, turns: Sequence[Turn]) -> int:
+        """See EngineHost.count_prompt_tokens."""
+        return self.host.count_prompt_tokens(turns, self.cache)
+
+    def stream(
+        self, turns: Sequence[Turn], sampling: Sampling, *, is_stopped: Callable[[], bool] | None = None
+    ) -> Iterator[str | Restarted]:
+        """See EngineHost.stream."""
+        return self.host.stream(turns, sampling, is_stopped=is_stopped, cache=self.cache)
 
 
 def _next_event(pending: _Pending, timeout_s: float) -> wire.Piece | wire.Done | wire.Failed | Restarted | None:

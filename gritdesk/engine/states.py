@@ -153,7 +153,8 @@ class StateStore:
 
     def _count(self, letter: bytes) -> None:
         uses = self._folder / _USES
-        with contextlib.suppress(OSError):  # a folder that is not there yet has nothing to count
+        with contextlib.suppress(OSError):
+            self._folder.mkdir(parents=True, exist_ok=True)
             with uses.open("ab") as file:  # appending a letter needs no lock
                 file.write(letter)
                 is_long = file.tell() > _MAX_USES

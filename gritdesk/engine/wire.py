@@ -103,15 +103,24 @@ class Stream:
 
 @dataclass(frozen=True)
 class Warm:
-    """Have the states of passages kept that may be asked about; answered by Done(int), of how many are new.
-
-    Where the states of a model are not kept there is nothing to do.
-    """
+    """Have the states of passages kept that may be asked about; answered by Done(Warmed)."""
 
     passages: Sequence[str]
     """As grit_format.documents_turn takes them."""
+    cache: Cache = "auto"
+    """How they will be asked about: where that takes no states of passages there is nothing to do."""
     fills: bool = False
     """End where the next state would remove another one."""
+
+
+@dataclass(frozen=True)
+class Warmed:
+    """What came of Warm."""
+
+    num_new: int
+    """States computed and kept."""
+    is_full: bool
+    """Whether not all passages were looked at, for want of room, or because no states are kept at all."""
 
 
 Task = Embed | CountTokens | CountPromptTokens | Stream | Warm

@@ -153,12 +153,12 @@ class Worker:
                 self._send(wire.Done(job.number, counts))
             case wire.CountPromptTokens(turns, cache):
                 self._send(wire.Done(job.number, self._writer().count_prompt_tokens(turns, cache)))
-            case wire.Warm(passages, fills):
-                num_new = 0
-                for is_new in self._writer().warm_steps(passages, fills=fills):
-                    num_new += is_new
+            case wire.Warm(passages, cache, fills):
+                new: list[bool] = []
+                for is_new in self._writer().warm_steps(passages, cache, fills=fills):
+                    new.append(is_new)
                     yield
-                self._send(wire.Done(job.number, num_new))
+                self._send(wire.Done(job.number, wire.Warmed(sum(new), len(new) < len(passages))))
             case wire.Stream(turns, sampling, cache):
                 for piece in self._writer().steps(turns, sampling, lambda: job.is_cancelled, cache):
                     if piece:
