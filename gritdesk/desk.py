@@ -315,8 +315,8 @@ class Desk:
     ) -> int:
         """Keep the states of all passages of the index that there is room for, those of the newest files first.
 
-        Returns: how many are new.
-        Raises: ModelError as `warm`, or if `answer.cache` or the model makes no use of them.
+        Returns: how many are new; none where `answer.cache` or the model makes no use of them.
+        Raises: ModelError as `warm`; ConfigError if no states are kept.
         """
         from functools import partial
 
@@ -474,12 +474,14 @@ class Desk:
         return cast("Cache", self.config.answer.cache)  # one of them, as config.py has read it
 
     def _state_settings(self, model: Path) -> StateSettings | None:
-        from gritdesk.engine.states import StateSettings
+        from gritdesk.engine.states import StateSettings, file_stamp
         from gritdesk.models import model_identity
 
         if not (megabytes := self.config.engine.states_mb):
             return None
-        return StateSettings(self.config.states_dir, megabytes * 1_000_000, model_identity(model, self.config.home))
+        stamp = file_stamp(model)  # before its identity: a file that is replaced meanwhile then is another one
+        identity = model_identity(model, self.config.home)
+        return StateSettings(self.config.states_dir, megabytes * 1_000_000, identity, stamp)
 
     def close(self) -> None:
         """End the engine and close the index; calls under way in other threads fail. Safe to call twice."""

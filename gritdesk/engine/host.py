@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from gritdesk.config import EngineConfig
 from gritdesk.engine import wire
-from gritdesk.engine.states import StateSettings
+from gritdesk.engine.states import StateSettings, file_stamp
 from gritdesk.engine.wire import EngineInfo, Priority
 from gritdesk.errors import ModelError, RequestRefused
 from gritdesk.grit_format import Cache
@@ -273,12 +273,7 @@ class EngineHost:
         return child
 
     def _stamp(self) -> tuple[int, int]:
-        """Size and modification time of the model file; zeros if it is gone."""
-        try:
-            stat = self._load.model_path.stat()
-        except OSError:
-            return 0, 0
-        return stat.st_size, stat.st_mtime_ns
+        return file_stamp(self._load.model_path)
 
     def _read_all(self, child: _Child) -> None:
         """Read one life's messages to the end; the body of the reading thread."""

@@ -59,6 +59,17 @@ class StateSettings:
     max_bytes: int
     identity: str
     """Of the model, see models.model_identity."""
+    stamp: tuple[int, int]
+    """`file_stamp` of the model's file when it had that identity."""
+
+
+def file_stamp(path: Path) -> tuple[int, int]:
+    """Size and modification time of a file, in ns; zeros if it is gone."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return 0, 0
+    return stat.st_size, stat.st_mtime_ns
 
 
 class StateStore:

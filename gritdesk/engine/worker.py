@@ -16,6 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
 import numpy as np
@@ -27,6 +28,7 @@ from gritdesk.errors import ModelError, RequestRefused
 if TYPE_CHECKING:
     from gritdesk.engine.embedder import Embedder
     from gritdesk.engine.generator import Generator
+    from gritdesk.engine.states import StateSettings
 
 _COUNT_CHARS = 16_000
 """Characters tokenized in one step: a few milliseconds."""
@@ -230,7 +232,9 @@ def _load(load: wire.Load, on_notice: Callable[[str], None]) -> tuple[Embedder, 
             kv_type=config.kv_type,
             block_tokens=embedder.context.batch_tokens,
         )
-        if (kept := load.states) is not None:
+        if (kept := load.states) is not None and not _is_of(kept, load.model_path):
+            print(f"no states are kept: {load.model_path} is another file since gritdesk started", file=sys.stderr)
+        elif kept is not None:
             fingerprint = f"{kept.identity}/{generator.context.state_format}"
             generator.keep_states_in(StateStore(kept.folder, kept.max_bytes, fingerprint, on_notice))
     measured = self_test(model, embedder.context, generator.context if generator else None)
@@ -246,6 +250,13 @@ def _load(load: wire.Load, on_notice: Callable[[str], None]) -> tuple[Embedder, 
         self_test={**measured, "load_s": time.perf_counter() - started},
     )
     return embedder, generator, info
+
+
+def _is_of(kept: StateSettings, model_path: Path) -> bool:
+    """Whether the file that was loaded is the one whose identity names its states."""
+    from gritdesk.engine.states import file_stamp
+
+    return file_stamp(model_path) == kept.stamp
 
 
 def _receive_all(requests: BinaryIO, schedule: Schedule) -> None:

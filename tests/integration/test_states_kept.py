@@ -89,6 +89,21 @@ def test_model_of_plain_passages_keeps_none_unless_told_to(config: Config) -> No
         assert desk.states().num_states == 0
 
 
+def test_states_of_a_model_that_is_replaced_before_its_first_question_are_not_taken(
+    config: Config, tiny_gguf: Path, tiny_gguf_q8: Path, tmp_path: Path
+) -> None:
+    model = Path(shutil.copy(tiny_gguf, tmp_path / "model.gguf"))
+    config = replace(config, engine=replace(config.engine, model=str(model)))
+    with Desk.open(config) as desk:
+        answer(desk)
+        kept = desk.states().num_asked
+    with Desk.open(config) as desk:
+        engine = desk.engine()
+        shutil.copy(tiny_gguf_q8, tmp_path / "other.gguf")
+        (tmp_path / "other.gguf").replace(model)
+        assert engine.warm(["Tea is at four."], "doc").is_full and desk.states().num_asked == kept == 3
+
+
 def test_folder_that_takes_nothing_is_said_once_and_answers_come(config: Config) -> None:
     with Desk.open(replace(config, answer=AnswerConfig(max_tokens=8, cache="doc"))) as desk:
         expected = answer(desk)
