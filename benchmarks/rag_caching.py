@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -229,6 +230,8 @@ def measure_times(
                 turns = method.turns(documents, QUESTION)
                 _, timing = bench.answer(method, turns, NEW_TOKENS)
                 found.setdefault((method.name, length), []).append(timing)
+                told = f"round {round_number + 1}: {method.name}, {length:,} tokens: {timing.first_cpu_s:.3f} s CPU"
+                print(told, file=sys.stderr, flush=True)
                 if not round_number:
                     stored[method.name, length] = bench.stored_bytes(method, turns)
     print("| method | tokens of passages | first token, s CPU (wall) | 16 tokens, s CPU | stored, MB |")
