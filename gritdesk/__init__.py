@@ -5,7 +5,7 @@ The floors, bottom to top; imports only ever point down (`make test` checks it w
     roof          cli.py, cli_*.py, tui/                front ends, no logic of their own
     third floor   desk.py  doctor.py  choosing.py       one index, one engine, the threads between them
     second floor  indexer.py  retriever.py  reranker.py  relating.py  mapping.py  answerer.py  evidence.py
-                  calibration.py  explaining.py                         one data flow each, read top to bottom
+                  calibration.py  explaining.py  warming.py   one data flow each, read top to bottom
     between       supporting.py  checking.py            what an answer rests on, and whether it still stands there
                   surveying.py                          what lies on the disk beside the rows
     first floor   extract/  chunking.py  prompting.py  passages.py  citing.py  querying.py  watcher.py  store/

@@ -24,11 +24,14 @@ from gritdesk.cli_chats import chats
 from gritdesk.cli_convert import convert, imatrix, verify
 from gritdesk.cli_map import map_
 from gritdesk.cli_models import models
+from gritdesk.cli_states import states
+from gritdesk.config import CACHES
 from gritdesk.records import UNSUPPORTED
 from gritdesk.terminal import json_option, print_json, rewrite_line, say, shown, stopped_by_signals
 
 if TYPE_CHECKING:
     from gritdesk.desk import Desk
+    from gritdesk.grit_format import Cache
     from gritdesk.records import (
         Answer,
         Citation,
@@ -140,8 +143,9 @@ def _run_tui() -> None:
 
 @main.command()
 @click.argument("folders", nargs=-1, callback=_paths)
+@click.option("--states", is_flag=True, help="Then keep what answers need of passages, as far as there is room.")
 @json_option
-def index(folders: tuple[Path, ...], as_json: bool) -> None:
+def index(folders: tuple[Path, ...], states: bool, as_json: bool) -> None:
     """Add FOLDERS to the index and bring it up to date; alone: the folders it has."""
     from gritdesk.errors import ConfigError, StoreBusy
 
@@ -151,6 +155,7 @@ def index(folders: tuple[Path, ...], as_json: bool) -> None:
         desk.subscribe(say)
         try:
             report = desk.index(folders, _print_progress, stop.is_set)
+            num_states = desk.keep_states(_print_states, stop.is_set) if states and not stop.is_set() else 0
         except StoreBusy:
             keeper = desk.hand_over(folders) if folders else None
             if keeper is None:
@@ -175,6 +180,7 @@ def index(folders: tuple[Path, ...], as_json: bool) -> None:
                 "failed": [{"path": str(each.path), "reason": each.reason} for each in report.failed],
                 "seconds": round(report.seconds, 3),
             }
+            | ({"states_new": num_states} if states else {})
         )
         return
     click.echo(
@@ -183,6 +189,8 @@ def index(folders: tuple[Path, ...], as_json: bool) -> None:
         f"{report.files_deleted} gone, {len(report.failed) - report.folders_kept} not readable; "
         f"{report.chunks_embedded} passages embedded, {report.chunks_reused} reused, in {report.seconds:.1f} s"
     )
+    if states:
+        click.echo(f"{num_states} passages made ready for answers; what they take: gritdesk states")
     if report.folders_kept:
         num = report.folders_kept
         what = "1 folder that is" if num == 1 else f"{num} folders that are"
@@ -368,10 +376,23 @@ def similar(path: Path, num_files: int, as_json: bool) -> None:
 @click.option(
     "--anyway", is_flag=True, help="Where the files hold no answer, take one of the model itself; it is marked."
 )
+@click.option(
+    "--cache",
+    type=click.Choice(CACHES),
+    default=None,
+    help="Of what keys and values computed before are used; default: as config.toml says.",
+)
 @click.option("--show-prompt", is_flag=True, help="Show what the model would be given, and answer nothing.")
 @json_option
 def ask(
-    question: str, goes_on: bool, chat: str | None, no_chat: bool, anyway: bool, show_prompt: bool, as_json: bool
+    question: str,
+    goes_on: bool,
+    chat: str | None,
+    no_chat: bool,
+    anyway: bool,
+    cache: Cache | None,
+    show_prompt: bool,
+    as_json: bool,
 ) -> None:
     """Answer QUESTION from the indexed files, with citations.
 
@@ -390,7 +411,7 @@ def ask(
         if show_prompt:
             _show_prompt(desk, question, id_, as_json)
             return
-        for event in desk.ask(question, chat=id_, anyway=anyway):
+        for event in desk.ask(question, chat=id_, anyway=anyway, cache=cache):
             if isinstance(event, AnswerFinished):
                 answer = event.answer
             elif isinstance(event, AnswerRestarted):
@@ -535,6 +556,11 @@ def status(as_json: bool) -> None:
                 "skipped": dict(found.skipped),
                 "sends": found.sends,
                 "chats": {"number": found.chats, "size_bytes": found.chats_bytes},
+                "states": {
+                    "bytes": found.states_bytes,
+                    "max_bytes": found.states_max_bytes,
+                    "hit_rate": found.states_hit_rate,
+                },
             }
         )
         return
@@ -549,6 +575,10 @@ def status(as_json: bool) -> None:
     if found.chats:
         click.echo(f"chats    {found.chats} ({found.chats_bytes / 1e6:.1f} MB), on this machine")
     click.echo(f"model    {shown(found.model)}")
+    if found.states_max_bytes or found.states_bytes:
+        rate = found.states_hit_rate
+        hits = "" if rate is None else f"; {100 * rate:.0f} % of the passages lately asked about were there"
+        click.echo(f"states   {found.states_bytes / 1e6:.1f} of {found.states_max_bytes / 1e6:,.0f} MB{hits}")
     if found.sends:
         click.echo(f"sends    {shown(found.sends)}")
     if found.skipped:
@@ -584,6 +614,7 @@ main.add_command(imatrix)
 main.add_command(verify)
 main.add_command(models)
 main.add_command(map_)
+main.add_command(states)
 
 
 @main.command()
@@ -825,6 +856,10 @@ def _print_progress(progress: IndexProgress) -> None:
         return
     name = shown(progress.current.name) if progress.current else ""
     rewrite_line(f"{progress.files_done} of {progress.files_total} files  {name}")
+
+
+def _print_states(num_done: int, num_passages: int) -> None:
+    rewrite_line(f"{num_done} of {num_passages} passages made ready for answers")
 
 
 def _duration(seconds: float) -> str:

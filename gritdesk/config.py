@@ -32,6 +32,10 @@ class EngineConfig:
     """Context for answers, in tokens; a model trained on less lowers it."""
     batch_tokens: int = 512
     """Tokens embedded in one call, and so the longest passage with its title and frame."""
+    kv_type: str = "f16"
+    """How answers keep keys and values, and so the states on disk: "f16", "q8_0" (half of it) or "q4_0" (a quarter)."""
+    states_mb: int = 1024
+    """Room on disk for the states of passages, from which answers begin sooner; 0 keeps none."""
     embed_url: str = ""
     """A server that embeds in the model's place, as http://HOST:8080/v1; your texts are sent to it. Empty: none."""
     embed_model: str = ""
@@ -92,6 +96,9 @@ class AnswerConfig:
     """How a question that leaves out what was said before is searched for: "rules", "model" (a larger one) or "off"."""
     passage_tokens: int = 512
     """Passages side by side become one, and a short file is read as a whole, up to so many of the model's tokens."""
+    cache: str = "auto"
+    """Of what keys and values computed before are used: "none", "query", "doc", "query-doc" or "doc-query"; "auto" is
+    "doc" where the model learned to read passages as blocks, else "none"."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +148,10 @@ class Config:
         return self.home / "models"
 
     @property
+    def states_dir(self) -> Path:
+        return self.home / "states"
+
+    @property
     def log_dir(self) -> Path:
         return self.home / "logs"
 
@@ -149,6 +160,7 @@ _LEAST = {
     "engine.n_threads": 0,
     "engine.n_ctx": 16,
     "engine.batch_tokens": 16,
+    "engine.states_mb": 0,
     "index.chunk_tokens": 16,
     "index.max_file_mb": 1,
     "search.keyword_weight": 0,
@@ -162,10 +174,14 @@ _LEAST = {
 }
 """The smallest number that makes sense; what a number is too large for, the engine knows."""
 
+CACHES = ("auto", "none", "query", "doc", "query-doc", "doc-query")
+
 _CHOICES = {
+    "engine.kv_type": ("f16", "q8_0", "q4_0"),
     "index.on_battery": ("go on", "words only", "pause"),
-    "answer.rewrite": ("rules", "model", "off"),
     "search.rerank_by": ("windows", "likelihood"),
+    "answer.rewrite": ("rules", "model", "off"),
+    "answer.cache": CACHES,
 }
 
 TITLE_TOKENS = 136

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from gritdesk.config import TITLE_TOKENS, Config, add_folder, load_config, remove_folder
 from gritdesk.errors import ConfigError, FingerprintMismatch, ModelError, ServerUnreachable, StoreBusy
@@ -53,7 +53,9 @@ if TYPE_CHECKING:
     from gritdesk.chat_keeper import ChatKeeper
     from gritdesk.engine.endpoint import EndpointEmbedder
     from gritdesk.engine.host import EngineHost, EngineInfo
+    from gritdesk.engine.states import StateSettings, StateUse
     from gritdesk.extract.worker import Reader
+    from gritdesk.grit_format import Cache
     from gritdesk.indexer import Indexer
     from gritdesk.reranker import Reading
     from gritdesk.retriever import Retriever
@@ -385,6 +387,7 @@ class Desk:
         *,
         chat: str = "",
         anyway: bool = False,
+        cache: Cache | None = None,
     ) -> Iterator[AnswerEvent]:
         """Answer from the indexed files; see records.AnswerEvent for what comes.
 
@@ -393,13 +396,14 @@ class Desk:
             chat: id of a chat to go on with, or a new one of `chats.start`: it is the past if none is given, and the
                 answer is added to it before AnswerFinished comes.
             anyway: without evidence have the model answer from what it learned, and say so in the answer.
+            cache: of what the answer takes keys and values computed before; None: as the configuration says.
         Raises: ModelError if the model only embeds.
         """
 
         def answer(
             asked: str, before: Sequence[Exchange], stops: Callable[[], bool]
         ) -> Generator[AnswerEvent, None, None]:
-            answerer, text = self._answerer(asked)
+            answerer, text = self._answerer(asked, cache)
             yield from answerer.answer(text, before, stops, anyway=anyway)
 
         stops = is_stopped or (lambda: False)
@@ -432,12 +436,13 @@ class Desk:
         blocks = self.engine().info().passages != "plain"
         return prompt, render(chat_frame(prompt.turns, blocks=blocks))
 
-    def _answerer(self, question: str) -> tuple[Answerer, str]:
+    def _answerer(self, question: str, cache: Cache | None = None) -> tuple[Answerer, str]:
         """What answers a question, and the question as the model reads it: filters say where to look.
 
         Raises: ModelError if the model only embeds.
         """
         from gritdesk.answerer import Answerer
+        from gritdesk.engine.host import CachingEngine
         from gritdesk.engine.wire import ONLY_EMBEDS
         from gritdesk.evidence import NUM_BESIDE
         from gritdesk.querying import parse
@@ -455,7 +460,7 @@ class Desk:
 
         answerer = Answerer(
             search,
-            engine,
+            CachingEngine(engine, cache or self._cache),
             info.n_ctx,
             self.config.answer,
             weigh=self._weigh,
@@ -470,6 +475,47 @@ class Desk:
         from gritdesk.evidence import Rarity, telling_words, weigh
 
         return weigh(question, hits, Rarity(*self._store().frequencies(telling_words(question))))
+
+    def warm(self, hits: Sequence[Hit]) -> int:
+        """Keep the states of passages that may be asked about, behind all other work; how many are new.
+
+        Raises: ModelError if the engine cannot be started, or only embeds.
+        """
+        return self.engine().warm([hit.chunk.text for hit in hits], self._cache).num_new
+
+    def keep_states(
+        self,
+        on_progress: Callable[[int, int], None] = lambda done, total: None,
+        is_stopped: Callable[[], bool] = lambda: False,
+    ) -> int:
+        """Keep the states of all passages of the index that there is room for, those of the newest files first.
+
+        Returns: how many are new; none where `answer.cache` or the model makes no use of them.
+        Raises: ModelError as `warm`; ConfigError if no states are kept.
+        """
+        from functools import partial
+
+        from gritdesk.warming import keep_states
+
+        if not self.config.engine.states_mb:
+            raise ConfigError("engine.states_mb is 0, so no states are kept; set it to the MB they may take on disk")
+        warm = partial(self.engine().warm, cache=self._cache, fills=True)
+        return keep_states(self._store(), warm, on_progress, is_stopped)
+
+    def states(self) -> StateUse:
+        """What is kept of passages so that answers begin sooner; starts no engine."""
+        from gritdesk.engine.states import state_use
+
+        return state_use(self.config.states_dir)
+
+    def clear_states(self) -> StateUse:
+        """Delete it; what was there. Raises: ConfigError if it cannot be deleted."""
+        from gritdesk.engine.states import clear_states
+
+        try:
+            return clear_states(self.config.states_dir)
+        except OSError as error:
+            raise ConfigError(f"cannot delete the states in {self.config.states_dir}: {error.strerror}") from error
 
     def embed(self, texts: Sequence[str], instruction: str = "") -> NDArray[np.float32]:
         """Embeddings of texts, float32[num, dimension], L2-normalised."""
@@ -508,6 +554,7 @@ class Desk:
         files, chunks, text_bytes = store.counts()
         num_chats, chats_bytes = self.chats.count()
         pending, skipped = survey(store, self.folders, self.config.home)
+        states = self.states()
         return Status(
             files=files,
             chunks=chunks,
@@ -526,6 +573,9 @@ class Desk:
             sends=self.sends,
             chats=num_chats,
             chats_bytes=chats_bytes,
+            states_bytes=states.size_bytes,
+            states_max_bytes=self.config.engine.states_mb * 1_000_000,
+            states_hit_rate=states.hit_rate,
         )
 
     def library(self) -> Library:
@@ -617,10 +667,29 @@ class Desk:
                 from gritdesk.engine.host import EngineHost
                 from gritdesk.models import find_model
 
+                model = find_model(self.config)
                 self._engine = EngineHost(
-                    find_model(self.config), self.config.engine, self.config.log_dir, on_restart=self._notify
+                    model,
+                    self.config.engine,
+                    self.config.log_dir,
+                    on_restart=self._notify,
+                    states=self._state_settings(model),
                 )
             return self._engine
+
+    @property
+    def _cache(self) -> Cache:
+        return cast("Cache", self.config.answer.cache)  # one of them, as config.py has read it
+
+    def _state_settings(self, model: Path) -> StateSettings | None:
+        from gritdesk.engine.states import StateSettings, file_stamp
+        from gritdesk.models import model_identity
+
+        if not (megabytes := self.config.engine.states_mb):
+            return None
+        stamp = file_stamp(model)  # before its identity: a file that is replaced meanwhile then is another one
+        identity = model_identity(model, self.config.home)
+        return StateSettings(self.config.states_dir, megabytes * 1_000_000, identity, stamp)
 
     def close(self) -> None:
         """End the engine and close the index; calls under way in other threads fail. Safe to call twice."""

@@ -7,6 +7,7 @@ into tokens in exactly one way. The frames (GRIT paper, arXiv 2402.09906, figure
     embedding, without              <s><|embed|>\\n{text}
     chat                            <s><|user|>\\n{user}\\n<|assistant|>\\n{assistant}</s>\\n<|user|>\\n...
     passage as a block of a chat    ...[1] <s><|embed|>\\n{text}\\n[1]\\n\\n[2] <s>...
+    question as a block of a chat   ...Question: <s><|user|>\\n{instruction}\\n<|embed|>\\n{question}\\n...
 
 A model that only embeds (BGE, E5 and other encoders) reads no GRIT frame but its own, and its GGUF says so:
 
@@ -52,6 +53,13 @@ Pooling = Literal["mean", "cls"]
 """Which last hidden states make an embedding: the average of those that count, or the first token's alone."""
 
 _SPELLED_MARKER = re.compile(rf"<(?={'|'.join(re.escape(each[1:]) for each in MARKERS)})")
+Caching = Literal["none", "query", "doc", "query-doc", "doc-query"]
+"""Of what an answer takes keys and values that were computed before: nothing, the question, the passages, or both. The
+first named stands first in the prompt. Source: GRIT paper (arXiv 2402.09906), section 5."""
+
+Cache = Literal["auto"] | Caching
+"""auto: what is best for the model, see `GritMetadata.caching`."""
+
 _PASSAGE = re.compile(r"^\[(\d{1,2})\] (?=\S)(.+)$", re.MULTILINE)
 
 
@@ -64,7 +72,8 @@ class Segment:
     counts: bool = False
     """Pooled when embedding; a target of the loss when generating."""
     block: int = 0
-    """Number of the passage, from 1 through the whole chat, whose embedding frame it belongs to; 0: the chat's own."""
+    """Number of the passage, from 1 through the whole chat, whose embedding frame it belongs to; 0: the chat's own;
+    from -1 downwards: a question's."""
 
 
 @dataclass(frozen=True)
@@ -133,11 +142,12 @@ def encoder_frame(prompt: str, text: str, pooling: Pooling) -> list[Segment]:
     ]
 
 
-def chat_frame(turns: Sequence[Turn], *, blocks: bool = False) -> list[Segment]:
+def chat_frame(turns: Sequence[Turn], *, blocks: bool = False, caching: Caching = "none") -> list[Segment]:
     """Frame of a conversation; one that ends with a user turn is left open for the assistant's answer.
 
     Args:
         blocks: put the passages of user turns, lines that begin with [1], [2] and so on, into embedding frames.
+        caching: puts what is cached into embedding frames, and the question of a `documents_turn` to its place.
     Raises: ValueError unless turns alternate user, assistant, user, ... beginning with the user.
     """
     expected = ["user", "assistant"] * (len(turns) // 2 + 1)
@@ -149,14 +159,33 @@ def chat_frame(turns: Sequence[Turn], *, blocks: bool = False) -> list[Segment]:
         if turn.role == "user":
             if position:
                 segments.append(Segment("\n", "text"))
-            text = f"\n{turn.text}\n"
-            asked = list(_with_blocks(text, num_blocks)) if blocks else [Segment(text, "text")]
+            asked = list(_asked(turn.text, num_blocks, -1 - position // 2, blocks, caching))
             segments += [Segment(USER, "marker"), *asked]
             num_blocks = max(num_blocks, *(segment.block for segment in asked))
             segments += [Segment(ASSISTANT, "marker"), Segment("\n", "text")]
         else:
             segments += [Segment(turn.text.strip(), "text", counts=True), Segment(EOS, "control", counts=True)]
     return segments
+
+
+def _asked(text: str, num_before: int, question_block: int, blocks: bool, caching: Caching) -> Iterator[Segment]:
+    """A user turn, what is cached in embedding frames."""
+    found = _DOCUMENTS_FIRST.fullmatch(text)
+    if found and caching in ("query", "query-doc"):
+        text = f"{_QUESTION}{found['question']}\n\n{found['documents']}\n\n{_ANSWER_FIRST_QUESTION}"
+    found = _DOCUMENTS_FIRST.fullmatch(text) or _QUESTION_FIRST.fullmatch(text)
+    parts = [f"\n{text}\n"]
+    if found and "query" in caching and found["question"].strip():
+        start, end = found.span("question")
+        parts = [f"\n{text[:start]}", text[start:end], f"{text[end:]}\n"]
+    for number, part in enumerate(parts):
+        if number == 1:
+            for segment in embedding_frame(*query_input(part)):
+                yield replace(segment, block=question_block)
+        elif blocks or "doc" in caching:
+            yield from _with_blocks(part, num_before)
+        else:
+            yield Segment(part, "text")
 
 
 def _with_blocks(text: str, num_before: int) -> Iterator[Segment]:
@@ -172,19 +201,39 @@ def _with_blocks(text: str, num_before: int) -> Iterator[Segment]:
     yield Segment(text[at:], "text")
 
 
-def documents_turn(passages: Sequence[str], question: str) -> str:
+_DOCUMENTS, _QUESTION = "Documents:\n", "Question: "
+_ANSWER = "Answer from the documents and cite them."
+_ANSWER_FIRST_QUESTION = "Answer the question from the documents and cite them."
+_DOCUMENTS_FIRST = re.compile(
+    rf"(?P<documents>{_DOCUMENTS}.*)\n\n{_QUESTION}(?P<question>.*)\n{re.escape(_ANSWER)}", re.DOTALL
+)
+_QUESTION_FIRST = re.compile(
+    rf"{_QUESTION}(?P<question>.*?)\n\n(?P<documents>{_DOCUMENTS}.*)\n\n{re.escape(_ANSWER_FIRST_QUESTION)}", re.DOTALL
+)
+
+
+def documents_turn(passages: Sequence[str], question: str, *, question_first: bool = False) -> str:
     """The user turn of a question about passages: numbered documents, then the question.
 
     One of the layouts the default model was trained with: the documents can be read before the question is known.
     Each has its number before and behind it. A passage read as a block does not see the number before it, so the
     one behind is where a small model can gather what the passage was about and which number it has.
+
+    Args:
+        question_first: the other order, in which a question can be read before its documents are known.
     """
-    return f"{_documents(passages)}{question.strip()}\nAnswer from the documents and cite them."
+    if question_first:
+        return f"{_QUESTION}{question.strip()}\n\n{_documents(passages)}\n\n{_ANSWER_FIRST_QUESTION}"
+    return f"{_documents(passages)}\n\n{_QUESTION}{question.strip()}\n{_ANSWER}"
 
 
 def _documents(passages: Sequence[str]) -> str:
-    documents = "\n\n".join(f"[{n}] {' '.join(text.split())}\n[{n}]" for n, text in enumerate(passages, start=1))
-    return f"Documents:\n{documents}\n\nQuestion: "
+    return _DOCUMENTS + "\n\n".join(f"[{n}] {block_text(text)}\n[{n}]" for n, text in enumerate(passages, start=1))
+
+
+def block_text(text: str) -> str:
+    """A passage as it stands in a prompt: in one line, for a line is what a passage is found by."""
+    return " ".join(text.split())
 
 
 def likelihood_frame(passage: str, question: str, *, blocks: bool = False) -> list[Segment]:
@@ -196,7 +245,7 @@ def likelihood_frame(passage: str, question: str, *, blocks: bool = False) -> li
         blocks: as for `chat_frame`.
     """
     # a word has the space before it in its first token, so that the space counts with the question
-    opening = f"\n{_documents([passage])}".removesuffix(" ")
+    opening = f"\n{_documents([passage])}\n\n{_QUESTION.rstrip()}"
     asked = list(_with_blocks(opening, 0)) if blocks else [Segment(opening, "text")]
     counted = Segment(f" {' '.join(question.split())}", "text", counts=True)
     return [Segment(BOS, "control"), Segment(USER, "marker"), *asked, counted]
@@ -342,6 +391,12 @@ class GritMetadata:
     @property
     def generates(self) -> bool:
         return self.generation_attention != "none"
+
+    def caching(self, cache: Cache) -> Caching:
+        """What `cache` means for this model: passages that it learned to read as blocks cost nothing to keep."""
+        if cache != "auto":
+            return cache
+        return "none" if self.passages == "plain" else "doc"
 
     @property
     def num_closing(self) -> int:

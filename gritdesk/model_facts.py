@@ -88,19 +88,24 @@ def describe(header: GgufHeader) -> ModelFacts:
     )
 
 
+_SHARE_OF_F16 = {"f16": 1.0, "q8_0": 17 / 32, "q4_0": 9 / 32}
+"""What a KV cache of a type takes beside one of 16-bit floats; blocks of 32 numbers have a scale."""
+
+
 def memory_needed(facts: ModelFacts, config: EngineConfig) -> MemoryNeeded:
     """Estimate the memory of the model under these settings.
 
     Embedding keeps the states of a batch and, computed or not, room for its scores: twice one float for each token
-    of the batch and of the vocabulary. A sequence of blocks adds nothing that would be seen beside these.
+    of the batch and of the vocabulary. Beside its context a writer keeps room for one passage.
     """
     n_ctx = min(config.n_ctx, facts.n_ctx_train or config.n_ctx)
     if facts.grit and not facts.grit.generates:
         n_ctx = 0
+    num_cells = _rounded_up(n_ctx + min(config.batch_tokens, n_ctx))
     states = config.batch_tokens * (facts.hidden_size + 2 * facts.vocab_size) * 4
     return MemoryNeeded(
         weights_bytes=facts.weights_bytes,
-        kv_cache_bytes=_rounded_up(n_ctx) * facts.kv_bytes_per_token,
+        kv_cache_bytes=int(num_cells * facts.kv_bytes_per_token * _SHARE_OF_F16[config.kv_type]),
         n_ctx=n_ctx,
         embedding_bytes=_rounded_up(config.batch_tokens) * facts.kv_bytes_per_token + states,
         batch_tokens=config.batch_tokens,

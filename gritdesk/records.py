@@ -537,6 +537,12 @@ class Status:
     """Conversations that are kept."""
     chats_bytes: int = 0
     """Of them and of what finds them."""
+    states_bytes: int = 0
+    """What the states of passages take on disk, of `states_max_bytes`."""
+    states_max_bytes: int = 0
+    """0 if none are kept."""
+    states_hit_rate: float | None = None
+    """Share of the passages lately asked about whose state was there; None while none was asked about."""
 
 
 @dataclass(frozen=True)

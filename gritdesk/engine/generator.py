@@ -1,8 +1,9 @@
 """Turns -> pieces of text: causal attention, one token at a time, over what is already read.
 
 Rules owned here: bytes become characters here and nowhere else; a piece never holds a control token or half a
-character; the same turns with the same sampling give the same text, whatever was generated before; and passages
-are read as the model's metadata says it learned to read them.
+character; the same turns with the same sampling and caching give the same text, whatever was generated or kept
+before; and passages are read as the model's metadata says it learned to read them, but where an answer takes their
+states.
 """
 
 from __future__ import annotations
@@ -14,8 +15,18 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from gritdesk.engine.llama import BLOCK_TOKENS, GenerationContext, LlamaModel, Sampler
+from gritdesk.engine.states import StateStore
 from gritdesk.errors import ContextOverflow, ModelError
-from gritdesk.grit_format import MARKERS, EncodedFrame, chat_frame, encode, likelihood_frame
+from gritdesk.grit_format import (
+    MARKERS,
+    Cache,
+    EncodedFrame,
+    block_text,
+    chat_frame,
+    embedding_frame,
+    encode,
+    likelihood_frame,
+)
 from gritdesk.records import Sampling, Turn
 
 _LIKELIHOOD_TOKENS = BLOCK_TOKENS
@@ -24,6 +35,8 @@ _LIKELIHOOD_TOKENS = BLOCK_TOKENS
 
 class Generator:
     """Generates answers with its own context; use it from one thread at a time.
+
+    What `cache` says of an answer is told in `grit_format.Caching`; "auto" is what is best for the model.
 
     A passage that is read as a block and longer than the context's `max_block_tokens` is cut at its end, as Embedder
     cuts a text: llama.cpp reads a block in one call or not at all.
@@ -53,20 +66,31 @@ class Generator:
         )
         self._reading: GenerationContext | None = None
         """Of likelihoods, made by the first: an answer under way, and a prompt read ahead, keep their KV cache."""
+        self.states: StateStore | None = None
         special = model.grit.markers == "special"
         self._marker_ids = {model.control_id(marker) for marker in MARKERS} if special else set()
 
-    def count_prompt_tokens(self, turns: Sequence[Turn]) -> int:
+    def keep_states_in(self, states: StateStore | None) -> None:
+        """From now on, look for the states of blocks there, and keep them there."""
+        self.states = self.context.states = states
+
+    def count_prompt_tokens(self, turns: Sequence[Turn], cache: Cache = "auto") -> int:
         """Tokens of the whole chat frame as it is read. Raises: ModelError if the turns do not alternate."""
-        return len(self.encode(turns).ids)
+        return len(self.encode(turns, cache).ids)
 
     def stream(
-        self, turns: Sequence[Turn], sampling: Sampling, is_stopped: Callable[[], bool] = lambda: False
+        self,
+        turns: Sequence[Turn],
+        sampling: Sampling,
+        is_stopped: Callable[[], bool] = lambda: False,
+        cache: Cache = "auto",
     ) -> Iterator[str]:
         """Generate the next turn. Raises: as `steps`."""
-        return (piece for piece in self.steps(turns, sampling, is_stopped) if piece)
+        return (piece for piece in self.steps(turns, sampling, is_stopped, cache) if piece)
 
-    def steps(self, turns: Sequence[Turn], sampling: Sampling, is_stopped: Callable[[], bool]) -> Iterator[str]:
+    def steps(
+        self, turns: Sequence[Turn], sampling: Sampling, is_stopped: Callable[[], bool], cache: Cache = "auto"
+    ) -> Iterator[str]:
         """Generate the next turn, one call to llama.cpp a step.
 
         Ends at the model's end token, at `max_tokens`, where the context is full, or once `is_stopped()` is true,
@@ -75,13 +99,13 @@ class Generator:
         Raises: ContextOverflow if the prompt leaves no room for a token; ModelError for turns that do not alternate
         or settings out of their range.
         """
-        frame = self.encode(turns)
+        frame = self.encode(turns, cache)
         num_prompt = len(frame.ids)
         if num_prompt + 1 > self.n_ctx:
             raise ContextOverflow(f"a prompt of {num_prompt} tokens does not fit the context of {self.n_ctx}")
         sampler = Sampler(self._model, sampling)
         try:
-            for _ in self.context.prefill_steps(frame.ids, frame.blocks):
+            for _ in self.context.prefill_steps(frame.ids, frame.blocks, self.moved_blocks(frame, cache)):
                 yield ""
                 if is_stopped():
                     return
@@ -98,13 +122,13 @@ class Generator:
         finally:
             sampler.close()
 
-    def prefill_steps(self, turns: Sequence[Turn]) -> Iterator[None]:
+    def prefill_steps(self, turns: Sequence[Turn], cache: Cache = "auto") -> Iterator[None]:
         """Read a prompt, one call to llama.cpp a step, and leave it to what is generated next.
 
         Raises: ContextOverflow if it leaves no room for a token; ModelError for turns that do not alternate.
         """
-        frame = self.encode(turns)
-        yield from self.context.prefill_steps(frame.ids, frame.blocks)
+        frame = self.encode(turns, cache)
+        yield from self.context.prefill_steps(frame.ids, frame.blocks, self.moved_blocks(frame, cache))
 
     def log_likelihood(self, question: str, passage: str) -> float:
         """Log probability of the question behind the passage, as it stands there in a prompt.
@@ -132,14 +156,50 @@ class Generator:
                 return frame
             passage = passage[: len(passage) // 2]
 
-    def encode(self, turns: Sequence[Turn]) -> EncodedFrame:
+    def warm_steps(self, passages: Sequence[str], cache: Cache = "auto", *, fills: bool = False) -> Iterator[bool]:
+        """Compute and keep the states of passages that may be asked about, one a step.
+
+        A step tells whether there was something to compute. What was read of a prompt stays in the KV cache.
+
+        Args:
+            passages: the texts as `documents_turn` takes them.
+            cache: how they will be asked about; there is no step where that takes no states of passages.
+            fills: end where the next state would remove another one.
+        """
+        states = self.states
+        if states is None or not self.context.can_move or "doc" not in self._model.grit.caching(cache):
+            return
+        for passage in passages:
+            ids = self.passage_ids(passage)
+            is_new = bool(ids) and ids not in states
+            if is_new:
+                state = self.context.state(ids)
+                if fills and states.is_full_for(len(state)):
+                    return
+                states.keep(ids, state)
+            yield is_new
+
+    def passage_ids(self, passage: str) -> list[int]:
+        """Token ids of a passage as a block of a prompt has them; none of an empty one."""
+        text = block_text(passage)
+        if not text:
+            return []
+        ids = encode(embedding_frame("", text), self._model, self._model.grit.markers).ids
+        return ids[: self.context.max_block_tokens]
+
+    def encode(self, turns: Sequence[Turn], cache: Cache = "auto") -> EncodedFrame:
         """The chat frame as this model reads it. Raises: ModelError if the turns do not alternate."""
         grit = self._model.grit
         try:
-            frame = encode(chat_frame(turns, blocks=grit.passages != "plain"), self._model, grit.markers)
+            segments = chat_frame(turns, blocks=grit.passages != "plain", caching=grit.caching(cache))
         except ValueError as error:
             raise ModelError(str(error)) from error
-        return cut_blocks(frame, self.context.max_block_tokens)
+        return cut_blocks(encode(segments, self._model, grit.markers), self.context.max_block_tokens)
+
+    def moved_blocks(self, frame: EncodedFrame, cache: Cache = "auto") -> set[int]:
+        """Numbers of the blocks that come from their states."""
+        caching = self._model.grit.caching(cache)
+        return {block for block in set(frame.blocks) if ("doc" if block > 0 else "query") in caching and block}
 
 
 def cut_blocks(frame: EncodedFrame, max_tokens: int) -> EncodedFrame:

@@ -26,11 +26,13 @@ from numpy.typing import NDArray
 
 from gritdesk.config import EngineConfig
 from gritdesk.engine import wire
+from gritdesk.engine.states import StateSettings, file_stamp
 from gritdesk.engine.wire import EngineInfo, Priority
 from gritdesk.errors import ModelError, RequestRefused
+from gritdesk.grit_format import Cache
 from gritdesk.records import EmbeddingInput, Sampling, Turn
 
-__all__ = ["EngineHost", "EngineInfo", "Priority", "Restarted"]
+__all__ = ["CachingEngine", "EngineHost", "EngineInfo", "Priority", "Restarted"]
 
 _MAX_LOG_BYTES = 1_000_000
 _MAX_DEATHS = 2
@@ -93,15 +95,18 @@ class EngineHost:
         on_restart: Callable[[str], None] | None = None,
         *,
         load_timeout_s: float = 300.0,
+        states: StateSettings | None = None,
     ) -> None:
         """Prepare; nothing is started yet.
 
         Args:
             log_dir: where engine.log is written.
-            on_restart: called with a reason for a person after each death, from a thread of this object.
+            on_restart: called with a reason for a person after each death, and with what else the engine has to say,
+                from a thread of this object.
             load_timeout_s: how long a model may take to load.
+            states: where the states of passages are kept; None: nowhere.
         """
-        self._load = wire.Load(model_path, config)
+        self._load = wire.Load(model_path, config, states)
         self._log_path = log_dir / "engine.log"
         self._on_restart = on_restart
         self._load_timeout_s = load_timeout_s
@@ -157,12 +162,29 @@ class EngineHost:
         counts: list[int] = self._call(wire.CountTokens(list(texts)), priority)
         return counts
 
-    def count_prompt_tokens(self, turns: Sequence[Turn]) -> int:
+    def count_prompt_tokens(self, turns: Sequence[Turn], cache: Cache = "auto") -> int:
         """Tokens of the whole chat frame of these turns. Raises: ModelError as `embed`."""
-        return int(self._call(wire.CountPromptTokens(list(turns)), Priority.QUERY))
+        return int(self._call(wire.CountPromptTokens(list(turns), cache), Priority.QUERY))
+
+    def warm(self, passages: Sequence[str], cache: Cache = "auto", *, fills: bool = False) -> wire.Warmed:
+        """Have the states of passages computed and kept that may be asked about, behind all other work.
+
+        Args:
+            passages: as grit_format.documents_turn takes them.
+            cache: how they will be asked about.
+            fills: end where the next state would remove another one.
+        Raises: ModelError as `embed`.
+        """
+        warmed: wire.Warmed = self._call(wire.Warm(list(passages), cache, fills), Priority.INDEXING)
+        return warmed
 
     def stream(
-        self, turns: Sequence[Turn], sampling: Sampling, *, is_stopped: Callable[[], bool] | None = None
+        self,
+        turns: Sequence[Turn],
+        sampling: Sampling,
+        *,
+        is_stopped: Callable[[], bool] | None = None,
+        cache: Cache = "auto",
     ) -> Iterator[str | Restarted]:
         """Generate the next turn, piece by piece, from the first `next()` on.
 
@@ -171,7 +193,7 @@ class EngineHost:
 
         Raises: ContextOverflow if the prompt does not fit; ModelError as `embed`.
         """
-        pending = self._submit(wire.Stream(list(turns), sampling), Priority.ANSWER)
+        pending = self._submit(wire.Stream(list(turns), sampling, cache), Priority.ANSWER)
         try:
             while not (is_stopped and is_stopped()):
                 event = _next_event(pending, _POLL_S if is_stopped else 1.0)
@@ -186,13 +208,13 @@ class EngineHost:
         finally:
             self._withdraw(pending)
 
-    def prefill(self, turns: Sequence[Turn]) -> None:
+    def prefill(self, turns: Sequence[Turn], cache: Cache = "auto") -> None:
         """Have a prompt read while there is nothing else to do, for the `stream` that may begin like it.
 
         Returns at once. Only the last one counts, and none once a stream begins: what is not read by then is not read.
         One that fails says nothing.
         """
-        self._submit(wire.Prefill(list(turns)), Priority.IDLE)
+        self._submit(wire.Prefill(list(turns), cache), Priority.IDLE)
 
     def log_likelihoods(
         self, question: str, passages: Sequence[str], is_stopped: Callable[[], bool] | None = None
@@ -309,12 +331,7 @@ class EngineHost:
         return child
 
     def _stamp(self) -> tuple[int, int]:
-        """Size and modification time of the model file; zeros if it is gone."""
-        try:
-            stat = self._load.model_path.stat()
-        except OSError:
-            return 0, 0
-        return stat.st_size, stat.st_mtime_ns
+        return file_stamp(self._load.model_path)
 
     def _read_all(self, child: _Child) -> None:
         """Read one life's messages to the end; the body of the reading thread."""
@@ -340,6 +357,8 @@ class EngineHost:
         self._bury(child)
 
     def _handle(self, child: _Child, message: object) -> None:
+        if isinstance(message, wire.Noticed) and self._on_restart:
+            self._on_restart(message.notice)
         with self._lock:
             match message:
                 case wire.Loaded(info):
@@ -428,6 +447,34 @@ class EngineHost:
             del self._pending[pending.request.number]
             # one exception object per waiting thread: raising one adds its traceback
             pending.events.put(wire.Failed(pending.request.number, type(error)(str(error))))
+
+
+@dataclass(frozen=True)
+class CachingEngine:
+    """The engine as an answer sees it that asks for a way of caching."""
+
+    host: EngineHost
+    cache: Cache
+
+    def count_prompt_tokens(self, turns: Sequence[Turn]) -> int:
+        """See EngineHost.count_prompt_tokens."""
+        return self.host.count_prompt_tokens(turns, self.cache)
+
+    def stream(
+        self, turns: Sequence[Turn], sampling: Sampling, *, is_stopped: Callable[[], bool] | None = None
+    ) -> Iterator[str | Restarted]:
+        """See EngineHost.stream."""
+        return self.host.stream(turns, sampling, is_stopped=is_stopped, cache=self.cache)
+
+    def prefill(self, turns: Sequence[Turn]) -> None:
+        """See EngineHost.prefill."""
+        self.host.prefill(turns, self.cache)
+
+    def embed(
+        self, inputs: Sequence[EmbeddingInput], *, priority: Priority, timeout_s: float | None
+    ) -> NDArray[np.float32]:
+        """See EngineHost.embed."""
+        return self.host.embed(inputs, priority=priority, timeout_s=timeout_s)
 
 
 def _next_event(pending: _Pending, timeout_s: float) -> wire.Piece | wire.Done | wire.Failed | Restarted | None:

@@ -7,7 +7,7 @@ before its call. Only functions that are safe are used: no `llama_encode` (it cr
 `llama_chat_apply_template` (it guesses), and not the `Llama` class (it embeds causally).
 
 One model serves two contexts: EmbeddingContext attends bidirectionally, GenerationContext causally, but for the
-passages of a prompt where the model learned to read them as blocks.
+passages of a prompt that are read as blocks.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ import platform
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +42,7 @@ os.environ.setdefault("GGML_NO_BACKTRACE", "1")
 import llama_cpp as C  # noqa: E402
 
 _NON_CAUSAL, _CAUSAL, _POOLING_NONE = 1, 0, 0
-_KV_TYPES = {"f32": 0, "f16": 1, "q8_0": 8}
+_KV_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q8_0": 8}
 _LOG_WARNING, _LOG_ERROR = 3, 4
 _RANDOM_SEED = 0xFFFFFFFF
 """What llama.cpp takes as "choose a seed yourself"."""
@@ -362,7 +362,7 @@ class EmbeddingContext(_Context):
         Args:
             batch_tokens: tokens of all sequences of one call together.
             n_threads: 0 for as many as there are cores for this process.
-            kv_type: f32, f16 or q8_0.
+            kv_type: f32, f16, q8_0 or q4_0.
             causal: let no token see what comes after it.
             watch: sees the tensors that llama.cpp computes on the way.
         """
@@ -407,19 +407,33 @@ class EmbeddingContext(_Context):
 @dataclass(frozen=True)
 class _Part:
     """What one call reads of a prompt. Only the same parts leave the same state: the same ids as a block have seen
-    nothing but themselves, and in batches of other sizes logits differ in the third digit."""
+    nothing but themselves, and in batches of other sizes, or read elsewhere and moved to their place, they give logits
+    that differ in the third digit."""
 
     ids: tuple[int, ...]
     is_block: bool
+    is_moved: bool = False
+
+
+class States(Protocol):
+    """Where the states of blocks are kept; `engine.states.StateStore` is one."""
+
+    def find(self, ids: Sequence[int]) -> NDArray[np.uint8] | None:
+        """The state of a block of these ids as it was kept, every byte of it; None if there is none."""
+        ...
+
+    def keep(self, ids: Sequence[int], state: NDArray[np.uint8]) -> None: ...
 
 
 class GenerationContext(_Context):
     """Causal attention: token ids -> logits of the next token, over a KV cache that is kept between calls.
 
-    Where the model's metadata says so, the passages of a prompt are blocks: each is read at its place in the prompt
-    but sees itself alone, causally or both ways, and all that follows sees it. A block is a sequence of its own
-    while it is read, in one call, because llama.cpp has no bidirectional attention over several; then it joins the
-    prompt's.
+    Where a prompt says so, its passages are blocks: each is read at its place in the prompt but sees itself alone,
+    causally or both ways, and all that follows sees it. A block is a sequence of its own while it is read, in one call,
+    because llama.cpp has no bidirectional attention over several; then it joins the prompt's.
+
+    What a block leaves in the KV cache, its state, depends on nothing but its ids: rotary positions are relative, so
+    that it can be computed before there is a prompt, kept, and moved to any place.
     """
 
     def __init__(
@@ -430,13 +444,15 @@ class GenerationContext(_Context):
         n_threads: int = 0,
         kv_type: str = "f16",
         block_tokens: int = BLOCK_TOKENS,
+        states: States | None = None,
     ) -> None:
         """Make the context.
 
         Args:
             n_ctx: tokens of prompt and answer together; lowered to what the model was trained on.
             n_threads, kv_type: as for EmbeddingContext.
-            block_tokens: longest block, lowered to n_ctx; without effect where the model reads passages as plain text.
+            block_tokens: longest block, lowered to n_ctx and to the window of windowed layers.
+            states: where the states of blocks are looked for, and kept; without it they are computed for each prompt.
         """
         if not model.grit.generates:
             raise ModelError(f"{model.path} only embeds and cannot generate; choose a GRIT model with `engine.model`")
@@ -445,32 +461,37 @@ class GenerationContext(_Context):
         if not 16 <= block_tokens <= _MAX_BATCH_TOKENS:
             raise ModelError(f"block_tokens is {block_tokens}; give 16 to {_MAX_BATCH_TOKENS}")
         self.n_ctx = min(n_ctx, model.n_ctx_train)
-        self._passages = model.grit.passages
+        # an embedding pass reads a passage both ways, so that is what a model that has learned no blocks knows
+        self._has_causal_blocks = model.grit.passages == "causal_blocks"
         self._prefill_tokens = min(PREFILL_TOKENS, self.n_ctx)
+        self.max_block_tokens = min(block_tokens, self.n_ctx, model.n_window or self.n_ctx)
+        """Tokens of one block."""
+        self.states = states
         params = _context_params(model, n_threads, kv_type)
-        params.n_ctx = self.n_ctx
-        params.n_batch = params.n_ubatch = self._prefill_tokens
-        params.n_seq_max = 1
+        params.n_ctx = self.n_ctx + self.max_block_tokens  # a state can be computed beside a prompt that fills its part
+        params.n_batch = params.n_ubatch = max(self.max_block_tokens, self._prefill_tokens)
+        params.n_seq_max = 2
+        params.kv_unified = True  # what joins another sequence is then a mark on its cells and no copy
         params.attention_type = _CAUSAL
         params.embeddings = False
-        self.max_block_tokens = 0
-        """Tokens of one block; 0 where the model reads passages as plain text."""
-        if self._passages != "plain":
-            self.max_block_tokens = min(block_tokens, self.n_ctx)
-            params.n_batch = params.n_ubatch = max(self.max_block_tokens, self._prefill_tokens)
-            params.n_seq_max = 2
-            params.kv_unified = True  # what joins another sequence is then a mark on its cells and no copy
+        self.state_format = (
+            f"{'causal' if self._has_causal_blocks else 'both ways'}/{kv_type}/flash {params.flash_attn_type}/"
+            f"gpu {int(model.on_gpu)}/llama_cpp {C.__version__}/1"
+        )
+        """What a state depends on beside the model's file, which also says how positions are rotated."""
         super().__init__(model, params)
         self._ids: list[int] = []
         self._parts: list[_Part] = []
         self._has_logits = False
+        self.can_move = bool(C.llama_memory_can_shift(C.llama_get_memory(self._pointer)))
+        """Whether states can be moved; otherwise each block is read at its place."""
 
     @property
     def num_tokens(self) -> int:
         """Tokens in the KV cache."""
         return len(self._ids)
 
-    def reuse_prefix(self, ids: Sequence[int], blocks: Sequence[int] = ()) -> int:
+    def reuse_prefix(self, ids: Sequence[int], blocks: Sequence[int] = (), moved: Collection[int] = ()) -> int:
         """Keep what the KV cache has in common with this prompt, and drop the rest.
 
         Only what would be read again in the same calls is kept, prefill batches and blocks, and never the last of
@@ -478,11 +499,11 @@ class GenerationContext(_Context):
         same question would not get the same answer.
 
         Args:
-            blocks: as for `prefill_steps`.
+            blocks, moved: as for `prefill_steps`.
         Returns: how many of the ids are in the cache; the others are to be decoded.
         """
         kept = 0
-        for ours, theirs in zip(self._parts, self._parts_of(ids, blocks)[:-1], strict=False):
+        for ours, theirs in zip(self._parts, self._parts_of(ids, blocks, moved)[:-1], strict=False):
             if ours != theirs:
                 break
             kept += len(ours.ids)
@@ -490,35 +511,56 @@ class GenerationContext(_Context):
             self._drop_from(kept)
         return len(self._ids)
 
-    def prefill_steps(self, ids: Sequence[int], blocks: Sequence[int] = ()) -> Iterator[None]:
+    def prefill_steps(
+        self, ids: Sequence[int], blocks: Sequence[int] = (), moved: Collection[int] = ()
+    ) -> Iterator[None]:
         """Read a prompt, one batch or block a step; what the cache already holds of it is not read again.
 
         Args:
             blocks: for each id the number of its passage, 0 for none, as EncodedFrame has them; none at all if
                 the prompt has no passages. The model's metadata says how blocks are read.
+            moved: numbers of the blocks that come from their states, which are computed where none is kept. Either way
+                they are computed apart from the prompt, so that the logits are the same bit for bit.
         Raises: ContextOverflow if there is no room for the prompt and one token more, or a block is longer than
-            `max_block_tokens`: nothing is read then. ModelError for blocks in a model that has learned none.
+            `max_block_tokens`: nothing is read then.
         """
         self._model.check_ids(ids)
         if len(ids) + 1 > self.n_ctx:
             raise ContextOverflow(f"a prompt of {len(ids)} tokens does not fit the context of {self.n_ctx}")
-        parts = self._parts_of(ids, blocks)
+        parts = self._parts_of(ids, blocks, moved)
         self._check_blocks(parts)
-        self.reuse_prefix(ids, blocks)
+        self.reuse_prefix(ids, blocks, moved)
         for number in range(len(self._parts), len(parts)):
             part, is_last = parts[number], number + 1 == len(parts)
-            if part.is_block:
+            if part.is_moved:
+                self._move_block(part.ids)
+            elif part.is_block:
                 self._read_block(part.ids, with_logits=is_last)
             else:
                 self.decode(part.ids, with_logits=is_last)
             self._parts.append(part)
             yield
 
-    def prefill(self, ids: Sequence[int], blocks: Sequence[int] = ()) -> NDArray[np.float32]:
+    def prefill(
+        self, ids: Sequence[int], blocks: Sequence[int] = (), moved: Collection[int] = ()
+    ) -> NDArray[np.float32]:
         """Read a whole prompt, see `prefill_steps`. Returns: float32[n_vocab], the logits of the token after it."""
-        for _ in self.prefill_steps(ids, blocks):
+        for _ in self.prefill_steps(ids, blocks, moved):
             pass
         return self.logits()
+
+    def state(self, ids: Sequence[int]) -> NDArray[np.uint8]:
+        """State of a block of these ids; the prompt in the cache is left alone.
+
+        Raises: ContextOverflow if it is longer than `max_block_tokens`; ModelError for no ids or an unknown one.
+        """
+        self._check_block_length(len(ids))
+        with self._alone():
+            try:
+                self._read_apart(ids)
+                return self._state()
+            finally:
+                C.llama_memory_seq_rm(C.llama_get_memory(self._pointer), _BLOCK, -1, -1)
 
     def decode(self, ids: Sequence[int], *, with_logits: bool = True) -> None:
         """Append at most one batch of tokens to the sequence.
@@ -573,35 +615,82 @@ class GenerationContext(_Context):
                 C.llama_set_embeddings(self._pointer, False)
                 self._drop_from(0)
 
-    def _parts_of(self, ids: Sequence[int], blocks: Sequence[int]) -> list[_Part]:
+    def _parts_of(self, ids: Sequence[int], blocks: Sequence[int], moved: Collection[int]) -> list[_Part]:
         """The calls that read a prompt: each block in one, what lies between in prefill batches."""
         parts: list[_Part] = []
         end = 0
         for block, run in groupby(blocks or [0] * len(ids)):
             start, end = end, end + sum(1 for _ in run)
             step = end - start if block else self._prefill_tokens
-            parts += [_Part(tuple(ids[at : min(at + step, end)]), block > 0) for at in range(start, end, step)]
+            is_moved = block in moved and self.can_move and end < len(ids)  # a state holds no logits
+            parts += [
+                _Part(tuple(ids[at : min(at + step, end)]), block != 0, is_moved) for at in range(start, end, step)
+            ]
         assert end == len(ids), f"{end} block numbers for {len(ids)} ids"
         return parts
 
     def _check_blocks(self, parts: Sequence[_Part]) -> None:
-        longest = max((len(part.ids) for part in parts if part.is_block), default=0)
-        if longest and not self.max_block_tokens:
-            raise ModelError(f"{self._model.path} reads passages as plain text, and was given one as a block")
-        if longest > self.max_block_tokens:
-            raise ContextOverflow(f"a passage of {longest} tokens is longer than the {self.max_block_tokens} that fit")
+        self._check_block_length(max((len(part.ids) for part in parts if part.is_block), default=0))
+
+    def _check_block_length(self, length: int) -> None:
+        if length > self.max_block_tokens:
+            raise ContextOverflow(f"a passage of {length} tokens is longer than the {self.max_block_tokens} that fit")
 
     def _read_block(self, ids: Sequence[int], *, with_logits: bool) -> None:
         """Append a passage that sees itself alone; all that comes after it sees it."""
         with self._alone():
             memory = C.llama_get_memory(self._pointer)
-            C.llama_set_causal_attn(self._pointer, self._passages != "bidirectional_blocks")
+            C.llama_set_causal_attn(self._pointer, self._has_causal_blocks)
             try:
                 self._append(ids, _BLOCK, with_logits=with_logits)
                 C.llama_memory_seq_cp(memory, _BLOCK, _PROMPT, -1, -1)
             finally:
                 C.llama_memory_seq_rm(memory, _BLOCK, -1, -1)
                 C.llama_set_causal_attn(self._pointer, True)
+
+    def _move_block(self, ids: Sequence[int]) -> None:
+        """Append a passage by its state: the kept one, or else one that is computed now, and kept."""
+        with self._alone():
+            memory = C.llama_get_memory(self._pointer)
+            self._has_logits = False
+            try:
+                kept = self.states.find(ids) if self.states else None
+                if kept is None or not self._restore(kept, len(ids)):
+                    self._read_apart(ids)
+                    if self.states:
+                        self.states.keep(ids, self._state())
+                C.llama_memory_seq_add(memory, _BLOCK, 0, -1, len(self._ids))
+                C.llama_memory_seq_cp(memory, _BLOCK, _PROMPT, -1, -1)
+            finally:
+                C.llama_memory_seq_rm(memory, _BLOCK, -1, -1)
+            self._ids.extend(ids)
+
+    def _read_apart(self, ids: Sequence[int]) -> None:
+        """Read a passage into the block's sequence, from position 0 on."""
+        self._has_logits = False
+        C.llama_set_causal_attn(self._pointer, self._has_causal_blocks)
+        try:
+            self._decode([ids], 0, outputs="none", first_sequence=_BLOCK)
+        finally:
+            C.llama_set_causal_attn(self._pointer, True)
+
+    def _state(self) -> NDArray[np.uint8]:
+        """What the block's sequence holds."""
+        state = np.empty(int(C.llama_state_seq_get_size(self._pointer, _BLOCK)), dtype=np.uint8)
+        written = int(C.llama_state_seq_get_data(self._pointer, _as_bytes(state), len(state), _BLOCK))
+        if not 0 < written == len(state):
+            raise ModelError(f"llama.cpp gave {written} of {len(state)} bytes of a state: {_last_complaint()}")
+        return state
+
+    def _restore(self, state: NDArray[np.uint8], num_tokens: int) -> bool:
+        """Put a state into the block's sequence; False, and nothing there, if it is not of so many tokens."""
+        memory = C.llama_get_memory(self._pointer)
+        read = int(C.llama_state_seq_set_data(self._pointer, _as_bytes(state), len(state), _BLOCK))
+        ends = C.llama_memory_seq_pos_min(memory, _BLOCK), C.llama_memory_seq_pos_max(memory, _BLOCK)
+        if read == len(state) and ends == (0, num_tokens - 1):
+            return True
+        C.llama_memory_seq_rm(memory, _BLOCK, -1, -1)
+        return False
 
     def _append(self, ids: Sequence[int], sequence: int, *, with_logits: bool) -> None:
         start = len(self._ids)
@@ -746,6 +835,10 @@ def _overrides() -> Any:
 
 def _as_int32(array: NDArray[np.int32]) -> Any:
     return array.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
+
+
+def _as_bytes(array: NDArray[np.uint8]) -> Any:
+    return array.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
 
 
 def _last_complaint() -> str:

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from gritdesk.config import EngineConfig
+from gritdesk.engine.states import StateSettings
 from gritdesk.errors import ModelError
+from gritdesk.grit_format import Cache
 from gritdesk.records import EmbeddingInput, Sampling, Turn
 
 ONLY_EMBEDS = (
@@ -67,6 +69,8 @@ class Load:
 
     model_path: Path
     config: EngineConfig
+    states: StateSettings | None = None
+    """None: no states are kept."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,7 @@ class CountPromptTokens:
     """Answered by Done(int)."""
 
     turns: Sequence[Turn]
+    cache: Cache = "auto"
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,29 @@ class Stream:
 
     turns: Sequence[Turn]
     sampling: Sampling
+    cache: Cache = "auto"
+
+
+@dataclass(frozen=True)
+class Warm:
+    """Have the states of passages kept that may be asked about; answered by Done(Warmed)."""
+
+    passages: Sequence[str]
+    """As grit_format.documents_turn takes them."""
+    cache: Cache = "auto"
+    """How they will be asked about: where that takes no states of passages there is nothing to do."""
+    fills: bool = False
+    """End where the next state would remove another one."""
+
+
+@dataclass(frozen=True)
+class Warmed:
+    """What came of Warm."""
+
+    num_new: int
+    """States computed and kept."""
+    is_full: bool
+    """Whether not all passages were looked at, for want of room, or because no states are kept at all."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +132,7 @@ class Prefill:
     another Prefill takes its place."""
 
     turns: Sequence[Turn]
+    cache: Cache = "auto"
 
 
 @dataclass(frozen=True)
@@ -114,7 +143,7 @@ class ReadQuestion:
     passages: Sequence[str]
 
 
-Task = Embed | CountTokens | CountPromptTokens | Stream | Prefill | ReadQuestion
+Task = Embed | CountTokens | CountPromptTokens | Stream | Warm | Prefill | ReadQuestion
 
 
 @dataclass(frozen=True)
@@ -157,6 +186,13 @@ class Working:
 class Piece:
     number: int
     text: str
+
+
+@dataclass(frozen=True)
+class Noticed:
+    """What a person should know, though every request is served."""
+
+    notice: str
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
 import numpy as np
@@ -27,6 +28,7 @@ from gritdesk.errors import ModelError, RequestRefused
 if TYPE_CHECKING:
     from gritdesk.engine.embedder import Embedder
     from gritdesk.engine.generator import Generator
+    from gritdesk.engine.states import StateSettings
 
 _COUNT_CHARS = 16_000
 """Characters tokenized in one step: a few milliseconds."""
@@ -156,16 +158,22 @@ class Worker:
                     counts += self._embedder.count_tokens(some)
                     yield
                 self._send(wire.Done(job.number, counts))
-            case wire.CountPromptTokens(turns):
-                self._send(wire.Done(job.number, self._writer().count_prompt_tokens(turns)))
-            case wire.Stream(turns, sampling):
-                for piece in self._writer().steps(turns, sampling, lambda: job.is_cancelled):
+            case wire.CountPromptTokens(turns, cache):
+                self._send(wire.Done(job.number, self._writer().count_prompt_tokens(turns, cache)))
+            case wire.Warm(passages, cache, fills):
+                new: list[bool] = []
+                for is_new in self._writer().warm_steps(passages, cache, fills=fills):
+                    new.append(is_new)
+                    yield
+                self._send(wire.Done(job.number, wire.Warmed(sum(new), len(new) < len(passages))))
+            case wire.Stream(turns, sampling, cache):
+                for piece in self._writer().steps(turns, sampling, lambda: job.is_cancelled, cache):
                     if piece:
                         self._send(wire.Piece(job.number, piece))
                     yield
                 self._send(wire.Done(job.number, None))
-            case wire.Prefill(turns):
-                yield from self._writer().prefill_steps(turns)
+            case wire.Prefill(turns, cache):
+                yield from self._writer().prefill_steps(turns, cache)
                 self._send(wire.Done(job.number, None))
             case wire.ReadQuestion(question, passages):
                 found: list[float] = []
@@ -202,7 +210,7 @@ def main() -> None:
     schedule = Schedule()
     threading.Thread(target=_receive_all, args=(requests, schedule), daemon=True).start()
     try:
-        embedder, generator, info = _load(load)
+        embedder, generator, info = _load(load, lambda notice: send(wire.Noticed(notice)))
     except ModelError as error:
         _give_up(send, error)
     except Exception as error:  # a worker's edge: a broken installation shows here
@@ -218,11 +226,12 @@ def _give_up(send: Callable[[object], None], error: ModelError) -> NoReturn:
     os._exit(1)  # an ordinary exit would wait for the thread that reads stdin
 
 
-def _load(load: wire.Load) -> tuple[Embedder, Generator | None, wire.EngineInfo]:
+def _load(load: wire.Load, on_notice: Callable[[str], None]) -> tuple[Embedder, Generator | None, wire.EngineInfo]:
     from gritdesk.engine.embedder import Embedder
     from gritdesk.engine.generator import Generator
     from gritdesk.engine.llama import LlamaModel, system_info
     from gritdesk.engine.self_test import self_test
+    from gritdesk.engine.states import StateStore
 
     started = time.perf_counter()
     config = load.config
@@ -231,8 +240,17 @@ def _load(load: wire.Load) -> tuple[Embedder, Generator | None, wire.EngineInfo]
     generator = None
     if model.grit.generates:
         generator = Generator(
-            model, n_ctx=config.n_ctx, n_threads=config.n_threads, block_tokens=embedder.context.batch_tokens
+            model,
+            n_ctx=config.n_ctx,
+            n_threads=config.n_threads,
+            kv_type=config.kv_type,
+            block_tokens=embedder.context.batch_tokens,
         )
+        if (kept := load.states) is not None and not _is_of(kept, load.model_path):
+            print(f"no states are kept: {load.model_path} is another file since gritdesk started", file=sys.stderr)
+        elif kept is not None:
+            fingerprint = f"{kept.identity}/{generator.context.state_format}"
+            generator.keep_states_in(StateStore(kept.folder, kept.max_bytes, fingerprint, on_notice))
     measured = self_test(model, embedder.context, generator.context if generator else None)
     info = wire.EngineInfo(
         model_path=load.model_path,
@@ -247,6 +265,13 @@ def _load(load: wire.Load) -> tuple[Embedder, Generator | None, wire.EngineInfo]
         passages=model.grit.passages,
     )
     return embedder, generator, info
+
+
+def _is_of(kept: StateSettings, model_path: Path) -> bool:
+    """Whether the file that was loaded is the one whose identity names its states."""
+    from gritdesk.engine.states import file_stamp
+
+    return file_stamp(model_path) == kept.stamp
 
 
 def _receive_all(requests: BinaryIO, schedule: Schedule) -> None:

@@ -6,6 +6,7 @@ import os
 import re
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -217,9 +218,10 @@ def test_context_still_works_after_a_refusal(generation: GenerationContext, ids:
     np.testing.assert_array_equal(generation.prefill(ids), before)
 
 
-def test_decoding_more_than_a_batch_is_refused(generation: GenerationContext) -> None:
-    with pytest.raises(ContextOverflow, match="65 tokens is more than the 64"):
-        generation.decode([7] * 65)
+def test_decoding_more_than_a_batch_is_refused(model: LlamaModel) -> None:
+    with closing(GenerationContext(model, n_ctx=512, block_tokens=64)) as generation:
+        with pytest.raises(ContextOverflow, match="65 tokens is more than the 64"):
+            generation.decode([7] * 65)
 
 
 def test_prompt_that_leaves_no_room_for_a_token_is_refused(generation: GenerationContext) -> None:

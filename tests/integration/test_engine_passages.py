@@ -222,11 +222,13 @@ def test_blocks_that_do_not_fit_the_context_are_refused(pair: Pair) -> None:
             context.decode([7])
 
 
-def test_blocks_are_refused_by_a_model_of_plain_passages(tiny_gguf: Path) -> None:
-    with LlamaModel(tiny_gguf) as model, closing(GenerationContext(model)) as context:
-        assert context.max_block_tokens == 0
-        with pytest.raises(ModelError, match="reads passages as plain text"):
-            context.prefill([7, 8, 9], [0, 1, 0])
+def test_model_of_plain_passages_reads_a_block_both_ways(tiny_gguf: Path, pair: Pair) -> None:
+    """As it embeds: the same weights that have learned bidirectional blocks give the same logits."""
+    with LlamaModel(tiny_gguf) as model, closing(GenerationContext(model, n_ctx=1024, kv_type="f32")) as context:
+        frame = pair.frame(asked(*PASSAGES))
+        found = context.prefill(frame.ids, frame.blocks)
+        expected = fresh_logits(pair, frame, kv_type="f32")
+        assert np.array_equal(found, expected) == (pair.passages == "bidirectional_blocks")
 
 
 # ---------------------------------------------------------------- generation

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from gritdesk.errors import ConfigError
+from gritdesk.grit_format import Cache
 from gritdesk.keeping import Keeper, Pause
 from gritdesk.records import (
     Answer,
@@ -244,6 +245,7 @@ class FakeDesk:
         *,
         chat: str = "",
         anyway: bool = False,
+        cache: Cache | None = None,
     ) -> Iterator[AnswerEvent]:
         before = tuple((each.question, each.answer.text) for each in past)
         self._called("ask", question, before, chat, *(["anyway"] if anyway else []))

@@ -26,7 +26,9 @@ def test_memory_follows_the_settings(tiny_gguf: Path) -> None:
     per_token = 2 * 2 * (64 + 64) * 2  # layers, heads of keys and values, their sizes, half floats
     assert facts.kv_bytes_per_token == per_token
     needed = memory_needed(facts, EngineConfig(n_ctx=300, batch_tokens=512))
-    assert (needed.n_ctx, needed.kv_cache_bytes) == (300, 512 * per_token)
+    assert (needed.n_ctx, needed.kv_cache_bytes) == (300, 768 * per_token), "a passage of 300 beside 300, in 256s"
+    small = memory_needed(facts, EngineConfig(n_ctx=300, batch_tokens=512, kv_type="q4_0"))
+    assert small.kv_cache_bytes == 768 * per_token * 9 // 32
     assert needed.embedding_bytes == 512 * (per_token + 4 * 256 + 8 * 600)
     assert needed.bytes_per_passage == 1024
     assert memory_needed(facts, EngineConfig(n_ctx=1 << 20)).n_ctx == 1024
