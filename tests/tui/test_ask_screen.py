@@ -167,7 +167,7 @@ async def test_without_evidence_g_has_the_model_answer_and_what_it_says_is_marke
         desk.script = [EvidenceFound((), "none"), PieceGenerated("At three."), AnswerFinished(own)]
         await pilot.press("g")
         await until(pilot, lambda: len(desk.named("ask")) == 2 and "From the model" in screen_text(app))
-        assert desk.named("ask")[1] == ("w?", (), "anyway")
+        assert desk.named("ask")[1] == ("w?", (), "chat 1", "anyway")
         await pilot.press("g")
         await pilot.pause()
         assert len(desk.named("ask")) == 2

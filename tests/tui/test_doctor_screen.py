@@ -28,7 +28,7 @@ async def test_checks_are_shown_and_made_again_when_something_was_mended(home: P
         (home / "config.toml").write_text("[engine]\nnothing = 1\n")
         await pilot.press("f8")
         await until(pilot, lambda: isinstance(app.screen, DoctorScreen) and "1 check failed" in screen_text(app))
-        assert "unknown key engine.nothing" in screen_text(app)
+        assert "unknown key" in screen_text(app) and "engine.nothing" in screen_text(app)
         (home / "config.toml").unlink()
         await pilot.press("r")
         await until(pilot, lambda: "Everything is as it should be" in screen_text(app))

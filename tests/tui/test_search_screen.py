@@ -382,8 +382,8 @@ async def test_results_that_stand_still_are_read_ahead_and_typing_on_puts_that_o
         await pilot.press("f2")
         await pilot.press("c")
         await until(pilot, lambda: len(desk.named("prefill")) == 2)
-    query, history = desk.named("prefill")[1]
-    assert query == "buc" and [turn.text for turn in history][0] == "bu"
+    query, past = desk.named("prefill")[1]
+    assert query == "buc" and [each.question for each in past] == ["bu"]
 
 
 async def test_reading_ahead_that_fails_is_no_matter_and_words_alone_are_not_read(

@@ -143,7 +143,8 @@ class AskScreen(DeskScreen):
             self.notify("It will be asked as soon as the index is open.", markup=False)
             return
         await self._stop_running()
-        past = self.conversation()
+        # what is asked again anyway does not follow on its own refusal
+        past = [each for each in self.conversation() if not (anyway and each.question == question)]
         self._num_asked += 1
         self._stop = threading.Event()
         block = AnswerBlock(self._num_asked, question)
