@@ -88,6 +88,9 @@ class TrainConfig:
     seed: Annotated[int, Range(at_least=0, below=2**32)] = 1
     max_steps: Count = 1000
     """Optimizer updates in all; a resumed run may raise it."""
+    max_seconds: CountOrNone = 0
+    """Time from the first step on after which a run is at its end, the rate at zero, if max_steps is not reached
+    before: a lent machine goes back at its hour. Batches stay those of their steps, rates do not. 0: no limit."""
 
     base_model: str = ""
     """Folder, or name on the Hugging Face hub, of the model that is trained further, or a GGUF of one that was trained
@@ -150,7 +153,8 @@ class TrainConfig:
     """Passages more like a query than its positive by this cosine are no negatives; none: all are. The cosines are the
     teacher's where there is one, else the model's own."""
     teacher: str = ""
-    """Embedder, as `training.embedders.load_embedder` finds it, that tells how like two texts are; empty: none."""
+    """Embedder, as `training.embedders.load_embedder` finds it, that tells how like two texts are, or what
+    `python -m training.teach` keeps of one; empty: none."""
     distillation_weight: NotNegative = 0.0
     """Weight of the distance between the teacher's embeddings and the model's, projected to the teacher's dimension."""
     similarity_distillation_weight: NotNegative = 0.0
@@ -246,6 +250,9 @@ class TrainConfig:
     compile_layers: bool = False
     """Let torch.compile translate the decoder's layers: a sixth faster on a CPU, after a minute of compiling. Needs a
     C++ compiler there."""
+    batch_workers: CountOrNone = 0
+    """Processes that make the batches ahead of their steps, where processes can be forked: a GPU would wait for one.
+    0: made by the trainer itself, between steps."""
     num_threads: Count = 2
     micro_batch_tokens: Count = 2048
     """Tokens, padding included, in one pass through the model: memory and speed depend on it, numbers do not."""

@@ -244,10 +244,10 @@ def visible(text: str) -> str:
 class SentenceEmbedder:
     """A model with its own pooling and prompts, through sentence-transformers."""
 
-    def __init__(self, model: SentenceTransformer, prompt: str | None = None, *, batch_size: int = 32) -> None:
+    def __init__(self, model: SentenceTransformer, prompt: str | None = None, *, batch_size: int | None = None) -> None:
         self._model = model
         self._prompt = prompt
-        self._batch_size = batch_size
+        self._batch_size = batch_size or (512 if torch.cuda.is_available() else 32)
         self.dimension = int(model.get_embedding_dimension() or 0)
 
     @classmethod

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 NOWHERE = -1
@@ -125,32 +124,32 @@ def watched_heads(
         mask_B1TT: additive mask of the same pass.
     Returns: one scalar a block, once the decoder has run.
     """
-    row_N, target_N = torch.nonzero((source_BT != NOWHERE) & (weight_BT > 0), as_tuple=True)
+    source_BT, weight_BT, mask_BTT = source_BT[:, 1:], weight_BT[:, 1:], mask_B1TT[:, 0, :-1]
+    weight_BT = weight_BT * (source_BT != NOWHERE)
+    at_BT1 = source_BT.clamp(min=0)[:, :, None]
     losses: list[Tensor] = []
 
-    def look(attention: nn.Module, _: Any, inputs: dict[str, Any]) -> None:
-        scores_NT = _scores(attention, inputs["hidden_states"], inputs["position_embeddings"], row_N, target_N - 1)
-        scores_NT = scores_NT.float() + mask_B1TT[row_N, 0, target_N - 1].float()
-        missed_N = F.cross_entropy(scores_NT, source_BT[row_N, target_N], reduction="none")
-        losses.append((missed_N * weight_BT[row_N, target_N]).sum())
+    def look(layer: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+        # all tokens' scores and not those of the copied ones alone: a GPU adds up gradients of gathered rows slowly
+        scores_BTT = _scores(layer, given[0], named["position_embeddings"])[:, :-1].float() + mask_BTT.float()
+        missed_BT = scores_BTT.logsumexp(dim=-1) - scores_BTT.gather(2, at_BT1)[:, :, 0]
+        losses.append((missed_BT * weight_BT).sum())
 
-    with _hooks([layer.self_attn for layer in decoder.model.layers[-num_layers:]], look):
+    # on whole layers, which call their forward themselves: torch.compile leaves out hooks within what it compiled
+    with _hooks(decoder.model.layers[-num_layers:], look):
         yield losses
 
 
-def _scores(
-    attention: nn.Module, hidden_BTD: Tensor, turns: tuple[Tensor, Tensor], row_N: Tensor, at_N: Tensor
-) -> Tensor:
-    """Scores of the last head, before the softmax: float[N, T]."""
-    size = attention.head_dim
-    query_NE = attention.q_proj(hidden_BTD[row_N, at_N])[:, -size:]
-    key_BTE = attention.k_proj(hidden_BTD)[..., -size:]
+def _scores(layer: nn.Module, hidden_BTD: Tensor, turns: tuple[Tensor, Tensor]) -> Tensor:
+    """Scores of the last head, before mask and softmax: float[B, T, T]."""
+    attention = layer.self_attn
+    hidden_BTD = layer.input_layernorm(hidden_BTD)
+    size, (cos, sin) = attention.head_dim, turns
+    query_BTE, key_BTE = attention.q_proj(hidden_BTD)[..., -size:], attention.k_proj(hidden_BTD)[..., -size:]
     if hasattr(attention, "q_norm"):  # Qwen3
-        query_NE, key_BTE = attention.q_norm(query_NE), attention.k_norm(key_BTE)
-    cos, sin = (each.expand(len(hidden_BTD), -1, -1) for each in turns)
-    query_NE = query_NE * cos[row_N, at_N] + _rotate_half(query_NE) * sin[row_N, at_N]
-    key_BTE = key_BTE * cos + _rotate_half(key_BTE) * sin
-    return torch.einsum("ne,nte->nt", query_NE, key_BTE[row_N]) * attention.scaling
+        query_BTE, key_BTE = attention.q_norm(query_BTE), attention.k_norm(key_BTE)
+    query_BTE, key_BTE = (each * cos + _rotate_half(each) * sin for each in (query_BTE, key_BTE))
+    return query_BTE @ key_BTE.transpose(1, 2) * attention.scaling
 
 
 def _rotate_half(vectors: Tensor) -> Tensor:

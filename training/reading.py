@@ -15,11 +15,13 @@ they stand there. About a quarter of the questions belong to none of the row's p
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import random
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,8 +46,11 @@ WORDS = (35, 110)
 """Least and most words of a passage that is cut from a text."""
 SHORT_WORDS = (12, 35)
 """Those of reading_short: among few words a young model finds sooner what an answer has to do with its question."""
-WINDOW = 60
-"""Passages among which a row's others are looked for: near misses are found among so many, and the search is cheap."""
+WINDOW = 3000
+"""Passages among which a row's others are looked for: of sixty the nearest was seldom near, and a model that chose by
+a word or two was right."""
+PART_ITEMS = 10_000
+"""Passages of a file that one process makes rows of."""
 MAX_QUESTIONS = 10
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"'”’)]*\s+(?=[\"'“(A-Z0-9])")
 _CITED = re.compile(r"\s*\[(\d)\]\s*\.?\s*$")
@@ -209,8 +214,11 @@ def _passage(title: str, sentences: Sequence[str], least: int, rng: random.Rando
         yield title, f"{title}. {passage}" if title and rng.random() < 0.5 else passage
 
 
-def made_items(path: Path, num: int, words: tuple[int, int], rng: random.Random) -> list[Item]:
-    rows = [row["text"] for row in read_rows(path, 10**9)]
+def made_items(
+    path: Path, num: int, words: tuple[int, int], rng: random.Random, part: int = 0, num_parts: int = 1
+) -> list[Item]:
+    """So many passages of a file and their questions; parts share no text."""
+    rows = [row["text"] for row in read_rows(path, 10**9)][part::num_parts]
     rng.shuffle(rows)
     items: list[Item] = []
     for text in rows:
@@ -240,7 +248,7 @@ def rows_of(items: Sequence[Item], rng: random.Random, times: int = 1) -> Iterat
             while left:
                 anchor = left.pop()
                 nearest = [int(each) for each in np.argsort(-near_WW[anchor]) if each != anchor]
-                others = [each for each in (nearest if rng.random() < 0.6 else list(left)) if each in left]
+                others = [each for each in (nearest if rng.random() < 0.75 else list(left)) if each in left]
                 chosen = [anchor, *others[: rng.choice((0, 1, 2, 2, 2))]]
                 left -= set(chosen)
                 rng.shuffle(chosen)
@@ -277,21 +285,50 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("data", type=Path, help="folder with chat/ and text/")
     parser.add_argument("out", type=Path, help="folder for the rows")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--processes", type=int, default=1, help="the rows are the same with any number; default 1")
+    parser.add_argument("--only", nargs="*", help="names of the chat files and of the made files to make; default: all")
     given = parser.parse_args(arguments)
     given.out.mkdir(parents=True, exist_ok=True)
-    rng = random.Random(given.seed)
+    chosen = [*HUMAN, *MADE_FROM] if given.only is None else given.only
+    parts = [part for name in chosen for part in parts_of(name, given.data, given.seed)]
     try:
-        for name, times in HUMAN.items():
-            items = read_grounded(find_file(given.data, "chat", name))
-            _write(given.out / f"{name}_reading.jsonl", rows_of(items, rng, times))
-        for name, (text, num) in MADE_FROM.items():
-            words = SHORT_WORDS if name == "reading_short" else WORDS
-            items = made_items(find_file(given.data, "text", text), num, words, rng)
-            _write(given.out / f"{name}.jsonl", rows_of(items, rng))
+        with ProcessPoolExecutor(given.processes) as pool:
+            every_rows = pool.map(made_part, parts)
+            for name, group in itertools.groupby(zip(parts, every_rows, strict=True), key=lambda each: each[0].name):
+                file_name = f"{name}_reading.jsonl" if name in HUMAN else f"{name}.jsonl"
+                _write(given.out / file_name, itertools.chain.from_iterable(rows for _, rows in group))
     except (ValueError, OSError) as error:
         print(f"reading: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one process makes rows of: a chat file, or a part of a text file."""
+
+    name: str
+    data: Path
+    seed: int
+    number: int = 0
+    num_parts: int = 1
+
+
+def parts_of(name: str, data: Path, seed: int) -> list[Part]:
+    num_parts = 1 if name in HUMAN else -(-MADE_FROM[name][1] // PART_ITEMS)
+    return [Part(name, data, seed, number, num_parts) for number in range(num_parts)]
+
+
+def made_part(part: Part) -> list[dict[str, object]]:
+    """The rows of a part. Raises: ValueError if its file is missing or of another form."""
+    rng = random.Random(f"{part.seed}/{part.name}/{part.number}")
+    if part.name in HUMAN:
+        items = read_grounded(find_file(part.data, "chat", part.name))
+        return list(rows_of(items, rng, HUMAN[part.name]))
+    text, num = MADE_FROM[part.name]
+    words = SHORT_WORDS if part.name == "reading_short" else WORDS
+    path = find_file(part.data, "text", text)
+    return list(rows_of(made_items(path, num // part.num_parts, words, rng, part.number, part.num_parts), rng))
 
 
 HUMAN = {
@@ -308,7 +345,7 @@ HUMAN = {
 """Chat file -> how often its passages are put together anew: the natural questions are few."""
 
 
-def _write(path: Path, rows: Iterator[dict[str, object]]) -> None:
+def _write(path: Path, rows: Iterable[dict[str, object]]) -> None:
     num_rows = num_questions = 0
     with path.open("w", encoding="utf-8") as file:
         for row in rows:

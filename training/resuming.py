@@ -28,11 +28,16 @@ not so."""
 
 UNSEEN = frozenset(
     {
-        *("max_steps", "output_dir", "data_dir"),  # the command's own options: a run is lengthened, and moved
+        *(
+            "max_steps",
+            "max_seconds",
+            "output_dir",
+            "data_dir",
+        ),  # the command's own options: a run is lengthened, and moved
         *("log_every_steps", "save_every_steps", "keep_every_steps"),
         # how the same numbers are computed
         *("num_threads", "micro_batch_tokens", "compile_layers", "gradient_checkpointing", "contrastive_backward"),
-        "pack_generation",
+        *("pack_generation", "batch_workers"),
     }
 )
 """Keys that change nothing in a curve but its end, and are not spoken of.

@@ -6,6 +6,7 @@ the text beside it: ids of the parts are the ids of the whole.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from training.config import read_json
 
 PAD = "<|pad|>"
 SPECIAL_TOKENS = [PAD, BOS, EOS, *MARKERS]
+
+REMEMBERED_TEXTS = 512
+"""Texts whose ids are kept: those of a row or two, and the pieces of all frames."""
 
 
 class FrameTokenizer:
@@ -40,6 +44,7 @@ class FrameTokenizer:
         self.pad_id: int = next(each for each in (pad_id, own_pad_id, self.eos_id) if each is not None)
         special = {content.content for content in tokenizer.get_added_tokens_decoder().values() if content.special}
         self.markers: Markers = "special" if special.issuperset(MARKERS) else "text"
+        self._remembered = functools.lru_cache(maxsize=REMEMBERED_TEXTS)(self._ids)
 
     @classmethod
     def from_folder(cls, folder: Path, config: dict[str, Any] | None = None) -> FrameTokenizer:
@@ -60,7 +65,11 @@ class FrameTokenizer:
         return cls(tokenizer, id_of("bos"), id_of("eos"), id_of("pad"))
 
     def tokenize(self, text: str) -> list[int]:
-        return self.tokenizer.encode(text, add_special_tokens=False).ids
+        # frames repeat: a passage stands before each of its questions, and every frame has the same pieces
+        return list(self._remembered(text))
+
+    def _ids(self, text: str) -> tuple[int, ...]:
+        return tuple(self.tokenizer.encode(text, add_special_tokens=False).ids)
 
     def control_id(self, token: str) -> int:
         """BOS and EOS are the model's own, whatever their spelling."""

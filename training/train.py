@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -25,7 +26,6 @@ from training.adapters import add_adapters, check_installed, load_adapted, loadi
 from training.config import TrainConfig, read_json, read_recipe
 from training.data import Batches, tokenizer_sample
 from training.distributed import Ranks, shard
-from training.embedders import load_embedder
 from training.examples import Sources, read_sources
 from training.gguf_base import read_gguf
 from training.model import (
@@ -41,11 +41,13 @@ from training.model import (
     take_base_model,
     teacher_token_embeddings,
 )
+from training.prefetch import each_step
 from training.progress import Progress
 from training.quantization import quantized_weights
 from training.resuming import changes
 from training.static_embeddings import fit_static_embeddings, start_dimension
 from training.steps import grit_step
+from training.teach import load_teacher
 from training.tokenizer import FrameTokenizer, save_tokenizer, train_tokenizer
 
 
@@ -88,9 +90,12 @@ def train(config: TrainConfig) -> Path:
     if config.gradient_checkpointing:
         model.activation_checkpointing_enable()
     if config.compile_layers:
+        # queries, passages and rows of chats times the layers; beyond the limit PyTorch silently compiles no more
+        torch.compiler.config.recompile_limit = 8 * len(model.model.layers)
         for layer in model.model.layers:
-            layer.compile(dynamic=True)  # in place: the checkpoint's names stay; batches differ in length
-    teacher = load_embedder(config.teacher) if config.teacher else None
+            # in place: the checkpoint's names stay; batches differ in length
+            layer.forward = torch.compile(layer.forward, dynamic=True)
+    teacher = load_teacher(config) if config.teacher else None
     torch.manual_seed(config.seed)  # of the heads, alike on all ranks
     grit = grit_model(model, config, teacher.dimension if teacher and config.distillation_weight else 0).train()
     check_model(grit, config, ranks)
@@ -101,23 +106,25 @@ def train(config: TrainConfig) -> Path:
 
     batches = Batches(sources, tokenizer, config, ranks, teacher.embed if teacher else None)
     with Progress(config, folder, resumed.step, ranks, resumed.recent) as progress:
-        for step in range(resumed.step, config.max_steps):
+        clock = Clock(config.max_seconds)
+        for step, (embedding, generation) in each_step(batches, resumed.step, config):
             torch.manual_seed(config.seed + step * ranks.size + ranks.rank)  # dropout, too, depends on the step alone
             temperature = temperature_at(step, config)
-            embedding = batches.embedding(step) if config.embeds(step) else None
-            generation = batches.generation(step) if config.generates else None
             with weights_as_they_will_be(model, step, config):
                 losses = grit_step(grit, embedding, generation, config, temperature, ranks)
             clip_gradient(grit, step, config)
-            rate = learning_rate_factor(step, config)
+            rate = learning_rate_factor(step, config, clock.left)
             for optimizer in optimizers:
                 for group in optimizer.param_groups:
                     group["lr"] = group["initial_lr"] * rate
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
             progress.stepped(step, losses, rate, sources.dropped())
-            if (step + 1) % config.save_every_steps == 0 or step + 1 == config.max_steps:
+            is_last = step + 1 == config.max_steps or ranks.max(clock.left == 0)
+            if (step + 1) % config.save_every_steps == 0 or is_last:
                 checkpoint.save(folder, model, optimizers, step + 1, config, ranks, progress.recent, heads=grit.heads())
+            if is_last:
+                break
     if ranks.is_first:  # all of them draw alike
         for name, num in sorted(sources.dropped().items()):
             print(f"dropped {num} draws of {name}", file=sys.stderr)
@@ -303,12 +310,32 @@ def make_optimizers(grit: GritModel, config: TrainConfig) -> list[torch.optim.Op
     return [muon, adamw]
 
 
-def learning_rate_factor(step: int, config: TrainConfig) -> float:
-    """Share of the full rate at a step: linear warm-up, constant, linear decay to zero at the end."""
+class Clock:
+    """How much of a run's time is left; it starts when it is made."""
+
+    def __init__(self, max_seconds: int) -> None:
+        self._max_seconds = max_seconds
+        self._start = time.monotonic()
+
+    @property
+    def left(self) -> float:
+        """Share, from 1 to 0; always 1 without a limit."""
+        if not self._max_seconds:
+            return 1.0
+        return max(1.0 - (time.monotonic() - self._start) / self._max_seconds, 0.0)
+
+
+def learning_rate_factor(step: int, config: TrainConfig, time_left: float = 1.0) -> float:
+    """Share of the full rate at a step: linear warm-up, constant, linear decay to zero at the end.
+
+    Args:
+        time_left: share of max_seconds; the rate is at zero by whichever end comes first.
+    """
     warm = (step + 1) / max(config.warmup_steps, 1)
     # a decay over all steps begins where the warm-up ends, as everywhere: or the full rate would never be reached
     decay_steps = max(min(config.max_steps * config.decay_fraction, config.max_steps - config.warmup_steps), 1)
-    return max(min(warm, 1.0, (config.max_steps - step) / decay_steps), 0.0)
+    by_clock = time_left / config.decay_fraction if config.max_seconds and config.decay_fraction else 1.0
+    return max(min(warm, 1.0, (config.max_steps - step) / decay_steps, by_clock), 0.0)
 
 
 def temperature_at(step: int, config: TrainConfig) -> float:

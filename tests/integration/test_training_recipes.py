@@ -58,6 +58,8 @@ def shrunk(config: TrainConfig, folder: Path) -> TrainConfig:
         generation_tokens=min(config.generation_tokens, 400),
         generation_sequences=min(config.generation_sequences, 4),
         micro_batch_tokens=300,
+        batch_workers=min(config.batch_workers, 1),
+        compile_layers=False,
         log_every_steps=1,
         num_threads=1,
     )

@@ -406,6 +406,13 @@ def test_learning_rate_warms_up_and_falls_to_zero() -> None:
     assert [learning_rate_factor(step, linear) for step in (4, 9, 10, 55)] == pytest.approx([0.5, 1.0, 1.0, 0.5])
 
 
+def test_learning_rate_is_at_zero_by_whichever_end_comes_first() -> None:
+    config = TrainConfig(max_steps=100, max_seconds=60, warmup_steps=10, decay_fraction=0.5)
+    assert learning_rate_factor(20, config, 0.5) == 1.0
+    assert [learning_rate_factor(20, config, left) for left in (0.25, 0.0)] == pytest.approx([0.5, 0.0])
+    assert learning_rate_factor(90, config, 0.9) == pytest.approx(0.2)
+
+
 def test_temperature_falls_to_its_end() -> None:
     config = TrainConfig(contrastive_temperature_start=0.08, contrastive_temperature=0.02, temperature_steps=100)
     assert [temperature_at(step, config) for step in (0, 50, 100, 500)] == pytest.approx([0.08, 0.04, 0.02, 0.02])
