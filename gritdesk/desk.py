@@ -499,8 +499,10 @@ class Desk:
 
         if not self.config.engine.states_mb:
             raise ConfigError("engine.states_mb is 0, so no states are kept; set it to the MB they may take on disk")
-        warm = partial(self.engine().warm, cache=self._cache, fills=True)
-        return keep_states(self._store(), warm, on_progress, is_stopped)
+        engine = self.engine()
+        warm = partial(engine.warm, cache=self._cache, fills=True)
+        longest = min(self.config.answer.passage_tokens, engine.info().max_text_tokens - FRAME_TOKENS)
+        return keep_states(self._store(), warm, on_progress, is_stopped, longest)
 
     def states(self) -> StateUse:
         """What is kept of passages so that answers begin sooner; starts no engine."""

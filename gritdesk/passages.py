@@ -52,6 +52,13 @@ def whole_file(hit: Hit, files: Files, max_tokens: int) -> Hit | None:
     return _over(hit, chunks[0], chunks[-1], text, sum(each.num_tokens for each in chunks))
 
 
+def readings(path: Path, files: Files, max_tokens: int) -> list[str]:
+    """The texts of a file as prompts hold them: the whole of a short one, else its chunks one by one."""
+    chunks = files.chunks_of(path)
+    whole = whole_file(Hit(0, path, chunks[0], 0.0), files, max_tokens) if chunks else None
+    return [whole.chunk.text] if whole else [chunk.text for chunk in chunks]
+
+
 def _different(hits: Sequence[Hit]) -> list[Hit]:
     """Hits without copies, and without what a better one holds."""
     kept: dict[str, Hit] = {}

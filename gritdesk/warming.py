@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Protocol
 
+from gritdesk.passages import readings
 from gritdesk.store.base import Store
 
 _SLICE = 8
@@ -29,29 +29,25 @@ def keep_states(
     warm: Callable[[Sequence[str]], Warmed],
     on_progress: Callable[[int, int], None],
     is_stopped: Callable[[], bool],
+    max_passage_tokens: int,
 ) -> int:
     """Have the states of an index's passages kept, those of the newest files first, until there is no more room.
 
     Args:
-        on_progress: called with how many passages are done, of how many.
+        on_progress: called with how many files are done, of how many.
+        max_passage_tokens: a file of no more is one passage, as prompts hold it.
     Returns: how many states are new.
     """
     files = [(state.mtime_ns, path) for path, state in store.files().items() if state.state == "indexed"]
-    _, num_chunks, _ = store.counts()
-    num_done = num_new = 0
-    for _, path in sorted(files, reverse=True):
-        for some in _slices(store, path):
+    num_new = 0
+    for num_done, (_, path) in enumerate(sorted(files, reverse=True), start=1):
+        texts = readings(path, store, max_passage_tokens)
+        for at in range(0, len(texts), _SLICE):
             if is_stopped():
                 return num_new
-            warmed = warm(some)
+            warmed = warm(texts[at : at + _SLICE])
             num_new += warmed.num_new
-            num_done += len(some)
-            on_progress(num_done, num_chunks)
             if warmed.is_full:
                 return num_new
+        on_progress(num_done, len(files))
     return num_new
-
-
-def _slices(store: Store, path: Path) -> list[list[str]]:
-    texts = [chunk.text for chunk in store.chunks_of(path)]
-    return [texts[at : at + _SLICE] for at in range(0, len(texts), _SLICE)]

@@ -94,7 +94,7 @@ def test_no_evidence_is_said_without_asking_the_model() -> None:
 def asked(
     engine: ScriptedEngine, evidence: Evidence, question: str = "When is tea?", anyway: bool = False
 ) -> list[AnswerEvent]:
-    answerer = Answerer(lambda _: [TEA], engine, 512, AnswerConfig(), weigh=lambda question, hits: evidence)
+    answerer = Answerer(lambda line, n: [TEA], engine, 512, AnswerConfig(), weigh=lambda question, hits: evidence)
     return list(answerer.answer(question, anyway=anyway))
 
 

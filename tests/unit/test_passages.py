@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from gritdesk import prompting
+from gritdesk import citing
 from gritdesk.answerer import Answerer
 from gritdesk.chunking import split
 from gritdesk.config import AnswerConfig
 from gritdesk.grit_format import chat_frame
-from gritdesk.passages import gather
+from gritdesk.passages import gather, readings
 from gritdesk.records import Chunk, Document, Hit, Section
 from gritdesk.store.base import FileState
 from gritdesk.store.sqlite import SqliteStore
@@ -60,7 +60,7 @@ def test_neighbours_become_one_passage_at_their_lines_whatever_their_order() -> 
         assert passage.chunk.text == NOTES[lamp.chunk.char_start : boat.chunk.char_end]
         assert (passage.chunk.line_start, passage.chunk.line_end) == (lamp.chunk.line_start, boat.chunk.line_end)
         assert passage.chunk_id == hits[0].chunk_id
-        (citation,) = prompting.resolve_citations("It is tested on Fridays at noon [1].", [passage])
+        (citation,) = citing.resolve_citations("It is tested on Fridays at noon [1].", [passage])
         assert (
             NOTES.splitlines()[citation.line_start - 1]
             == citation.quote
@@ -80,7 +80,7 @@ def test_short_file_is_read_as_a_whole() -> None:
     store, (lamp, horn, boat, bees) = stored(NOTES)
     (passage,) = gather([boat, lamp], 3, store, 100)
     assert passage.chunk.text.strip() == NOTES.strip() and passage.chunk_id == boat.chunk_id
-    (citation,) = prompting.resolve_citations("[1] thirty kilograms", [passage])
+    (citation,) = citing.resolve_citations("[1] thirty kilograms", [passage])
     assert NOTES.splitlines()[citation.line_start - 1] == citation.quote
     assert [each.chunk for each in gather([boat, lamp], 3, store, 0)] == [boat.chunk, lamp.chunk]
 
@@ -125,9 +125,17 @@ def test_prompt_that_whole_files_do_not_fit_into_has_the_passages_as_they_were_f
 
         stream = None
 
-    answerer = Answerer(lambda _: hits, Engine(), 120, AnswerConfig(max_tokens=10), files=store)  # type: ignore[arg-type]
-    assert answerer.prompt_for("When is the lamp cleaned?", hits).hits == tuple(hits)
-    roomy = Answerer(lambda _: hits, Engine(), 400, AnswerConfig(max_tokens=10), files=store)  # type: ignore[arg-type]
-    prompt = roomy.prompt_for("When is the lamp cleaned?", hits)
+    answerer = Answerer(lambda line, n: hits, Engine(), 120, AnswerConfig(max_tokens=10), files=store)  # type: ignore[arg-type]
+    assert answerer.prompt("When is the lamp cleaned?").hits == tuple(hits)
+    roomy = Answerer(lambda line, n: hits, Engine(), 400, AnswerConfig(max_tokens=10), files=store)  # type: ignore[arg-type]
+    prompt = roomy.prompt("When is the lamp cleaned?")
     assert all("honey" in each.chunk.text for each in prompt.hits) and len(prompt.hits) == 3
     assert prompt.num_tokens == Engine().count_prompt_tokens(prompt.turns)
+
+
+def test_a_short_file_is_kept_as_prompts_hold_it_and_a_long_one_in_its_chunks() -> None:
+    store, hits = stored(NOTES)
+    path = Path("notes.md")
+    assert readings(path, store, 1000) == [gather(hits[:1], 3, store, 1000)[0].chunk.text]
+    assert readings(path, store, 12) == [hit.chunk.text for hit in hits]
+    assert readings(Path("none.md"), store, 12) == []
