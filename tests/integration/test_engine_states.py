@@ -306,10 +306,10 @@ def test_answer_is_the_same_whether_its_states_are_kept_or_not(
 
 def test_passages_are_warmed_without_a_question(model: LlamaModel, tmp_path: Path, num_read: list[int]) -> None:
     generator = Generator(model, n_ctx=1024)
-    assert list(generator.warm_steps(PASSAGES)) == [], "nowhere to keep them"
+    assert list(generator.warm_steps(PASSAGES, "doc")) == [], "nowhere to keep them"
     generator.keep_states_in(kept_in(tmp_path, generator.context))
-    assert list(generator.warm_steps([*PASSAGES, "", PASSAGES[0]])) == [True, True, True, False, False]
-    assert list(generator.warm_steps(PASSAGES)) == [False] * 3
+    assert list(generator.warm_steps([*PASSAGES, "", PASSAGES[0]], "doc")) == [True, True, True, False, False]
+    assert list(generator.warm_steps(PASSAGES, "doc")) == [False] * 3
     turn = Turn("user", documents_turn(PASSAGES, QUESTION))
     num_read.clear()
     next(iter(generator.stream([turn], SAMPLING, cache="doc")), None)
@@ -322,8 +322,8 @@ def test_filling_ends_where_a_state_would_push_out_another(model: LlamaModel, tm
     size = len(generator.context.state(generator.passage_ids(PASSAGES[0])))
     generator.keep_states_in(StateStore(tmp_path, 2 * size + 1000, generator.context.state_format))
     texts = [f"{PASSAGES[0]} {letter}" for letter in "abcdef"]
-    assert list(generator.warm_steps(texts, fills=True)) == [True]
-    assert list(generator.warm_steps(texts)) == [False] + [True] * 5
+    assert list(generator.warm_steps(texts, "doc", fills=True)) == [True]
+    assert list(generator.warm_steps(texts, "doc")) == [False] + [True] * 5
     generator.context.close()
 
 
