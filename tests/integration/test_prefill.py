@@ -22,7 +22,7 @@ from gritdesk.engine.llama import LlamaModel
 from gritdesk.engine.worker import Schedule, Worker
 from gritdesk.grit_format import documents_turn
 from gritdesk.keeping import pause, resume
-from gritdesk.records import AnswerFinished, Sampling, Turn
+from gritdesk.records import AnswerFinished, EmbeddingInput, Sampling, Turn
 
 PASSAGES = [
     "The lamp is cleaned every Monday before ten, and the fog horn is tested on Fridays. " * 3,
@@ -192,15 +192,15 @@ def test_nothing_is_read_ahead_in_a_pause_on_battery_or_without_passages(
 
 def test_question_that_was_searched_for_is_not_embedded_again(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = desk.engine()
-    embedded: list[object] = []
+    embedded: list[EmbeddingInput] = []
 
-    def embed(inputs: Sequence[object], **options: object) -> object:
+    def embed(inputs: Sequence[EmbeddingInput], **options: object) -> object:
         embedded.extend(inputs)
         return EngineHost.embed(engine, inputs, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(engine, "embed", embed)
     desk.search("lamp")
     assert desk.prefill("lamp") and list(desk.ask("lamp"))
-    assert len(embedded) == 1
+    assert len([text for instruction, text in embedded if instruction]) == 1  # the rest are the answer's sentences
     desk.search("boat")
     assert len(embedded) == 2
