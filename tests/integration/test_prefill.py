@@ -201,6 +201,7 @@ def test_question_that_was_searched_for_is_not_embedded_again(desk: Desk, monkey
     monkeypatch.setattr(engine, "embed", embed)
     desk.search("lamp")
     assert desk.prefill("lamp") and list(desk.ask("lamp"))
-    assert len([text for instruction, text in embedded if instruction]) == 1  # the rest are the answer's sentences
+    questions = [text for instruction, text in embedded if instruction]  # the rest are the answer's sentences
+    assert questions == ["lamp"]
     desk.search("boat")
-    assert len(embedded) == 2
+    assert embedded[-1][1] == "boat"

@@ -136,7 +136,7 @@ def test_commands_of_the_guide_do_what_they_say(person: Person) -> None:
         name, *arguments = shlex.split(line, comments=True)
         done = person.run(*arguments)
         assert name == "gritdesk" and (done.code, done.errors) == (0, "") and " of 6 read again in " in done.output
-    (shown,) = re.findall(r"`(\{.*\})`", guide)
+    (shown,) = re.findall(r"`(\{[^`]*\})`", guide)
     assert json.loads(shown).keys() == person.json(*arguments)["rerank"].keys()
 
 
