@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -622,9 +622,12 @@ class GenerationContext(_Context):
         for block, run in groupby(blocks or [0] * len(ids)):
             start, end = end, end + sum(1 for _ in run)
             step = end - start if block else self._prefill_tokens
+            num_parts = max(1, (end - start) // step) if 2 * step <= self._n_batch else -(-(end - start) // step)
+            starts = [start + number * step for number in range(num_parts)]
             is_moved = block in moved and self.can_move and end < len(ids)  # a state holds no logits
             parts += [
-                _Part(tuple(ids[at : min(at + step, end)]), block != 0, is_moved) for at in range(start, end, step)
+                _Part(tuple(ids[at:to]), block != 0, is_moved)
+                for at, to in pairwise([*starts, end])  # the last one with the rest: few tokens cost as much as many
             ]
         assert end == len(ids), f"{end} block numbers for {len(ids)} ids"
         return parts
