@@ -103,10 +103,14 @@ class Answerer:
 
     # ---------------------------------------------------------------- before the model reads
 
-    def prompt(self, question: str, past: Sequence[Exchange] = ()) -> Prompt:
-        """What the model would be given for a question, evidence or not. Raises: as `answer`."""
+    def prompt(self, question: str, past: Sequence[Exchange] = (), *, anyway: bool = False) -> Prompt:
+        """What the model would be given for a question; its passages, evidence or not, unless it answers anyway.
+
+        Raises: as `answer`.
+        """
         asked, hits = self._found(question, past)
-        return self._prompt_for(asked, hits, past)
+        from_model = anyway and self._weigh(asked.line, hits) == "none"
+        return self._prompt_for(asked, () if from_model else hits, past)
 
     def prefill(self, question: str, past: Sequence[Exchange] = ()) -> bool:
         """Have the engine read now, in its idle time, what `answer` would give it for this question.
@@ -114,6 +118,8 @@ class Answerer:
         Another question whose answer rests on the same passages finds those read. Returns: whether there is anything.
         Raises: as `answer`.
         """
+        if self._rewriting == "model" and rewriting.rewritten(question, past).leaves_out:
+            return False  # the model would write it out first, which is no work for idle time
         asked, hits = self._found(question, past)
         if self._weigh(asked.line, hits) == "none":
             return False
@@ -163,7 +169,14 @@ class Answerer:
             prompt = (*turns, Turn("user", prompting.question_turn(asked.to_read, hits)))
             return self._engine.count_prompt_tokens(prompt) <= self._max_prompt_tokens
 
-        return recalled(past, passages, fits, carries=asked.leaves_out and bool(passages))
+        return recalled(past, passages, fits, self._still_stands, carries=asked.leaves_out and bool(passages))
+
+    def _still_stands(self, hit: Hit) -> bool:
+        """Whether the index still holds what was read then: of a deleted file nothing is read any more."""
+        if self._files is None:
+            return True
+        text = self._files.document_text(hit.path)
+        return text is not None and text[hit.chunk.char_start : hit.chunk.char_end] == hit.chunk.text
 
     # ---------------------------------------------------------------- answering
 
@@ -226,7 +239,7 @@ class Answerer:
         if from_model:
             yield AnswerFinished(replace(told, text=text, from_model=True, timings=timings, stopped=stopped))
             return
-        answer = self._finish(question, text, prompt.hits, timings, stopped)
+        answer = self._finish(asked, text, prompt.hits, timings, stopped)
         yield AnswerFinished(replace(answer, evidence=evidence, searched_for=asked.searched_for))
 
     def _nearest(self, question: str, hits: Sequence[Hit]) -> tuple[Citation, ...]:
@@ -234,21 +247,22 @@ class Answerer:
         return tuple(replace(each, n=n) for n, each in enumerate(closest, start=1))
 
     def _finish(
-        self, question: str, text: str, hits: Sequence[Hit], timings: dict[str, float], stopped: bool
+        self, asked: Rewritten, text: str, hits: Sequence[Hit], timings: dict[str, float], stopped: bool
     ) -> Answer:
         text, dropped = citing.settle(text, len(hits))
-        refused = text.startswith(REFUSAL.rstrip("."))
+        refused = citing.without_citations(text).startswith(REFUSAL.rstrip("."))
         began = time.monotonic()
         sentences = (
-            () if refused or not hits else supporting.check(text, question, hits, None if stopped else self._embed)
+            () if refused or not hits else supporting.check(text, asked.to_read, hits, None if stopped else self._embed)
         )
         timings = timings | {"check_s": time.monotonic() - began}
         if any(each.is_supported for each in sentences):
             citations = supporting.citations(text, sentences, hits)
-            return Answer(question, text, True, citations, timings, stopped, None, sentences, dropped)
+            return Answer(asked.question, text, True, citations, timings, stopped, None, sentences, dropped)
         # a person is better served with a place to look than with words that nothing stands behind
-        closest = citing.closest(question, hits)
-        return Answer(question, text, False, (), timings, stopped, closest, sentences, dropped)
+        closest = citing.closest(asked.line, hits)
+        answer = Answer(asked.question, text, False, (), timings, stopped, closest, sentences, dropped)
+        return replace(answer, refused=refused)
 
     def _embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         inputs = [("", text) for text in texts]

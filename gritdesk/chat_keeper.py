@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gritdesk.chat_index import ChatIndex
@@ -20,6 +21,7 @@ from gritdesk.records import (
     ChatHit,
     ChatSummary,
     EmbeddingInput,
+    Evidence,
     EvidenceFound,
     Exchange,
     Hit,
@@ -120,27 +122,28 @@ class ChatKeeper:
         return found
 
     def asking(
-        self, ask: Asks, question: str, past: Sequence[Exchange], is_stopped: Callable[[], bool], id_: str
+        self, ask: Asks, question: str, past: Sequence[Exchange] | None, is_stopped: Callable[[], bool], id_: str
     ) -> Iterator[AnswerEvent]:
         """The events of an answer, which is in the chat before AnswerFinished comes, or with what came when it ends.
 
         Args:
-            past: if none is given, the exchanges of the chat.
+            past: None for the exchanges of the chat.
         Raises: ConfigError if no chats are to be kept.
         """
         if not self._config.answer.keep_chats:
             raise ConfigError(f"chats are not kept (answer.keep_chats in {self._config.path}); ask with --no-chat")
         begins = not self._chats.path(id_).exists()
-        if not past and not begins:
-            past = self._chats.read(id_).exchanges
+        if past is None:
+            past = () if begins else self._chats.read(id_).exchanges
         asked_at, is_kept = now(), False
         found: tuple[Hit, ...] = ()
+        evidence: Evidence = "found"
         pieces: list[str] = []
         try:
             with closing(ask(question, past, is_stopped)) as events:
                 for event in events:
                     if isinstance(event, EvidenceFound):
-                        found = event.hits
+                        found, evidence = event.hits, event.evidence
                     elif isinstance(event, PieceGenerated):
                         pieces.append(event.text)
                     elif isinstance(event, AnswerRestarted):
@@ -151,7 +154,8 @@ class ChatKeeper:
                     yield event
         finally:
             if not is_kept and pieces:
-                answer = Answer(question, "".join(pieces).strip(), grounded=False, stopped=True)
+                answer = Answer(question, "".join(pieces).strip(), grounded=False, stopped=True, evidence=evidence)
+                answer = replace(answer, from_model=evidence == "none" and not found)
                 self._keep(id_, Exchange(answer, found, asked_at), begins)
         with suppress(GritDeskError):  # the next search of chats brings it up
             self._index.refresh()

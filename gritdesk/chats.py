@@ -28,7 +28,7 @@ from filelock import FileLock, Timeout
 
 from gritdesk.config import Config
 from gritdesk.errors import ConfigError, StoreBusy, StoreError
-from gritdesk.records import Chat, ChatSummary, Citation, Exchange
+from gritdesk.records import UNSUPPORTED, Answer, Chat, ChatSummary, Citation, Exchange
 
 ExportFormat = Literal["markdown", "json"]
 
@@ -323,11 +323,28 @@ def exported(chat: Chat, format_: ExportFormat) -> str:
     for exchange in chat.exchanges:
         parts.append(f"## {' '.join(exchange.question.split())}")
         parts.append(f"*{local_time(exchange.asked_at)}*")
-        parts.append(exchange.answer.text)
-        parts += [_cited(citation) for citation in exchange.answer.citations]
-        if not exchange.answer.grounded:
-            parts.append("*No passage supports this answer.*")
+        parts += _answer_parts(exchange.answer)
     return "\n\n".join(parts) + "\n"
+
+
+def _answer_parts(answer: Answer) -> list[str]:
+    """The text, what nothing supports marked in it, what it rests on, and what a person must know of it."""
+    text = answer.text
+    for sentence in reversed(answer.sentences if answer.grounded else ()):
+        if not sentence.is_supported:
+            text = f"{text[: sentence.end]} {UNSUPPORTED}{text[sentence.end :]}"
+    parts = [text, *map(_cited, answer.citations)]
+    if answer.searched_for:
+        parts.append(f"*Searched for: {answer.searched_for}*")
+    if answer.from_model:
+        parts.append("*From the model, not from your files.*")
+    elif answer.evidence == "none":
+        parts += ["*The nearest in them:*", *map(_cited, answer.nearest)] if answer.nearest else []
+    elif not answer.grounded:
+        parts.append("*No passage supports this answer.*")
+    elif answer.evidence == "thin":
+        parts.append("*The files hold little on this.*")
+    return [*parts, "*Stopped before its end.*"] if answer.stopped else parts
 
 
 def _cited(citation: Citation) -> str:

@@ -409,7 +409,7 @@ def ask(
         desk.subscribe(say)
         id_ = "" if no_chat or show_prompt and not (goes_on or chat) else _chat_of(desk, goes_on, chat)
         if show_prompt:
-            _show_prompt(desk, question, id_, as_json)
+            _show_prompt(desk, question, id_, anyway, cache, as_json)
             return
         for event in desk.ask(question, chat=id_, anyway=anyway, cache=cache):
             if isinstance(event, AnswerFinished):
@@ -430,7 +430,7 @@ def ask(
         _echo_ground(answer)
         if id_ and not goes_on:
             click.secho(f"kept in chat {id_}; `gritdesk ask --continue` goes on with it", dim=True)
-    if answer.evidence == "none" and not answer.from_model:
+    if (answer.evidence == "none" and not answer.from_model) or answer.refused:
         sys.exit(3)
 
 
@@ -493,8 +493,8 @@ def cite(place: Path, quote: str, as_json: bool) -> None:
         click.echo(f"    {shown(' '.join(found.quote.split()))}")
 
 
-def _show_prompt(desk: Desk, question: str, chat: str, as_json: bool) -> None:
-    prompt, text = desk.prompt(question, chat=chat)
+def _show_prompt(desk: Desk, question: str, chat: str, anyway: bool, cache: Cache | None, as_json: bool) -> None:
+    prompt, text = desk.prompt(question, chat=chat, anyway=anyway, cache=cache)
     if as_json:
         found = {"question": question, "prompt": text, "tokens": prompt.num_tokens}
         print_json(found | {"passages": _hits_json(prompt.hits)})
@@ -766,6 +766,7 @@ def _answer_json(answer: Answer) -> dict[str, Any]:
         "grounded": answer.grounded,
         "evidence": answer.evidence,
         "from_model": answer.from_model,
+        "refused": answer.refused,
         "searched_for": answer.searched_for or answer.question,
         "citations": [_citation_json(each) for each in answer.citations],
         "nearest": [_citation_json(each) for each in answer.nearest],

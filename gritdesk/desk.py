@@ -382,7 +382,7 @@ class Desk:
     def ask(
         self,
         question: str,
-        past: Sequence[Exchange] = (),
+        past: Sequence[Exchange] | None = None,
         is_stopped: Callable[[], bool] | None = None,
         *,
         chat: str = "",
@@ -392,9 +392,9 @@ class Desk:
         """Answer from the indexed files; see records.AnswerEvent for what comes.
 
         Args:
-            past: the conversation so far, oldest first.
-            chat: id of a chat to go on with, or a new one of `chats.start`: it is the past if none is given, and the
-                answer is added to it before AnswerFinished comes.
+            past: the conversation so far, oldest first; None: what the chat holds.
+            chat: id of a chat to go on with, or a new one of `chats.start`; the answer is added to it before
+                AnswerFinished comes.
             anyway: without evidence have the model answer from what it learned, and say so in the answer.
             cache: of what the answer takes keys and values computed before; None: as the configuration says.
         Raises: ModelError if the model only embeds.
@@ -407,7 +407,10 @@ class Desk:
             yield from answerer.answer(text, before, stops, anyway=anyway)
 
         stops = is_stopped or (lambda: False)
-        yield from self.chats.asking(answer, question, past, stops, chat) if chat else answer(question, past, stops)
+        if chat:
+            yield from self.chats.asking(answer, question, past, stops, chat)
+        else:
+            yield from answer(question, past or (), stops)
 
     def prefill(self, question: str, past: Sequence[Exchange] = ()) -> bool:
         """Have the engine read what `ask` would give it for this question, while nothing else is to be done.
@@ -424,17 +427,21 @@ class Desk:
         answerer, text = self._answerer(question)
         return answerer.prefill(text, past)
 
-    def prompt(self, question: str, past: Sequence[Exchange] = (), *, chat: str = "") -> tuple[Prompt, str]:
+    def prompt(
+        self, question: str, *, chat: str = "", anyway: bool = False, cache: Cache | None = None
+    ) -> tuple[Prompt, str]:
         """What the model would be given to answer a question, evidence or not, and its exact text.
 
         Args and raises: as `ask`; nothing is added to the chat.
         """
-        from gritdesk.grit_format import chat_frame, render
+        from gritdesk.grit_format import GritMetadata, chat_frame, render
 
-        answerer, text = self._answerer(question)
-        prompt = answerer.prompt(text, past or (self.chats.read(chat).exchanges if chat else ()))
-        blocks = self.engine().info().passages != "plain"
-        return prompt, render(chat_frame(prompt.turns, blocks=blocks))
+        answerer, text = self._answerer(question, cache)
+        prompt = answerer.prompt(text, self.chats.read(chat).exchanges if chat else (), anyway=anyway)
+        info = self.engine().info()
+        grit = GritMetadata(info.dimension, passages=info.passages)
+        caching = grit.caching(cache or self._cache)
+        return prompt, render(chat_frame(prompt.turns, blocks=info.passages != "plain", caching=caching))
 
     def _answerer(self, question: str, cache: Cache | None = None) -> tuple[Answerer, str]:
         """What answers a question, and the question as the model reads it: filters say where to look.
@@ -475,13 +482,6 @@ class Desk:
         from gritdesk.evidence import Rarity, telling_words, weigh
 
         return weigh(question, hits, Rarity(*self._store().frequencies(telling_words(question))))
-
-    def warm(self, hits: Sequence[Hit]) -> int:
-        """Keep the states of passages that may be asked about, behind all other work; how many are new.
-
-        Raises: ModelError if the engine cannot be started, or only embeds.
-        """
-        return self.engine().warm([hit.chunk.text for hit in hits], self._cache).num_new
 
     def keep_states(
         self,

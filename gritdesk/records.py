@@ -334,6 +334,8 @@ class Answer:
     """Where there is no evidence, what came nearest, best first."""
     from_model: bool = False
     """True when the model answered from what it learned, because it was asked to without evidence."""
+    refused: bool = False
+    """True when the model read the passages and says that they do not say."""
 
     @property
     def support(self) -> str:

@@ -131,7 +131,8 @@ def found(asked: Rewritten, past: Sequence[Exchange], search: Callable[[str, int
     hits: dict[int, Hit] = {}
     for line, weight in ((asked.question, _WEIGHT_ALONE), (asked.line, 1 - _WEIGHT_ALONE)):
         for hit in search(line, max(_DEPTH, n)):
-            hits.setdefault(hit.chunk_id, hit)
+            # its distance is to the line, by which evidence is weighed; to the bare question's it has no relation
+            hits[hit.chunk_id] = hit if line == asked.line else replace(hit, distance=None)
             scores[hit.chunk_id] = scores.get(hit.chunk_id, 0.0) + weight * hit.score
     for chunk_id, hit in hits.items():
         scores[chunk_id] += _SAME_FILE if hit.path in files else 0.0

@@ -108,6 +108,9 @@ class Signs:
         return "the passage does not say not" if self.is_negated else "no passage supports it"
 
 
+_A_HEADING = "it is a heading and no statement"
+
+
 def check(answer: str, question: str, hits: Sequence[Hit], embed: Embed | None = None) -> tuple[SentenceSupport, ...]:
     """Which passage supports each sentence of an answer.
 
@@ -118,7 +121,8 @@ def check(answer: str, question: str, hits: Sequence[Hit], embed: Embed | None =
     """
     spans = citing.answer_sentences(answer)
     claims = [citing.without_citations(answer[start:end]) for start, end in spans]
-    misfit = doubt_of_kind(question, citing.without_citations(answer))
+    said = citing.without_citations(answer)
+    misfit = _A_HEADING if said.startswith("#") else doubt_of_kind(question, said)
     found = signs(claims, question, hits, embed)
     return tuple(_support(answer, *each, question, hits, misfit) for each in zip(spans, claims, found, strict=True))
 

@@ -175,7 +175,7 @@ class EngineHost:
             fills: end where the next state would remove another one.
         Raises: ModelError as `embed`.
         """
-        warmed: wire.Warmed = self._call(wire.Warm(list(passages), cache, fills), Priority.INDEXING)
+        warmed: wire.Warmed = self._call(wire.Warm(list(passages), cache, fills), Priority.IDLE)
         return warmed
 
     def stream(

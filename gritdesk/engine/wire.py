@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 from gritdesk.config import EngineConfig
 from gritdesk.engine.states import StateSettings
 from gritdesk.errors import ModelError
-from gritdesk.grit_format import Cache
+from gritdesk.grit_format import Cache, Passages
 from gritdesk.records import EmbeddingInput, Sampling, Turn
 
 ONLY_EMBEDS = (
@@ -52,7 +52,7 @@ class EngineInfo:
     pid: int
     self_test: dict[str, float]
     """See `self_test.self_test`; and load_s, the seconds until all was ready."""
-    passages: str = "plain"
+    passages: Passages = "plain"
     """How the model reads the passages of a question, as grit_format.Passages."""
 
     @property

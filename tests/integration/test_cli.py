@@ -210,6 +210,7 @@ def test_ask_gives_the_answer_with_what_supports_it(person: Person) -> None:
         "grounded",
         "evidence",
         "from_model",
+        "refused",
         "searched_for",
         "citations",
         "nearest",

@@ -66,9 +66,8 @@ def test_passages_are_kept_when_asked_about_and_found_by_the_next_process(config
         assert status.states_max_bytes == 1_024_000_000
 
 
-def test_warmed_passages_are_there_when_they_are_asked_about(desk: Desk) -> None:
-    hits = desk.search(QUESTION, 3)
-    assert (desk.warm(hits), desk.warm(hits)) == (3, 0)
+def test_passages_kept_beforehand_are_there_when_they_are_asked_about(desk: Desk) -> None:
+    assert desk.keep_states() == 4
     answer(desk)
     assert desk.states().hit_rate == 1.0
 
@@ -85,7 +84,7 @@ def test_without_caching_nothing_is_kept(desk: Desk) -> None:
 def test_model_of_plain_passages_keeps_none_unless_told_to(config: Config) -> None:
     with Desk.open(replace(config, answer=AnswerConfig(max_tokens=8))) as desk:
         answer(desk)
-        assert desk.warm(desk.search(QUESTION, 3)) == 0
+        assert desk.keep_states() == 0
         assert desk.states().num_states == 0
 
 

@@ -203,3 +203,19 @@ def test_model_writes_a_follow_up_out_where_the_configuration_lets_it() -> None:
     answerer = Answerer(lambda line, n: (TEA,), engine, 512, AnswerConfig(rewrite="model"))
     assert answer_of(list(answerer.answer("Where is it?", [past]))).searched_for == "Where is tea in the kitchen?"
     assert len(engine.prompts) == 2
+
+
+def test_follow_up_is_not_answered_by_the_words_that_it_leaves_out() -> None:
+    boat = Hit(8, Path("boat.md"), Chunk("The Marigold lies in the harbour.", 0, 33, 1, 1), score=1.0)
+    past = [Exchange(Answer("When was the Marigold built?", "The Marigold was built in 1998 [1].", True))]
+    answerer = Answerer(lambda line, n: [boat], ScriptedEngine("[1] Marigold"), 512, AnswerConfig())
+    answer = answer_of(list(answerer.answer("Where does it lie?", past)))
+    assert "Marigold" in answer.searched_for and not answer.grounded
+    assert answer.closest is not None and answer.closest.quote == "The Marigold lies in the harbour."
+
+
+@pytest.mark.parametrize("said", [REFUSAL, f"[1] {REFUSAL}", f"{REFUSAL} [1]"])
+def test_model_that_read_the_passages_and_found_nothing_is_told_apart(said: str) -> None:
+    answer = answer_of(events_of(ScriptedEngine(said)))
+    assert answer.refused and not answer.grounded and answer.evidence == "found"
+    assert not answer_of(events_of(ScriptedEngine("Tea is at four [1]."))).refused

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from gritdesk.conversation import recalled
@@ -61,3 +62,22 @@ def test_no_passage_stands_in_a_prompt_twice() -> None:
 
 def test_answer_that_was_stopped_before_its_first_word_says_nothing() -> None:
     assert recalled([exchange("q", "", [hit(1)])], FOUND, room_for(99)).turns == ()
+
+
+def test_passages_that_the_index_no_longer_holds_are_not_carried() -> None:
+    assert recalled([LAST], FOUND, room_for(9)).hits == (*FOUND, LAST.hits[0])
+    assert recalled([LAST], FOUND, room_for(9), lambda each: each != LAST.hits[0]).hits == FOUND
+
+
+def test_of_passages_that_overlap_the_longer_one_is_read() -> None:
+    joined = hit(1, "One. Two.")
+    part = replace(joined, chunk=replace(joined.chunk, text="Two.", char_start=105))
+    past = [exchange("q", "Two [1].", [joined], 1)]
+    assert recalled(past, [part], room_for(9)).hits == (joined,)
+    assert recalled([exchange("q", "Two [1].", [part], 1)], [joined], room_for(9)).hits == (joined,)
+
+
+def test_answers_that_say_nothing_of_the_files_are_no_turns() -> None:
+    refused = replace(LAST, answer=replace(LAST.answer, refused=True))
+    none = replace(LAST, answer=replace(LAST.answer, evidence="none"))
+    assert recalled([refused, none], FOUND, room_for(9)).turns == ()

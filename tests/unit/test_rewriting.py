@@ -132,3 +132,19 @@ def test_hits_of_the_question_and_of_its_line_are_weighed_and_the_cited_file_com
     assert [each.chunk_id for each in found(asked, [BOAT], lambda line, n: by_line[line], 3)] == [2, 3, 1]
     alone = found(Rewritten("Why is it?"), [cited], lambda line, n: by_line[line], 9)
     assert alone == by_line["Why is it?"]
+
+
+def test_evidence_is_weighed_by_the_distances_of_the_line_alone() -> None:
+    asked = rewritten("How long is it?", [BOAT])
+
+    def search(line: str, n: int) -> list[Hit]:
+        both, one = (0.9, 0.8) if line == asked.question else (0.2, 0.1)
+        other = 2 if line == asked.question else 3
+        return [near(1, both), near(other, one)]
+
+    distances = {hit.chunk_id: hit.distance for hit in found(asked, [BOAT], search, 9)}
+    assert distances == {1: 0.2, 2: None, 3: 0.1}
+
+
+def near(number: int, distance: float) -> Hit:
+    return Hit(number, Path(f"{number}.md"), Chunk(f"text {number}", 0, 6, 1, 1), score=0.5, distance=distance)

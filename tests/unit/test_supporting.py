@@ -105,6 +105,12 @@ def test_heading_of_a_passage_counts_as_its_words() -> None:
     assert sentence.citation is not None and sentence.citation.n == 2
 
 
+def test_a_heading_is_no_answer() -> None:
+    rules = hit("## Rules for spending money\nThe treasurer approves expenses.", "rules.md")
+    (sentence,) = checked("[1] ## Rules", "Who approves expenses?", [rules])
+    assert not sentence.is_supported and "heading" in sentence.doubt
+
+
 @pytest.mark.parametrize(
     ("question", "answer", "doubt"),
     [

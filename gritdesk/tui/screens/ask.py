@@ -144,7 +144,9 @@ class AskScreen(DeskScreen):
             return
         await self._stop_running()
         # what is asked again anyway does not follow on its own refusal
-        past = [each for each in self.conversation() if not (anyway and each.question == question)]
+        past = self.conversation()
+        if anyway:
+            past = [each for each in past if each.question != question or each.answer.evidence != "none"]
         self._num_asked += 1
         self._stop = threading.Event()
         block = AnswerBlock(self._num_asked, question)
@@ -189,7 +191,7 @@ class AskScreen(DeskScreen):
             return
         event = message.event
         if isinstance(event, EvidenceFound):
-            block.show_evidence(event.hits)
+            block.show_evidence(event.hits, event.evidence)
         elif isinstance(event, PieceGenerated):
             await block.write(event.text)
         elif isinstance(event, AnswerRestarted):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 from textual.app import ComposeResult
@@ -12,7 +13,7 @@ from textual.content import Content
 from textual.widgets import Markdown, Static
 from textual.widgets.markdown import MarkdownStream
 
-from gritdesk.records import UNSUPPORTED, Answer, Exchange, Hit
+from gritdesk.records import UNSUPPORTED, Answer, Evidence, Exchange, Hit
 from gritdesk.tui.text import cited_place, plain
 from gritdesk.tui.widgets.status_line import count
 
@@ -40,6 +41,7 @@ class AnswerBlock(Vertical, can_focus=True):
         """Evidence [1], [2], ... of the answer."""
         self.state: State = "searching"
         self.answer: Answer | None = None
+        self._is_from_model = False
         self.text = ""
         """What has come so far."""
         self._stream: MarkdownStream | None = None
@@ -63,7 +65,11 @@ class AnswerBlock(Vertical, can_focus=True):
         """What a later question should know of this one; None if nothing came."""
         if not self.text or self.state == "failed":
             return None
-        return Exchange(self.answer or Answer(self.question, self.text, grounded=False, stopped=True), self.hits)
+        if self.answer is not None:
+            return Exchange(self.answer, self.hits)
+        evidence: Evidence = "none" if self._is_from_model else "found"
+        stopped = Answer(self.question, self.text, False, stopped=True, evidence=evidence)
+        return Exchange(replace(stopped, from_model=self._is_from_model), self.hits)
 
     async def show_exchange(self, exchange: Exchange) -> None:
         """Show a question and answer that are kept."""
@@ -73,8 +79,9 @@ class AnswerBlock(Vertical, can_focus=True):
     def show_waiting_for_model(self) -> None:
         self._say("Waiting for the model; it is being loaded …")
 
-    def show_evidence(self, hits: tuple[Hit, ...]) -> None:
+    def show_evidence(self, hits: tuple[Hit, ...], evidence: Evidence = "found") -> None:
         self.hits = hits
+        self._is_from_model = evidence == "none" and not hits
         self._say(f"Reading {count(len(hits), 'passage')} …  Esc stops" if hits else "No passage found; Esc stops")
 
     async def write(self, piece: str) -> None:
@@ -136,7 +143,9 @@ class AnswerBlock(Vertical, can_focus=True):
             await stream.stop()
 
     def _show_ground(self, answer: Answer) -> None:
-        if answer.stopped:
+        if answer.from_model:
+            self.query_one(".ground", Static).update(self._nearest(answer))
+        elif answer.stopped:
             self._say_stopped()
         elif answer.evidence == "none":
             self.query_one(".ground", Static).update(self._nearest(answer))
