@@ -158,10 +158,10 @@ def test_resumed_run_of_adapters_has_the_same_curve_to_the_last_bit(
     )
     train(whole)
 
-    def stop(step: int, config: TrainConfig) -> float:
+    def stop(step: int, config: TrainConfig, *times: float) -> float:
         if step == 3:
             raise KeyboardInterrupt
-        return learning_rate_factor(step, config)
+        return learning_rate_factor(step, config, *times)
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr("training.train.learning_rate_factor", stop)

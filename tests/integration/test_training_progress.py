@@ -98,10 +98,10 @@ def test_run_resumed_between_two_rows_of_its_log_has_each_step_once_and_the_same
 def stop_at(last_step: int) -> object:
     from training.train import learning_rate_factor
 
-    def factor(step: int, config: TrainConfig) -> float:
+    def factor(step: int, config: TrainConfig, *times: float) -> float:
         if step + 1 == last_step:
             raise KeyboardInterrupt
-        return learning_rate_factor(step, config)
+        return learning_rate_factor(step, config, *times)
 
     return factor
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 from fake_desk import FakeDesk
 from textual.pilot import Pilot
+from textual.widgets import Input
 
 from gritdesk.tui.app import GritDeskApp
 from gritdesk.tui.screens.search import SearchScreen
@@ -21,6 +22,9 @@ def quiet_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("VISUAL", "EDITOR", "NO_COLOR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TEXTUAL_ANIMATIONS", "none")
+    monkeypatch.setattr(
+        Input, "_toggle_cursor", lambda self: None
+    )  # a cursor that blinks is off in half of all pictures
     monkeypatch.setattr(SearchScreen, "keyword_pause_s", 0.001)
     monkeypatch.setattr(SearchScreen, "meaning_pause_s", 0.001)
     monkeypatch.setattr(SearchScreen, "reading_pause_s", 0.001)

