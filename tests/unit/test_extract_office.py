@@ -521,6 +521,7 @@ BINARY = {
         (b"plain words", "a.xlsm", "it is damaged: its name says xlsm, its content does not"),
         (b"plain words", "a.epub", "it is damaged: its name says epub, its content does not"),
     ],
+    ids=["archive", "jar", "folder", "cut", "pages", "xlsb", "xlsm", "epub"],  # the bytes tell the time of day
 )
 def test_other_archives_and_false_names_have_a_reason(read: Read, content: bytes, name: str, expected: str) -> None:
     assert expected in reason(read, content, name)
