@@ -131,12 +131,12 @@ def _projection(dimension: int) -> NDArray[np.float32]:
 
 def num_exact(limit: int) -> int:
     """How many embeddings to compare exactly for so many hits."""
-    return 200 + 3 * limit
+    return 250 + 3 * limit
 
 
 def _num_by_bits(num_exact: int, num: int) -> int:
     """How many of `num` codes to look at closer. Enough for recall@10 of .99 at every dimension (see the tests)."""
-    return int(6 * num_exact * max(1.0, num / 100_000) ** 0.3)
+    return int(7 * num_exact * max(1.0, num / 100_000) ** 0.3)
 
 
 # ---------------------------------------------------------------- codes in memory
