@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from gritdesk.grit_format import REFUSAL
+
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -41,7 +43,9 @@ def test_commands_of_the_quick_start_do_what_they_say(tmp_path: Path) -> None:
         arguments = [str(ROOT / "assets" / "sample") if each == "~/Documents" else each for each in command]
         done = gritdesk(tmp_path, arguments)
         if arguments:
-            assert (done.returncode, bool(done.stdout)) == (0, True), done.stderr
+            # the question is one that the sample documents hardly answer, and the model may read them and say so
+            is_refusal = arguments[0] == "ask" and REFUSAL in done.stdout
+            assert (done.returncode, bool(done.stdout)) == (3 if is_refusal else 0, True), done.stderr
         else:
             assert done.returncode == 1 and "needs a terminal" in done.stderr
 
@@ -50,7 +54,8 @@ def test_ways_to_ask_do_what_they_say(tmp_path: Path) -> None:
     assert gritdesk(tmp_path, ["index", str(ROOT / "assets" / "sample")]).returncode == 0
     block = next(each for each in re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL) if "--anyway" in each)
     as_json, anyway, prompt = (gritdesk(tmp_path, shlex.split(line, comments=True)[1:]) for line in block.splitlines())
-    assert (as_json.returncode, json.loads(as_json.stdout)["evidence"]) in [(0, "found"), (0, "thin")]
+    answer = json.loads(as_json.stdout)
+    assert answer["evidence"] in ("found", "thin") and as_json.returncode == (3 if answer["refused"] else 0)
     assert anyway.returncode == 0 and anyway.stdout.startswith("from the model, not from your files:")
     assert prompt.returncode == 0 and prompt.stdout.startswith("<s><|user|>") and "tokens" in prompt.stderr
 
