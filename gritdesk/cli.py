@@ -27,7 +27,7 @@ from gritdesk.cli_models import models
 from gritdesk.cli_states import states
 from gritdesk.config import CACHES
 from gritdesk.records import UNSUPPORTED
-from gritdesk.terminal import json_option, print_json, rewrite_line, say, shown, stopped_by_signals
+from gritdesk.terminal import in_words, json_option, print_json, rewrite_line, say, shown, stopped_by_signals
 
 if TYPE_CHECKING:
     from gritdesk.desk import Desk
@@ -852,7 +852,7 @@ def _print_progress(progress: IndexProgress) -> None:
     if progress.note:
         say(progress.note)
     if progress.chunks_awaiting:
-        left = f", {_duration(progress.seconds_left)} left" if progress.seconds_left is not None else ""
+        left = f", {in_words(progress.seconds_left)} left" if progress.seconds_left is not None else ""
         rewrite_line(f"{progress.files_total} files found by words; {progress.chunks_awaiting} passages await{left}")
         return
     name = shown(progress.current.name) if progress.current else ""
@@ -861,12 +861,6 @@ def _print_progress(progress: IndexProgress) -> None:
 
 def _print_states(num_done: int, num_passages: int) -> None:
     rewrite_line(f"{num_done} of {num_passages} passages made ready for answers")
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 if __name__ == "__main__":

@@ -104,13 +104,6 @@ def size(num_bytes: int) -> str:
     return f"{amount:,.1f} TB"
 
 
-def in_words(seconds: float) -> str:
-    """A length of time as people say it: "40 s", "12 min", "3.5 h"."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
 def ago(time_ns: int, now_s: float | None = None) -> str:
     """How long a point in time lies back, roughly: "5 minutes ago"; a date beyond a month, and of the future."""
     seconds = (time() if now_s is None else now_s) - time_ns / 1e9

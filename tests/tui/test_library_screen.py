@@ -9,13 +9,14 @@ from textual.pilot import Pilot
 from textual.widgets import OptionList
 
 from gritdesk.records import IndexProgress, Library
+from gritdesk.terminal import in_words
 from gritdesk.tui.app import GritDeskApp
 from gritdesk.tui.screens.add_folder import AddFolderScreen
 from gritdesk.tui.screens.confirm import ConfirmScreen
 from gritdesk.tui.screens.inspect import InspectScreen
 from gritdesk.tui.screens.library import LibraryScreen
 from gritdesk.tui.screens.viewer import ViewerScreen
-from gritdesk.tui.text import ago, in_words, size
+from gritdesk.tui.text import ago, size
 
 SIZE = (120, 40)
 

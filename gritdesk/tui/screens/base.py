@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from textual.screen import Screen
 
+from gritdesk.records import Chunk, Hit
 from gritdesk.tui.messages import Activity
 
 if TYPE_CHECKING:
     from gritdesk.desk import Desk
-    from gritdesk.records import Hit
     from gritdesk.tui.app import GritDeskApp
 
 
@@ -45,3 +46,8 @@ class DeskScreen(Screen[None]):
         if hit is not None:
             self.app.copy_to_clipboard(str(hit.path))
             self.notify(str(hit.path), title="Path copied", markup=False)
+
+
+def beginning_of(path: Path) -> Hit:
+    """A file as something to open, or to copy the path of: at its first line."""
+    return Hit(0, path, Chunk("", 0, 0, 1, 1), 0.0)

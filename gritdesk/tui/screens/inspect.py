@@ -18,7 +18,7 @@ from textual.widgets.option_list import Option
 from gritdesk.grit_format import passage_input
 from gritdesk.records import Chunk, Hit, PathReport, SimilarFiles
 from gritdesk.tui.lane import Lane
-from gritdesk.tui.screens.base import DeskScreen
+from gritdesk.tui.screens.base import DeskScreen, beginning_of
 from gritdesk.tui.text import one_line, plain, short_folder
 from gritdesk.tui.widgets.status_line import StatusLine, count
 
@@ -147,7 +147,7 @@ class InspectScreen(DeskScreen):
             self.open_hit(Hit(0, self._path, chunk, 0.0))
 
     def action_copy_path(self) -> None:
-        self.copy_path(Hit(0, self._path, Chunk("", 0, 0, 1, 1), 0.0))
+        self.copy_path(beginning_of(self._path))
 
     def action_close(self) -> None:
         self.dismiss()

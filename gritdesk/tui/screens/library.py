@@ -17,13 +17,14 @@ from textual.reactive import reactive
 from textual.widgets import Footer, OptionList, Static
 from textual.widgets.option_list import Option
 
-from gritdesk.records import Chunk, FileRow, FolderRow, Hit, IndexProgress, Library, PathReport, Skip
+from gritdesk.records import FileRow, FolderRow, IndexProgress, Library, PathReport, Skip
+from gritdesk.terminal import in_words
 from gritdesk.tui.lane import Lane
 from gritdesk.tui.messages import Activity
-from gritdesk.tui.screens.base import DeskScreen
+from gritdesk.tui.screens.base import DeskScreen, beginning_of
 from gritdesk.tui.screens.confirm import ConfirmScreen
 from gritdesk.tui.screens.inspect import InspectScreen
-from gritdesk.tui.text import ago, in_words, one_line, plain, short_folder, size
+from gritdesk.tui.text import ago, one_line, plain, short_folder, size
 from gritdesk.tui.widgets.empty_state import EmptyState
 from gritdesk.tui.widgets.status_line import StatusLine, count
 
@@ -246,11 +247,11 @@ class LibraryScreen(DeskScreen):
 
     def action_open(self) -> None:
         if isinstance(self._chosen, FileRow):
-            self.open_hit(_beginning_of(self._chosen.path))
+            self.open_hit(beginning_of(self._chosen.path))
 
     def action_copy_path(self) -> None:
         if self._chosen is not None:
-            self.copy_path(_beginning_of(self._chosen.path))
+            self.copy_path(beginning_of(self._chosen.path))
 
 
 _EMPTY: dict[Tab, tuple[str, ...]] = {
@@ -401,7 +402,3 @@ def _toggle_pause(desk: Desk) -> LibraryChanged:
 def _retry(desk: Desk, path: Path) -> LibraryChanged:
     desk.retry(path)
     return LibraryChanged(f"{path.name} is read again")
-
-
-def _beginning_of(path: Path) -> Hit:
-    return Hit(0, path, Chunk("", 0, 0, 1, 1), 0.0)

@@ -16,10 +16,10 @@ from textual.message import Message
 from textual.widgets import Footer, OptionList, Static
 from textual.widgets.option_list import Option
 
-from gritdesk.records import Chunk, Hit, Map, MapPoint
+from gritdesk.records import Map, MapPoint
 from gritdesk.tui.lane import Lane
 from gritdesk.tui.messages import Activity
-from gritdesk.tui.screens.base import DeskScreen
+from gritdesk.tui.screens.base import DeskScreen, beginning_of
 from gritdesk.tui.text import one_line, plain, short_folder
 from gritdesk.tui.widgets.empty_state import EmptyState
 from gritdesk.tui.widgets.map_view import MapView
@@ -207,7 +207,7 @@ class MapScreen(DeskScreen):
     def _selected(self, event: OptionList.OptionSelected) -> None:
         found = self._view.found
         if self._lists_documents:
-            self.open_hit(_beginning_of(found.points[event.option_index]))
+            self.open_hit(beginning_of(found.points[event.option_index].path))
             return
         number = event.option_index
         self._levels.append(_Level(found, self._title, number))
@@ -231,13 +231,8 @@ class MapScreen(DeskScreen):
     def action_copy_path(self) -> None:
         number = self.query_one("#map-list", OptionList).highlighted
         if self._lists_documents and number is not None:
-            self.copy_path(_beginning_of(self._view.found.points[number]))
+            self.copy_path(beginning_of(self._view.found.points[number].path))
 
 
 def _document_row(point: MapPoint) -> Content:
     return Content.assemble((plain(point.path.name), "bold"), "  ", (short_folder(point.path), "$text-muted"))
-
-
-def _beginning_of(point: MapPoint) -> Hit:
-    """A document as something to open: at its first line."""
-    return Hit(0, point.path, Chunk("", 0, 0, 1, 1), 0.0)
