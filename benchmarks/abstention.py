@@ -121,7 +121,8 @@ def chat_cases(path: Path, embedder: TextEmbedder, cache: Path | None) -> list[C
             own = next((hit for hit in hits if hit.chunk.text == gold), None) or index.hit(gold, query_D)
             read = sorted([own, *others[: NUM_READ - 1]], key=lambda hit: -hit.score)
             others = [*read, *others[NUM_READ - 1 :]]
-        cases.append(Case(index.signals(question, others), number % 2 == 0))
+        if others:  # else every hit holds the answer, and none may stand for a question without one
+            cases.append(Case(index.signals(question, others), number % 2 == 0))
     return cases
 
 
@@ -254,7 +255,7 @@ def _answerable(cases: Sequence[Case]) -> list[bool]:
 
 
 def _area(cases: Sequence[Case], score: Callable[[Case], float]) -> float:
-    values_N, answers_N = np.array([score(case) for case in cases]), np.array(_answerable(cases))
+    values_N, answers_N = np.array([float(score(case)) for case in cases]), np.array(_answerable(cases))
     difference = values_N[answers_N][:, None] - values_N[~answers_N]
     return float((difference > 0).mean() + (difference == 0).mean() / 2)
 

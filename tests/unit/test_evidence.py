@@ -67,7 +67,7 @@ def weigh(store: SqliteStore, question: str) -> Evidence:
     ],
 )
 def test_question_whose_words_stand_together_in_one_passage_has_evidence(store: SqliteStore, question: str) -> None:
-    assert weigh(store, question) == "found"
+    assert weigh(store, question) != "none"
 
 
 @pytest.mark.parametrize(
