@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gritdesk.chat_index import ChatIndex
@@ -122,12 +123,19 @@ class ChatKeeper:
         return found
 
     def asking(
-        self, ask: Asks, question: str, past: Sequence[Exchange] | None, is_stopped: Callable[[], bool], id_: str
+        self,
+        ask: Asks,
+        question: str,
+        past: Sequence[Exchange] | None,
+        is_stopped: Callable[[], bool],
+        id_: str,
+        within: Sequence[Path] = (),
     ) -> Iterator[AnswerEvent]:
         """The events of an answer, which is in the chat before AnswerFinished comes, or with what came when it ends.
 
         Args:
             past: None for the exchanges of the chat.
+            within: what is asked, to be kept with an answer that does not come to its end.
         Raises: ConfigError if no chats are to be kept.
         """
         if not self._config.answer.keep_chats:
@@ -155,7 +163,7 @@ class ChatKeeper:
         finally:
             if not is_kept and pieces:
                 answer = Answer(question, "".join(pieces).strip(), grounded=False, stopped=True, evidence=evidence)
-                answer = replace(answer, from_model=evidence == "none" and not found)
+                answer = replace(answer, from_model=evidence == "none" and not found, within=tuple(within))
                 self._keep(id_, Exchange(answer, found, asked_at), begins)
         with suppress(GritDeskError):  # the next search of chats brings it up
             self._index.refresh()

@@ -206,6 +206,8 @@ class FakeDesk:
         """Watching has ended."""
         self.calls: list[tuple[Any, ...]] = []
         self.num_answers_closed = 0
+        self.asked_within: list[tuple[Path, ...]] = []
+        """Of each question."""
         self.notify: Callable[[str], None] = lambda notice: None
         self.chats = FakeChats()
         self.most_at_once: dict[str, int] = {}
@@ -243,12 +245,14 @@ class FakeDesk:
         past: Sequence[Exchange] = (),
         is_stopped: Callable[[], bool] | None = None,
         *,
+        within: Sequence[Path] = (),
         chat: str = "",
         anyway: bool = False,
         cache: Cache | None = None,
     ) -> Iterator[AnswerEvent]:
         before = tuple((each.question, each.answer.text) for each in past)
         self._called("ask", question, before, chat, *(["anyway"] if anyway else []))
+        self.asked_within.append(tuple(within))
         try:
             for step in self.script:
                 if isinstance(step, threading.Event):
@@ -275,6 +279,10 @@ class FakeDesk:
     def library(self) -> Library:
         self._called("library")
         return self.shelves
+
+    def files(self) -> list[Path]:
+        self._called("files")
+        return list(self.documents)
 
     def chunks_of(self, path: Path) -> list[Chunk]:
         self._called("chunks_of", path)
@@ -326,7 +334,7 @@ class FakeDesk:
                 return
         yield Reranking(tuple(hits[::-1]), len(hits), 2.0, 1.5)
 
-    def prefill(self, question: str, past: Sequence[Exchange] = ()) -> bool:
+    def prefill(self, question: str, past: Sequence[Exchange] = (), *, within: Sequence[Path] = ()) -> bool:
         self._called("prefill", question, tuple(past))
         return True
 
