@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from gritdesk.indexer import Indexer
     from gritdesk.reranker import Reading
     from gritdesk.retriever import Retriever
+    from gritdesk.scoping import Places
 
 T = TypeVar("T")
 Listener = Callable[[str], None]
@@ -604,9 +605,11 @@ class Desk:
 
         return survey_library(self._store(), self.folders, self.config.home)
 
-    def files(self) -> list[Path]:
-        """The indexed files, in no order."""
-        return [path for path, file in self._store().files().items() if file.state == "indexed"]
+    def places(self) -> Places:
+        """The indexed files and their folders, to pick one by some letters of its name."""
+        from gritdesk.scoping import Places
+
+        return Places(self._store().paths(), self.folders)
 
     def chunks_of(self, path: Path) -> list[Chunk]:
         """The passages of an indexed file, in the order of its text; none if it is not in the index."""

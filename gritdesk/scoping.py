@@ -5,10 +5,11 @@ A path of the index is picked by a few letters of it, in their order: "rlm" find
 
 from __future__ import annotations
 
+import heapq
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 _MAX_NAMED = 3
@@ -33,76 +34,81 @@ class Place:
     """A file or folder that may be picked."""
 
     path: Path
-    is_folder: bool
     shown: str
     """From the indexed folder that it lies in, with / between names and behind a folder's."""
-    folded: str
-    """The same in small letters, without the last /."""
+
+    @property
+    def is_folder(self) -> bool:
+        return self.shown.endswith("/")
 
 
-def places(files: Iterable[Path], roots: Collection[Path]) -> list[Place]:
-    """All files of the index and the folders that they lie in, those near the top first."""
-    known = {str(root): root.name or str(root) for root in roots}
-    folders: dict[str, str] = {}
-    found = []
+class Places:
+    """All files of an index and the folders that they lie in; of 100,000 files it is made in half a second.
 
-    def shown_folder(folder: str) -> str:
-        """Its name from the indexed folder on."""
-        if (shown := folders.get(folder)) is None:
-            above, name = os.path.split(folder)
-            is_top = folder in known or above == folder
-            shown = folders[folder] = (
-                known.get(folder, folder) if is_top else f"{shown_folder(above).rstrip('/')}/{name}"
-            )
+    Args:
+        files: full paths.
+        roots: the indexed folders.
+    """
+
+    def __init__(self, files: Iterable[str], roots: Iterable[Path]) -> None:
+        self._roots = {str(root): f"{root.name or root}/" for root in roots}
+        self._folders: dict[str, str] = {}
+        """What is shown of each folder, with the / behind it."""
+        self._paths: list[str] = []
+        self._shown: list[str] = []
+        for path in files:
+            folder, _, name = path.rpartition(os.sep)
+            self._paths.append(path)
+            self._shown.append(self._shown_folder(folder or os.sep) + name)
+        # of a file outside the roots the folders above it are shown in full, and are no place to ask
+        for folder, shown in self._folders.items():
+            if not os.path.isabs(shown):
+                self._paths.append(folder)
+                self._shown.append(shown)
+        self._folded = [each.casefold() for each in self._shown]
+
+    def _shown_folder(self, folder: str) -> str:
+        if (shown := self._folders.get(folder)) is None:
+            above, _, name = folder.rpartition(os.sep)
+            if (shown := self._roots.get(folder)) is None:
+                shown = f"{self._shown_folder(above or os.sep)}{name}/" if name else folder
+            self._folders[folder] = shown
         return shown
 
-    for path in files:
-        folder, name = os.path.split(path)
-        found.append((f"{shown_folder(folder)}/{name}", path, False))
-    # of a file outside the roots every folder above it was looked at; only those below one are of use
-    inside = [(shown, Path(each), True) for each, shown in folders.items() if _is_below(each, known)]
-    every = sorted((*inside, *found), key=lambda each: (each[0].count("/"), not each[2], each[0]))
-    return [Place(path, is_folder, shown + "/" * is_folder, shown.casefold()) for shown, path, is_folder in every]
+    def picked(self, letters: str, n: int = 20, is_stopped: Callable[[], bool] = lambda: False) -> list[Place]:
+        """The `n` that letters fit best: in the name together, at its beginning first; then in order; then anywhere.
 
-
-def _is_below(folder: str, roots: Collection[str]) -> bool:
-    while folder not in roots:
-        above = os.path.dirname(folder)
-        if above == folder:
-            return False
-        folder = above
-    return True
-
-
-def picked(
-    every: Sequence[Place], letters: str, n: int = 20, is_stopped: Callable[[], bool] = lambda: False
-) -> list[Place]:
-    """The `n` places that letters fit best: in the name together, at its beginning first; then in order; then anywhere.
-
-    Ends early, with what it has, once `is_stopped()` is true.
-    """
-    wanted = "".join(letters.casefold().split())
-    if not wanted:
-        return [*every[:n]]
-    ranked: list[list[Place]] = [[], [], [], [], []]
-    for number, place in enumerate(every):
-        if number % _LOOK_AT_STOP_EVERY == 0 and is_stopped():
-            break
-        if (rank := _rank(place.folded, wanted)) is not None:
-            ranked[rank].append(place)
-            if len(ranked[0]) == n:
+        Without letters those near the top. Ends early, with what it has, once `is_stopped()` is true.
+        """
+        wanted = "".join(letters.casefold().split())
+        if not wanted:
+            numbers = heapq.nsmallest(n, range(len(self._paths)), key=lambda each: _height(self._shown[each]))
+            return [self._place(each) for each in numbers]
+        ranked: list[list[int]] = [[], [], [], [], []]
+        for number, folded in enumerate(self._folded):
+            if number % _LOOK_AT_STOP_EVERY == 0 and is_stopped():
                 break
-    return [*islice(_shortest_first(ranked), n)]
+            if (rank := _rank(folded, wanted)) is not None:
+                ranked[rank].append(number)
+        best = chain.from_iterable(self._shortest_first(group, n) for group in ranked)
+        return [self._place(each) for each in islice(best, n)]
+
+    def _shortest_first(self, numbers: Sequence[int], n: int) -> list[int]:
+        return heapq.nsmallest(n, numbers, key=lambda each: len(self._shown[each]))
+
+    def _place(self, number: int) -> Place:
+        return Place(Path(self._paths[number]), self._shown[number])
 
 
-def _shortest_first(ranked: Iterable[list[Place]]) -> Iterator[Place]:
-    for group in ranked:
-        yield from sorted(group, key=lambda each: len(each.folded))
+def _height(shown: str) -> tuple[int, bool, str]:
+    """Folders count as high as the files beside them, and stand before them."""
+    is_folder = shown.endswith("/")
+    return shown.count("/") - is_folder, not is_folder, shown
 
 
 def _rank(folded: str, wanted: str) -> int | None:
     """0 is best; None if the letters are not in it in their order."""
-    name_at = folded.rfind("/") + 1
+    name_at = folded.rfind("/", 0, -1) + 1
     together = folded.rfind(wanted)
     if together >= name_at:
         return 0 if folded.startswith(wanted, name_at) else 1

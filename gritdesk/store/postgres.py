@@ -215,6 +215,10 @@ class PostgresStore:
         rows = self._run("SELECT path, size_bytes, mtime_ns, content_hash, state, reason, reading FROM document")
         return {_path(path): FileState(*state) for path, *state in rows}
 
+    def paths(self) -> list[str]:
+        """The full paths of the indexed files, in no order."""
+        return [os.fsdecode(path) for (path,) in self._run("SELECT path FROM document WHERE state = 'indexed'")]
+
     def replace_document(
         self, document: Document, state: FileState, chunks: Sequence[Chunk], hashes: Sequence[bytes]
     ) -> None:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +103,14 @@ def test_rare_words_are_told_from_frequent_ones(store: Store) -> None:
         3,
         {"lamp": 3, "horn": 1, "zebra": 0, "fog horn": 1, "+": 0},
     )
+
+
+def test_paths_are_those_of_indexed_files_whatever_their_bytes(store: Store) -> None:
+    names_of_bytes = os.fsdecode(b"/docs/bad\xff.txt")
+    for path in ("/docs/A.txt", names_of_bytes):
+        add(store, path, "text")
+    store.record_failure(Path("/docs/c.pdf"), replace(STATE, state="failed", reason="it is broken"))
+    assert sorted(store.paths()) == sorted(["/docs/A.txt", names_of_bytes])
 
 
 def test_what_was_written_is_read_back(store: Store) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gritdesk.scoping import lies_within, picked, places, scope_name
+from gritdesk.scoping import Places, lies_within, scope_name
 
 ROOT = Path("/home/me/docs")
 FILES = [
@@ -13,7 +13,7 @@ FILES = [
 
 
 def found(letters: str, n: int = 20) -> list[str]:
-    return [each.shown for each in picked(places(FILES, [ROOT]), letters, n)]
+    return [each.shown for each in Places(map(str, FILES), [ROOT]).picked(letters, n)]
 
 
 def test_files_and_folders_are_found_by_letters_in_their_order_names_before_paths() -> None:
@@ -31,7 +31,7 @@ def test_files_and_folders_are_found_by_letters_in_their_order_names_before_path
 
 def test_without_letters_the_places_near_the_top_come_first() -> None:
     assert found("", 4) == ["docs/", "docs/api/", "docs/notes/", "docs/limits.txt"]
-    assert [each.path for each in places(FILES, [ROOT]) if each.is_folder] == [
+    assert [each.path for each in Places(map(str, FILES), [ROOT]).picked("") if each.is_folder] == [
         ROOT,
         ROOT / "api",
         ROOT / "notes",
@@ -41,13 +41,13 @@ def test_without_letters_the_places_near_the_top_come_first() -> None:
 
 
 def test_file_outside_of_every_folder_is_found_without_those_above_it() -> None:
-    shown = [each.shown for each in places([Path("/srv/old/a.md"), *FILES], [ROOT])]
+    shown = [each.shown for each in Places(["/srv/old/a.md", *map(str, FILES)], [ROOT]).picked("")]
     assert "/srv/old/a.md" in shown
     assert [each for each in shown if each.endswith("/")][:1] == ["docs/"]
 
 
 def test_picking_ends_when_nobody_wants_it_any_more() -> None:
-    assert picked(places(FILES, [ROOT]), "lim", is_stopped=lambda: True) == []
+    assert Places(map(str, FILES), [ROOT]).picked("lim", is_stopped=lambda: True) == []
 
 
 def test_scope_holds_its_files_and_what_lies_in_its_folders() -> None:
