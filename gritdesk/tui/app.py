@@ -319,37 +319,48 @@ class GritDeskApp(App[None]):
                     return screen.conversation()
         return []
 
-    async def ask(self, question: str) -> None:
-        """Go to Ask, and ask `question` there unless it is empty."""
-        await self.switch_mode("ask")
-        screen = self.screen_stack[0]
-        assert isinstance(screen, AskScreen)
+    async def ask(self, question: str, within: Sequence[Path] = ()) -> None:
+        """Go to Ask, and ask `question` there unless it is empty: of these files and folders, or else of all."""
+        screen = await self._go_to_ask()
+        if within or question:
+            screen.set_scope(within)
         if question:
             await screen.ask(question)
 
-    def view(self, hit: Hit, words: Sequence[str] = ()) -> None:
-        self.push_screen(ViewerScreen(hit, words, self.current_mode))
+    async def continue_chat(self, id_: str) -> None:
+        """Go to Ask, and go on with a kept chat there."""
+        screen = await self._go_to_ask()
+        await screen.continue_chat(id_)
 
-    def open_in_editor(self, hit: Hit) -> None:
-        """Open the hit's file at its line; what no editor can show is shown here."""
-        self.run_worker(self._open_in_editor(hit), group="editor", exclusive=True, exit_on_error=False)
+    async def _go_to_ask(self) -> AskScreen:
+        await self.switch_mode("ask")
+        screen = self.screen_stack[0]
+        assert isinstance(screen, AskScreen)
+        return screen
 
-    async def _open_in_editor(self, hit: Hit) -> None:
+    def view(self, hit: Hit, words: Sequence[str] = (), cited: str = "") -> None:
+        self.push_screen(ViewerScreen(hit, words, self.current_mode, cited))
+
+    def open_in_editor(self, hit: Hit, cited: str = "") -> None:
+        """Open the hit's file at its line; what no editor can show is shown here, with what is cited marked."""
+        self.run_worker(self._open_in_editor(hit, cited), group="editor", exclusive=True, exit_on_error=False)
+
+    async def _open_in_editor(self, hit: Hit, cited: str) -> None:
         command = editor_command(hit.path, hit.chunk.line_start)
         if command is None or not opens_as_text(hit):
-            self._view_instead(hit, "" if command else "Set EDITOR to open files in your editor.")
+            self._view_instead(hit, cited, "" if command else "Set EDITOR to open files in your editor.")
         elif not await asyncio.to_thread(hit.path.is_file):
-            self._view_instead(hit, "The file is gone; this is its text as it was indexed.")
+            self._view_instead(hit, cited, "The file is gone; this is its text as it was indexed.")
         else:
             problem = self._start_editor(command)
             if problem:
-                self._view_instead(hit, problem)
+                self._view_instead(hit, cited, problem)
 
-    def _view_instead(self, hit: Hit, reason: str) -> None:
+    def _view_instead(self, hit: Hit, cited: str, reason: str) -> None:
         if reason:
             self.notify(reason, severity="warning", markup=False)
         if not isinstance(self.screen, ViewerScreen):
-            self.view(hit)
+            self.view(hit, cited=cited)
 
     def _start_editor(self, command: EditorCommand) -> str:
         """Run the editor; returns what went wrong, or an empty string."""

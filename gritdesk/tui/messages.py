@@ -8,10 +8,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from textual.message import Message
 
+from gritdesk import scoping
 from gritdesk.records import AnswerEvent, Citation, Hit, IndexProgress, Place, Reranking, SearchMode, Status
 from gritdesk.tui.text import Surroundings
 
@@ -168,6 +170,24 @@ class CitationChecked(Message):
         self.hit = hit
         self.citation = citation
         self.place = place
+
+
+class PlacesPicked(Message):
+    """Which files and folders fit the letters behind an @."""
+
+    def __init__(self, letters: str, places: list[scoping.Place]) -> None:
+        super().__init__()
+        self.letters = letters
+        self.places = places
+
+
+class ScopeNamed(Message):
+    """What a person calls the files and folders that are asked."""
+
+    def __init__(self, scope: tuple[Path, ...], name: str) -> None:
+        super().__init__()
+        self.scope = scope
+        self.name = name
 
 
 class AnswerEnded(Message):

@@ -41,6 +41,7 @@ from gritdesk.records import (
     Skip,
     Status,
 )
+from gritdesk.scoping import Places
 
 PATIENCE_S = 15.0
 """After this a gate opens by itself, so that a failed test ends."""
@@ -188,7 +189,7 @@ class FakeDesk:
         self.folders: tuple[Path, ...] = (NOTES,)
         self.failed: tuple[FailedFile, ...] = ()
         self.documents: dict[Path, str] = dict(DOCUMENTS)
-        self.places: dict[int, Place] = {}
+        self.cited_places: dict[int, Place] = {}
         """Where citation [n] stands by now; where it stood unless it says otherwise."""
         self.failures: dict[str, Exception] = {}
         """Raised by the call of that name."""
@@ -280,9 +281,9 @@ class FakeDesk:
         self._called("library")
         return self.shelves
 
-    def files(self) -> list[Path]:
-        self._called("files")
-        return list(self.documents)
+    def places(self) -> Places:
+        self._called("places")
+        return Places(map(str, self.documents), self.folders)
 
     def chunks_of(self, path: Path) -> list[Chunk]:
         self._called("chunks_of", path)
@@ -361,7 +362,7 @@ class FakeDesk:
 
     def check_citation(self, citation: Citation) -> Place:
         self._called("check_citation", citation)
-        return self.places.get(citation.n) or Place(
+        return self.cited_places.get(citation.n) or Place(
             "unchanged", citation.line_start, citation.line_end, citation.quote, citation.page
         )
 
