@@ -63,6 +63,11 @@ class ChatKeeper:
         self._notify = notify
         self._index = ChatIndex(config, self._embed, self._embed_query, fingerprint)
 
+    @property
+    def are_kept(self) -> bool:
+        """Whether new questions are; chats that are there stay in any case."""
+        return self._config.answer.keep_chats
+
     def start(self) -> str:
         """The id of a new chat, whose file comes with its first answer; "" where no chats are to be kept."""
         return self._chats.new_id() if self._config.answer.keep_chats else ""
@@ -86,6 +91,17 @@ class ChatKeeper:
     def export(self, id_: str, format_: ExportFormat = "markdown") -> str:
         """Raises: as `read`."""
         return exported(self._chats.read(id_), format_)
+
+    def write(self, id_: str, file: Path, format_: ExportFormat = "markdown", *, replaces: bool = True) -> None:
+        """Export a chat to a file. Raises: as `read`; ConfigError if it cannot be written, or is there and to stay."""
+        text = self.export(id_, format_)
+        try:
+            with open(file, "w" if replaces else "x", encoding="utf-8", errors="backslashreplace") as stream:
+                stream.write(text)
+        except FileExistsError as error:
+            raise ConfigError(f"{file} is there already; give another name") from error
+        except OSError as error:
+            raise ConfigError(f"cannot write {file}: {error.strerror}") from error
 
     def rename(self, id_: str, title: str) -> None:
         """Raises: StoreError if it cannot be written, or is not there."""

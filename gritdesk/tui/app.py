@@ -44,6 +44,7 @@ from gritdesk.tui.messages import (
 )
 from gritdesk.tui.screens.add_folder import AddFolderScreen
 from gritdesk.tui.screens.ask import AskScreen
+from gritdesk.tui.screens.chats import ChatsScreen
 from gritdesk.tui.screens.doctor import DoctorScreen
 from gritdesk.tui.screens.failures import FailuresScreen
 from gritdesk.tui.screens.library import LibraryScreen
@@ -76,7 +77,7 @@ def run(desk_factory: Callable[[], Desk]) -> None:
 class GritDeskApp(App[None]):
     TITLE = "gritdesk"
     CSS_PATH = "gritdesk.tcss"
-    MODES = {"search": SearchScreen, "ask": AskScreen, "library": LibraryScreen, "map": MapScreen}
+    MODES = {"search": SearchScreen, "ask": AskScreen, "library": LibraryScreen, "chats": ChatsScreen, "map": MapScreen}
     DEFAULT_MODE = "search"
     BINDING_GROUP_TITLE = "Everywhere"
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -84,6 +85,7 @@ class GritDeskApp(App[None]):
         Binding("f2", "go('search')", "Search", show=False, id="app.search", tooltip="Go to Search"),
         Binding("f3", "go('ask')", "Ask", show=False, id="app.ask", tooltip="Go to Ask"),
         Binding("f4", "go('library')", "Library", show=False, id="app.library", tooltip="Go to the Library"),
+        Binding("f5", "go('chats')", "Chats", show=False, id="app.chats", tooltip="Go to the chats that are kept"),
         Binding("f7", "go('map')", "Map", show=False, id="app.map", tooltip="Go to the Map"),
         Binding("f8", "examine", "Doctor", show=False, id="app.doctor", tooltip="Check installation, model and index"),
         Binding("ctrl+r", "reopen", "Try again", show=False, id="app.reopen", tooltip="Open the index again"),
@@ -397,6 +399,7 @@ class GritDeskApp(App[None]):
         yield SystemCommand("Search (F2)", "Find passages by words and by meaning", partial(self.action_go, "search"))
         yield SystemCommand("Ask (F3)", "Ask a question of your files", partial(self.action_go, "ask"))
         yield SystemCommand("Library (F4)", "Folders, files and their states", partial(self.action_go, "library"))
+        yield SystemCommand("Chats (F5)", "Past conversations: search, go on, export", partial(self.action_go, "chats"))
         yield SystemCommand("Map (F7)", "See the library by what it is about", partial(self.action_go, "map"))
         yield SystemCommand("Doctor (F8)", "Check the installation, the model and the index", self.action_examine)
         yield SystemCommand("Add a folder (+)", "Keep one more folder in the index", self.action_add_folder)
@@ -406,6 +409,7 @@ class GritDeskApp(App[None]):
             yield SystemCommand(
                 "New conversation (n)", "Begin anew; the chat so far is kept", screen.action_new_conversation
             )
+            yield SystemCommand("Ask all files (x)", "No longer those that were picked", screen.action_ask_all)
             yield SystemCommand("Continue the last chat", "Go on where you left off", screen.action_continue_chat)
             yield SystemCommand(
                 "Evidence (e)", "Show or hide the passages of the answer", screen.action_toggle_evidence

@@ -18,6 +18,7 @@ from gritdesk.records import (
     AnswerEvent,
     AnswerFinished,
     Chat,
+    ChatSummary,
     Chunk,
     Citation,
     EvidenceFound,
@@ -163,6 +164,10 @@ class FakeChats:
     def __init__(self) -> None:
         self.kept: Chat | None = None
         self.num_started = 0
+        self.are_kept = True
+
+    def all(self) -> list[ChatSummary]:
+        return []
 
     def start(self) -> str:
         self.num_started += 1
