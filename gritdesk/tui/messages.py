@@ -6,6 +6,7 @@ Workers run in threads and never touch a widget. They post these messages; handl
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,6 +161,16 @@ class AnswerProgressed(Message):
         self.number = number
         """Which question it answers, counted from 1."""
         self.event = event
+
+
+class AnswerGrew(Message):
+    """Pieces of text came, and more may join them before this is handled: a key waits behind one message, not all."""
+
+    def __init__(self, number: int, pieces: deque[str]) -> None:
+        super().__init__()
+        self.number = number
+        self.pieces = pieces
+        """To be taken out from the left; none if the message before has taken them."""
 
 
 class CitationChecked(Message):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -36,6 +37,7 @@ from gritdesk.tui.lane import Lane, problem_of
 from gritdesk.tui.messages import (
     Activity,
     AnswerEnded,
+    AnswerGrew,
     AnswerProgressed,
     CitationChecked,
     PlacesPicked,
@@ -212,8 +214,15 @@ class AskScreen(DeskScreen):
         try:
             chat = self._chat = self._chat or desk.chats.start()
             answer_events = desk.ask(question, past, stop.is_set, within=scope, chat=chat, anyway=anyway)
+            pieces: deque[str] = deque()
             for event in _until(answer_events, stop):
-                self.post_message(AnswerProgressed(number, event))
+                if not isinstance(event, PieceGenerated):
+                    pieces = deque()  # what comes behind this event must not be taken before it
+                    self.post_message(AnswerProgressed(number, event))
+                    continue
+                pieces.append(event.text)
+                if len(pieces) == 1:
+                    self.post_message(AnswerGrew(number, pieces))
         except Exception as error:  # a worker's edge
             problem = problem_of(error)
         self.post_message(AnswerEnded(number, problem))
@@ -226,14 +235,19 @@ class AskScreen(DeskScreen):
         event = message.event
         if isinstance(event, EvidenceFound):
             block.show_evidence(event.hits, event.evidence)
-        elif isinstance(event, PieceGenerated):
-            await block.write(event.text)
         elif isinstance(event, AnswerRestarted):
             await block.restart(event.reason)
         elif isinstance(event, AnswerFinished):
             await block.finish(event.answer)
-        if block is self._current and not isinstance(event, PieceGenerated):
+        if block is self._current:
             self._show_evidence()
+
+    async def on_answer_grew(self, message: AnswerGrew) -> None:
+        message.stop()
+        pieces = [message.pieces.popleft() for _ in range(len(message.pieces))]
+        block = self._block(message.number)
+        if pieces and block is not None and block.is_running:
+            await block.write(pieces)
 
     async def on_answer_ended(self, message: AnswerEnded) -> None:
         message.stop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
@@ -105,25 +106,26 @@ class AnswerBlock(Vertical, can_focus=True):
         self._is_from_model = evidence == "none" and not hits
         self._say(f"Reading {count(len(hits), 'passage')} …  Esc stops" if hits else "No passage found; Esc stops")
 
-    async def write(self, piece: str) -> None:
+    async def write(self, pieces: Sequence[str]) -> None:
         self.state = "writing"
-        piece = plain(piece)
-        self.text += piece
+        text = plain("".join(pieces))
+        self.text += text
         if self._stream is None:
             self._stream = AnswerMarkdown.get_stream(self._markdown)
-        await self._stream.write(piece)
-        self._num_pieces += 1
-        self._tell_speed()
+        await self._stream.write(text)
+        is_first = not self._num_pieces
+        self._num_pieces += len(pieces)
+        self._tell_speed(is_first)
 
-    def _tell_speed(self) -> None:
+    def _tell_speed(self, is_first: bool) -> None:
         now = monotonic()
-        if self._num_pieces == 1:
+        if is_first:
             self._first_after_s = now - self._began
         elif now - self._told_at < _SPEED_EVERY_S:
             return
         self._told_at = now
         writing_s = now - self._began - self._first_after_s
-        pace = f", {(self._num_pieces - 1) / writing_s:.0f} pieces/s" if self._num_pieces > 1 and writing_s else ""
+        pace = "" if is_first else f", {(self._num_pieces - 1) / writing_s:.0f} pieces/s"
         self._say(f"Writing … first piece after {self._first_after_s:.1f} s{pace}.  Esc stops")
 
     async def restart(self, reason: str) -> None:
@@ -147,8 +149,8 @@ class AnswerBlock(Vertical, can_focus=True):
     async def stop(self) -> None:
         """Keep what came and take no more."""
         self.state = "stopped"
+        self._say_stopped()  # at once; the text is all but settled
         await self._settle(self.text)
-        self._say_stopped()
 
     async def fail(self, problem: str) -> None:
         self.state = "failed"
