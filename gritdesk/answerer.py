@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -29,12 +30,14 @@ from gritdesk.records import (
     EvidenceFound,
     Exchange,
     Hit,
+    Misses,
     PieceGenerated,
     Prompt,
     Sampling,
     Turn,
 )
 from gritdesk.rewriting import Rewritten
+from gritdesk.scoping import lies_within, scope_name
 
 _MAX_BLANK_PIECES = 8
 """A model that goes on with nothing but white space has no more to say."""
@@ -69,6 +72,8 @@ class Answerer:
     Args:
         search: the best hits of a query line, best first.
         weigh: whether hits hold an answer to a question.
+        misses: why a query line found nothing.
+        within: the files and folders that are asked, which `search` keeps to; none: all.
         files: what is known of the files that hits lie in; None: passages stay as they were found.
         max_passage_tokens: what a passage may grow to at most, in the model's tokens.
     """
@@ -81,6 +86,8 @@ class Answerer:
         config: AnswerConfig,
         *,
         weigh: Callable[[str, Sequence[Hit]], Evidence] = lambda question, hits: "found" if hits else "none",
+        misses: Callable[[str], Misses] = lambda line: Misses((), ()),
+        within: Sequence[Path] = (),
         files: Files | None = None,
         num_passages: int = 3,
         num_looked_at: int = 10,
@@ -89,6 +96,8 @@ class Answerer:
         self._search = search
         self._engine = engine
         self._weigh = weigh
+        self._misses = misses
+        self._within = tuple(within)
         self._files = files
         self._num_passages = num_passages
         self._num_looked_at = max(num_passages, num_looked_at)
@@ -172,7 +181,9 @@ class Answerer:
         return recalled(past, passages, fits, self._still_stands, carries=asked.leaves_out and bool(passages))
 
     def _still_stands(self, hit: Hit) -> bool:
-        """Whether the index still holds what was read then: of a deleted file nothing is read any more."""
+        """Whether what was read then is asked, too, and the index still holds it: of a deleted file nothing is read."""
+        if not lies_within(hit.path, self._within):
+            return False
         if self._files is None:
             return True
         text = self._files.document_text(hit.path)
@@ -200,9 +211,7 @@ class Answerer:
         evidence = self._weigh(asked.line, hits)
         timings = {"retrieve_s": time.monotonic() - started}
         if evidence == "none":
-            closest = self._nearest(asked.line, hits)
-            told = Answer(question, prompting.NO_EVIDENCE, grounded=False, evidence=evidence, nearest=closest)
-            told = replace(told, searched_for=asked.searched_for)
+            told, hits = self._refusal(asked, hits)
             if not anyway:
                 yield EvidenceFound(tuple(hits[: self._num_passages]), evidence)
                 yield PieceGenerated(told.text)
@@ -240,7 +249,24 @@ class Answerer:
             yield AnswerFinished(replace(told, text=text, from_model=True, timings=timings, stopped=stopped))
             return
         answer = self._finish(asked, text, prompt.hits, timings, stopped)
-        yield AnswerFinished(replace(answer, evidence=evidence, searched_for=asked.searched_for))
+        answer = replace(answer, evidence=evidence, searched_for=asked.searched_for, within=self._within)
+        yield AnswerFinished(answer)
+
+    def _refusal(self, asked: Rewritten, hits: list[Hit]) -> tuple[Answer, list[Hit]]:
+        """What is said where there is no evidence, and what came nearest: where filters left nothing, without them."""
+        misses = Misses((), ()) if hits else self._misses(asked.line)
+        hits = hits or list(misses.nearest)
+        told = Answer(
+            asked.question,
+            prompting.no_evidence(scope_name(self._within)),
+            grounded=False,
+            evidence="none",
+            nearest=self._nearest(asked.line, hits),
+            searched_for=asked.searched_for,
+            within=self._within,
+            removed=misses.removed,
+        )
+        return told, hits
 
     def _nearest(self, question: str, hits: Sequence[Hit]) -> tuple[Citation, ...]:
         closest = (citing.closest(question, [hit]) for hit in hits[: self._num_passages])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gritdesk.chat_index import ChatIndex
@@ -62,6 +63,11 @@ class ChatKeeper:
         self._notify = notify
         self._index = ChatIndex(config, self._embed, self._embed_query, fingerprint)
 
+    @property
+    def are_kept(self) -> bool:
+        """Whether new questions are; chats that are there stay in any case."""
+        return self._config.answer.keep_chats
+
     def start(self) -> str:
         """The id of a new chat, whose file comes with its first answer; "" where no chats are to be kept."""
         return self._chats.new_id() if self._config.answer.keep_chats else ""
@@ -85,6 +91,17 @@ class ChatKeeper:
     def export(self, id_: str, format_: ExportFormat = "markdown") -> str:
         """Raises: as `read`."""
         return exported(self._chats.read(id_), format_)
+
+    def write(self, id_: str, file: Path, format_: ExportFormat = "markdown", *, replaces: bool = True) -> None:
+        """Export a chat to a file. Raises: as `read`; ConfigError if it cannot be written, or is there and to stay."""
+        text = self.export(id_, format_)
+        try:
+            with open(file, "w" if replaces else "x", encoding="utf-8", errors="backslashreplace") as stream:
+                stream.write(text)
+        except FileExistsError as error:
+            raise ConfigError(f"{file} is there already; give another name") from error
+        except OSError as error:
+            raise ConfigError(f"cannot write {file}: {error.strerror}") from error
 
     def rename(self, id_: str, title: str) -> None:
         """Raises: StoreError if it cannot be written, or is not there."""
@@ -122,12 +139,19 @@ class ChatKeeper:
         return found
 
     def asking(
-        self, ask: Asks, question: str, past: Sequence[Exchange] | None, is_stopped: Callable[[], bool], id_: str
+        self,
+        ask: Asks,
+        question: str,
+        past: Sequence[Exchange] | None,
+        is_stopped: Callable[[], bool],
+        id_: str,
+        within: Sequence[Path] = (),
     ) -> Iterator[AnswerEvent]:
         """The events of an answer, which is in the chat before AnswerFinished comes, or with what came when it ends.
 
         Args:
             past: None for the exchanges of the chat.
+            within: what is asked, to be kept with an answer that does not come to its end.
         Raises: ConfigError if no chats are to be kept.
         """
         if not self._config.answer.keep_chats:
@@ -155,7 +179,7 @@ class ChatKeeper:
         finally:
             if not is_kept and pieces:
                 answer = Answer(question, "".join(pieces).strip(), grounded=False, stopped=True, evidence=evidence)
-                answer = replace(answer, from_model=evidence == "none" and not found)
+                answer = replace(answer, from_model=evidence == "none" and not found, within=tuple(within))
                 self._keep(id_, Exchange(answer, found, asked_at), begins)
         with suppress(GritDeskError):  # the next search of chats brings it up
             self._index.refresh()

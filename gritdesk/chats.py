@@ -295,6 +295,8 @@ def restored(kind: Any, value: Any) -> Any:
         hints = get_type_hints(kind)
         known = {each.name: value[each.name] for each in fields(kind) if each.name in _as(dict, value)}
         return kind(**{name: restored(hints[name], each) for name, each in known.items()})  # type: ignore[operator]
+    if origin is tuple and inner[-1] is not Ellipsis:
+        return tuple(restored(each_kind, each) for each_kind, each in zip(inner, _as(list, value), strict=True))
     if origin is tuple:
         return tuple(restored(inner[0], each) for each in _as(list, value))
     if kind is Path:
@@ -334,12 +336,15 @@ def _answer_parts(answer: Answer) -> list[str]:
         if not sentence.is_supported:
             text = f"{text[: sentence.end]} {UNSUPPORTED}{text[sentence.end :]}"
     parts = [text, *map(_cited, answer.citations)]
+    if answer.within:
+        parts.append(f"*Asked of: {', '.join(f'`{_shown(each)}`' for each in answer.within)}*")
     if answer.searched_for:
         parts.append(f"*Searched for: {answer.searched_for}*")
     if answer.from_model:
         parts.append("*From the model, not from your files.*")
     elif answer.evidence == "none":
-        parts += ["*The nearest in them:*", *map(_cited, answer.nearest)] if answer.nearest else []
+        parts += [f"*Found without {restriction}: {num}*" for restriction, num in answer.removed]
+        parts += ["*The nearest:*", *map(_cited, answer.nearest)] if answer.nearest else []
     elif not answer.grounded:
         parts.append("*No passage supports this answer.*")
     elif answer.evidence == "thin":
@@ -350,9 +355,13 @@ def _answer_parts(answer: Answer) -> list[str]:
 def _cited(citation: Citation) -> str:
     page = f", page {citation.page}" if citation.page else ""
     heading = f", {citation.heading}" if citation.heading else ""
-    path = str(citation.path).encode(errors="replace").decode()
+    path = _shown(citation.path)
     quote = "\n".join(f"> {line}".rstrip() for line in citation.quote.splitlines())
     return f"[{citation.n}] `{path}`, line {citation.line_start}{page}{heading}\n\n{quote}"
+
+
+def _shown(path: Path) -> str:
+    return str(path).encode(errors="replace").decode()
 
 
 def local_time(seconds: float) -> str:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         Misses,
         PathReport,
         Place,
+        Prompt,
         Reranking,
         SearchMode,
     )
@@ -370,6 +371,13 @@ def similar(path: Path, num_files: int, as_json: bool) -> None:
 
 @main.command()
 @click.argument("question", callback=_text)
+@click.option(
+    "--in",
+    "within",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="Ask this file or folder of the index and no other; may be given several times.",
+)
 @click.option("--continue", "goes_on", is_flag=True, help="Go on with the chat last asked in.")
 @click.option("--chat", default=None, metavar="ID", help="Go on with this chat; `new` begins one.")
 @click.option("--no-chat", is_flag=True, help="Keep nothing of this question.")
@@ -386,6 +394,7 @@ def similar(path: Path, num_files: int, as_json: bool) -> None:
 @json_option
 def ask(
     question: str,
+    within: tuple[Path, ...],
     goes_on: bool,
     chat: str | None,
     no_chat: bool,
@@ -409,9 +418,10 @@ def ask(
         desk.subscribe(say)
         id_ = "" if no_chat or show_prompt and not (goes_on or chat) else _chat_of(desk, goes_on, chat)
         if show_prompt:
-            _show_prompt(desk, question, id_, anyway, cache, as_json)
+            prompt, text = desk.prompt(question, within=within, chat=id_, anyway=anyway, cache=cache)
+            _show_prompt(question, prompt, text, as_json)
             return
-        for event in desk.ask(question, chat=id_, anyway=anyway, cache=cache):
+        for event in desk.ask(question, within=within, chat=id_, anyway=anyway, cache=cache):
             if isinstance(event, AnswerFinished):
                 answer = event.answer
             elif isinstance(event, AnswerRestarted):
@@ -443,8 +453,10 @@ def _echo_ground(answer: Answer) -> None:
         _echo_citation(citation)
     _echo_support(answer)
     if answer.evidence == "none":
+        for restriction, num in answer.removed:
+            click.echo(f"{_counted(num)} without {shown(restriction)}")
         if answer.nearest:
-            click.secho("the nearest in them:", dim=True)
+            click.secho("the nearest in them:" if not answer.removed else "the nearest without that:", dim=True)
         for citation in answer.nearest:
             _echo_citation(citation)
         if not answer.from_model:
@@ -493,8 +505,7 @@ def cite(place: Path, quote: str, as_json: bool) -> None:
         click.echo(f"    {shown(' '.join(found.quote.split()))}")
 
 
-def _show_prompt(desk: Desk, question: str, chat: str, anyway: bool, cache: Cache | None, as_json: bool) -> None:
-    prompt, text = desk.prompt(question, chat=chat, anyway=anyway, cache=cache)
+def _show_prompt(question: str, prompt: Prompt, text: str, as_json: bool) -> None:
     if as_json:
         found = {"question": question, "prompt": text, "tokens": prompt.num_tokens}
         print_json(found | {"passages": _hits_json(prompt.hits)})
@@ -768,6 +779,8 @@ def _answer_json(answer: Answer) -> dict[str, Any]:
         "from_model": answer.from_model,
         "refused": answer.refused,
         "searched_for": answer.searched_for or answer.question,
+        "within": [str(each) for each in answer.within],
+        "removed": [{"filter": restriction, "hits": num} for restriction, num in answer.removed],
         "citations": [_citation_json(each) for each in answer.citations],
         "nearest": [_citation_json(each) for each in answer.nearest],
         "sentences": [

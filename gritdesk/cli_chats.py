@@ -88,17 +88,12 @@ def search(query: str, num_hits: int, mode: SearchMode, as_json: bool) -> None:
 @click.option("--format", "format_", type=click.Choice(["markdown", "json"]), default="markdown", show_default=True)
 def export(chat: str, file: Path | None, format_: Any) -> None:
     """Write a chat to FILE, or to standard output."""
-    from gritdesk.errors import ConfigError
-
     with _open_desk() as desk:
-        text = desk.chats.export(desk.chats.find(chat), format_)
-    if file is None:
-        click.echo(text.encode("utf-8", "backslashreplace"), nl=False)
-        return
-    try:
-        file.write_text(text, encoding="utf-8", errors="backslashreplace")
-    except OSError as error:
-        raise ConfigError(f"cannot write {file}: {error.strerror}") from error
+        id_ = desk.chats.find(chat)
+        if file is None:
+            click.echo(desk.chats.export(id_, format_).encode("utf-8", "backslashreplace"), nl=False)
+            return
+        desk.chats.write(id_, file, format_)
     click.echo(f"wrote {shown(str(file))}")
 
 

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from gritdesk.config import TITLE_TOKENS, Config, add_folder, load_config, remove_folder
-from gritdesk.errors import ConfigError, FingerprintMismatch, ModelError, ServerUnreachable, StoreBusy
+from gritdesk.errors import ConfigError, FingerprintMismatch, ModelError, QueryError, ServerUnreachable, StoreBusy
 from gritdesk.keeping import Keeper, Pace, Pause, find_keeper, find_pause, index_lock, may_work_ahead
 from gritdesk.records import (
     AnswerEvent,
@@ -37,6 +37,7 @@ from gritdesk.records import (
     PathReport,
     Place,
     Prompt,
+    Query,
     Reranking,
     SearchMode,
     SimilarFiles,
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from gritdesk.indexer import Indexer
     from gritdesk.reranker import Reading
     from gritdesk.retriever import Retriever
+    from gritdesk.scoping import Places
 
 T = TypeVar("T")
 Listener = Callable[[str], None]
@@ -290,14 +292,16 @@ class Desk:
             self.config = remove_folder(self.config, listed)
             return 0, keeper
 
-    def search(self, query: str, n: int = 10, mode: SearchMode = "hybrid", *, explain: bool = False) -> list[Hit]:
+    def search(
+        self, query: Query | str, n: int = 10, mode: SearchMode = "hybrid", *, explain: bool = False
+    ) -> list[Hit]:
         """The `n` best chunks, best first; by words alone the engine is not started.
 
         While the index is embedded anew, the model that made it is asked; where that is gone, or the server that embeds
         gives nothing, words must do.
 
         Args:
-            query: in the language of gritdesk/querying.py.
+            query: in the language of gritdesk/querying.py, or taken apart by it.
             explain: say of each hit how its score came about.
         Raises: QueryError for a filter that has no meaning; FingerprintMismatch if the model is gone and meaning alone
             is asked for; ModelError if the engine fails, or the server where meaning alone is asked for.
@@ -350,7 +354,7 @@ class Desk:
         endpoint = model  # it keeps its own time
         return by_windows(self._embed_query(question), lambda inputs, _: endpoint.embed(inputs))
 
-    def misses(self, query: str, mode: SearchMode = "hybrid") -> Misses:
+    def misses(self, query: Query | str, mode: SearchMode = "hybrid") -> Misses:
         """Why a search found nothing: the filters that removed hits, and the nearest hits without them.
 
         Raises: as `search`.
@@ -385,6 +389,7 @@ class Desk:
         past: Sequence[Exchange] | None = None,
         is_stopped: Callable[[], bool] | None = None,
         *,
+        within: Sequence[Path] = (),
         chat: str = "",
         anyway: bool = False,
         cache: Cache | None = None,
@@ -393,26 +398,27 @@ class Desk:
 
         Args:
             past: the conversation so far, oldest first; None: what the chat holds.
+            within: files and folders of the index that are asked, and no others; none: all.
             chat: id of a chat to go on with, or a new one of `chats.start`; the answer is added to it before
                 AnswerFinished comes.
             anyway: without evidence have the model answer from what it learned, and say so in the answer.
             cache: of what the answer takes keys and values computed before; None: as the configuration says.
-        Raises: ModelError if the model only embeds.
+        Raises: QueryError if nothing of the index lies within; ModelError if the model only embeds.
         """
 
         def answer(
             asked: str, before: Sequence[Exchange], stops: Callable[[], bool]
         ) -> Generator[AnswerEvent, None, None]:
-            answerer, text = self._answerer(asked, cache)
+            answerer, text = self._answerer(asked, within, cache)
             yield from answerer.answer(text, before, stops, anyway=anyway)
 
         stops = is_stopped or (lambda: False)
         if chat:
-            yield from self.chats.asking(answer, question, past, stops, chat)
+            yield from self.chats.asking(answer, question, past, stops, chat, within)
         else:
             yield from answer(question, past or (), stops)
 
-    def prefill(self, question: str, past: Sequence[Exchange] = ()) -> bool:
+    def prefill(self, question: str, past: Sequence[Exchange] = (), *, within: Sequence[Path] = ()) -> bool:
         """Have the engine read what `ask` would give it for this question, while nothing else is to be done.
 
         Returns once the passages are found, and waits for no reading. The last call alone counts, and an `ask` ends
@@ -424,11 +430,17 @@ class Desk:
         """
         if not may_work_ahead(self.config) or not self.engine().info().generates:
             return False
-        answerer, text = self._answerer(question)
+        answerer, text = self._answerer(question, within)
         return answerer.prefill(text, past)
 
     def prompt(
-        self, question: str, *, chat: str = "", anyway: bool = False, cache: Cache | None = None
+        self,
+        question: str,
+        *,
+        within: Sequence[Path] = (),
+        chat: str = "",
+        anyway: bool = False,
+        cache: Cache | None = None,
     ) -> tuple[Prompt, str]:
         """What the model would be given to answer a question, evidence or not, and its exact text.
 
@@ -436,23 +448,24 @@ class Desk:
         """
         from gritdesk.grit_format import GritMetadata, chat_frame, render
 
-        answerer, text = self._answerer(question, cache)
+        answerer, text = self._answerer(question, within, cache)
         prompt = answerer.prompt(text, self.chats.read(chat).exchanges if chat else (), anyway=anyway)
         info = self.engine().info()
         grit = GritMetadata(info.dimension, passages=info.passages)
         caching = grit.caching(cache or self._cache)
         return prompt, render(chat_frame(prompt.turns, blocks=info.passages != "plain", caching=caching))
 
-    def _answerer(self, question: str, cache: Cache | None = None) -> tuple[Answerer, str]:
+    def _answerer(self, question: str, within: Sequence[Path] = (), cache: Cache | None = None) -> tuple[Answerer, str]:
         """What answers a question, and the question as the model reads it: filters say where to look.
 
-        Raises: ModelError if the model only embeds.
+        Raises: QueryError if nothing of the index lies within; ModelError if the model only embeds.
         """
         from gritdesk.answerer import Answerer
         from gritdesk.engine.host import CachingEngine
         from gritdesk.engine.wire import ONLY_EMBEDS
         from gritdesk.evidence import NUM_BESIDE
-        from gritdesk.querying import parse
+        from gritdesk.querying import asked_of, parse
+        from gritdesk.scoping import scope_name
 
         engine = self.engine()
         info = engine.info()
@@ -462,15 +475,21 @@ class Desk:
         text = asked.text if asked.restrictions and asked.text else question
         restrictions = asked.restrictions if text != question else ()
 
-        def search(line: str, n: int) -> list[Hit]:
-            return self.search(" ".join((line, *restrictions)), n)
+        within = [Path(os.path.abspath(each)) for each in within]
+        if within and not self._store().newest(1, asked_of(parse(""), within).scope):
+            raise QueryError(f"no file of the index lies in {scope_name(within)}; `gritdesk status` lists its folders")
+
+        def query(line: str) -> Query:
+            return asked_of(parse(" ".join((line, *restrictions))), within)
 
         answerer = Answerer(
-            search,
+            lambda line, n: self.search(query(line), n),
             CachingEngine(engine, cache or self._cache),
             info.n_ctx,
             self.config.answer,
             weigh=self._weigh,
+            misses=lambda line: self.misses(query(line)),
+            within=within,
             files=self._store(),
             num_passages=self.config.search.num_passages,
             num_looked_at=NUM_BESIDE,
@@ -585,6 +604,12 @@ class Desk:
         from gritdesk.surveying import survey_library
 
         return survey_library(self._store(), self.folders, self.config.home)
+
+    def places(self) -> Places:
+        """The indexed files and their folders, to pick one by some letters of its name."""
+        from gritdesk.scoping import Places
+
+        return Places(self._store().paths(), self.folders)
 
     def chunks_of(self, path: Path) -> list[Chunk]:
         """The passages of an indexed file, in the order of its text; none if it is not in the index."""

@@ -13,6 +13,11 @@ NO_EVIDENCE = "Nothing in these files answers this."
 """The answer when nothing was found; no model is asked."""
 
 
+def no_evidence(scope: str = "") -> str:
+    """The same of what was asked, as a person calls it."""
+    return f"Nothing in {scope} answers this." if scope else NO_EVIDENCE
+
+
 def build_prompt(
     question: str,
     hits: Sequence[Hit],

@@ -5,7 +5,7 @@
     -draft  -"old plan"   passages without them
     lit:std::vector       letter by letter, upper and lower case alike; lit:"two words", lit:'say "now"'
     -lit:"C++"
-    in:notes  in:~/work  in:"my notes"  -in:old          folders
+    in:notes  in:~/work  in:"my notes"  -in:old          folders, and files by their full paths
     type:pdf  -type:md                                   kinds of files
     name:report  name:*.test.*  -name:draft              files' names
     after:2024-05  before:yesterday  after:3mo           when files were modified
@@ -20,9 +20,10 @@ from __future__ import annotations
 import os
 import re
 from calendar import monthrange
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from pathlib import Path
 
 from gritdesk.errors import QueryError
 from gritdesk.records import Query, Scope
@@ -64,11 +65,16 @@ def parse(line: str, now: datetime | None = None) -> Query:
     return _assembled(line, list(_parts(line)), now)
 
 
+def asked_of(query: Query, within: Sequence[Path]) -> Query:
+    """The query held to files and folders, given by their full paths, beside all that it says itself."""
+    return replace(query, scope=replace(query.scope, within=tuple(map(str, within))))
+
+
 def widened(query: Query, now: datetime | None = None) -> Iterator[tuple[str, Query]]:
     """Each restriction of a query, as it was typed, and the query without it.
 
     Filters of which a file need meet only one, such as two of `in:`, count as one. Quoted and literal parts stay as
-    words that need not be there.
+    words that need not be there. What the query is asked of (`asked_of`) stays as it is.
     """
     parts = list(_parts(query.line))
     groups: dict[object, list[_Part]] = {}
@@ -81,13 +87,17 @@ def widened(query: Query, now: datetime | None = None) -> Iterator[tuple[str, Qu
         if group[0].kind == "phrase" and not group[0].is_excluded:
             named = f"the quotation marks of {named}"
         rest = [loosened for part in parts for loosened in (_loosened(part) if part in group else [part])]
-        yield named, _assembled(query.line, rest, now)
+        yield named, _asked_as(query, _assembled(query.line, rest, now))
 
 
 def unrestricted(query: Query) -> Query:
-    """The query without any restriction: its words, quoted and literal parts, all as words."""
+    """The query without any restriction: its words, quoted and literal parts, all as words; asked of the same."""
     rest = [word for part in _parts(query.line) for word in ([part] if part.kind == "word" else _loosened(part))]
-    return _assembled(query.line, [part for part in rest if not part.is_excluded], None)
+    return _asked_as(query, _assembled(query.line, [part for part in rest if not part.is_excluded], None))
+
+
+def _asked_as(query: Query, other: Query) -> Query:
+    return replace(other, scope=replace(other.scope, within=query.scope.within))
 
 
 def keyword_text(query: Query) -> str:

@@ -65,7 +65,8 @@ class Scope:
     """Which files a search looks in: those that meet all conditions that are set."""
 
     folders: tuple[str, ...] = ()
-    """In any of these folders (`in:`): a full path, or a name or part of a path such as "notes/2024"."""
+    """In any of these folders (`in:`): a full path, which may be a file's, or a name or part of a path such as
+    "notes/2024"."""
     types: tuple[str, ...] = ()
     """Of any of these kinds (`type:`): a suffix without its dot, in lower case, or a reader's format."""
     names: tuple[str, ...] = ()
@@ -80,6 +81,8 @@ class Scope:
     """Of none of these kinds (`-type:`)."""
     not_names: tuple[str, ...] = ()
     """With none of these in the file's name (`-name:`)."""
+    within: tuple[str, ...] = ()
+    """In any of these, too, whatever `folders` says: full paths of files and folders that a question is asked of."""
 
 
 @dataclass(frozen=True)
@@ -334,8 +337,20 @@ class Answer:
     """Where there is no evidence, what came nearest, best first."""
     from_model: bool = False
     """True when the model answered from what it learned, because it was asked to without evidence."""
+    within: tuple[Path, ...] = ()
+    """The files and folders that were asked; none: all."""
+    removed: tuple[tuple[str, int], ...] = ()
+    """Of a question whose filters left no passage, as Misses.removed; `nearest` then is what they left out."""
     refused: bool = False
     """True when the model read the passages and says that they do not say."""
+
+    @property
+    def pieces_per_s(self) -> float | None:
+        """How fast it was written, once it began; None where that was not measured, or nothing was."""
+        timings = self.timings
+        writing_s = timings.get("total_s", 0.0) - timings.get("first_piece_s", 0.0)
+        num = timings.get("num_pieces", 0.0) - 1
+        return num / writing_s if "first_piece_s" in timings and num > 0 and writing_s > 0 else None
 
     @property
     def support(self) -> str:

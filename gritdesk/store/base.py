@@ -83,6 +83,9 @@ class Store(Protocol):
     def files(self) -> dict[Path, FileState]:
         """Every file the index knows, indexed or failed."""
 
+    def paths(self) -> list[str]:
+        """The full paths of the indexed files, in no order; many times quicker than `files`."""
+
     def replace_document(
         self, document: Document, state: FileState, chunks: Sequence[Chunk], hashes: Sequence[bytes]
     ) -> None:

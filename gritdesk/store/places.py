@@ -21,7 +21,7 @@ def path_to_sql(path: os.PathLike[str]) -> str | bytes:
 
 def folder_of(path: str | bytes) -> str:
     """`/home/me/notes/` of /home/Me/Notes/a.txt."""
-    return _folder(os.path.dirname(os.fsdecode(path)))
+    return as_folder(os.path.dirname(os.fsdecode(path)))
 
 
 def name_of(path: str | bytes) -> str:
@@ -43,11 +43,11 @@ def condition(scope: Scope) -> tuple[str, list[Any]]:
     """SQL that holds for the rows of `document` within the scope, and its values; ("", []) for all of them."""
     conditions: list[str] = []
     values: list[Any] = []
-    for folders, negated in ((scope.folders, ""), (scope.not_folders, "NOT ")):
+    for folders, negated in ((scope.folders, ""), (scope.within, ""), (scope.not_folders, "NOT ")):
         if folders:
-            within = [f"instr(document.folder, ?) {'= 1' if os.path.isabs(each) else '> 0'}" for each in folders]
+            within = [f"instr({where}, ?) {found}" for where, found in map(compared, folders)]
             conditions.append(f"{negated}({' OR '.join(within)})")
-            values += map(_folder, folders)
+            values += map(as_folder, folders)
     for types, negated in ((scope.types, ""), (scope.not_types, "NOT ")):
         if types:
             marks = ", ".join("?" * len(types))
@@ -64,7 +64,13 @@ def condition(scope: Scope) -> tuple[str, list[Any]]:
     return " AND ".join(conditions), values
 
 
-def _folder(text: str) -> str:
+def compared(place: str) -> tuple[str, str]:
+    """What a place is looked for in, and where there: a full path begins that of a file, or is it; a name is within."""
+    return ("document.folder || document.name || '/'", "= 1") if os.path.isabs(place) else ("document.folder", "> 0")
+
+
+def as_folder(text: str) -> str:
+    """`/me/notes/` of /Me/Notes."""
     folded = _folded(text).replace(os.sep, "/").strip("/")
     return f"/{folded}/" if folded else "/"
 

@@ -215,6 +215,10 @@ class PostgresStore:
         rows = self._run("SELECT path, size_bytes, mtime_ns, content_hash, state, reason, reading FROM document")
         return {_path(path): FileState(*state) for path, *state in rows}
 
+    def paths(self) -> list[str]:
+        """The full paths of the indexed files, in no order."""
+        return [os.fsdecode(path) for (path,) in self._run("SELECT path FROM document WHERE state = 'indexed'")]
+
     def replace_document(
         self, document: Document, state: FileState, chunks: Sequence[Chunk], hashes: Sequence[bytes]
     ) -> None:
@@ -822,18 +826,22 @@ def _condition(scope: Scope) -> tuple[str, dict[str, Any]]:
         values[f"scope_{len(values)}"] = value
         return f":scope_{len(values) - 1}"
 
-    if scope.folders:
-        within = [
-            f"position({named(places.folder_of(f'{folder}/.'))} IN document.folder) {'= 1' if is_full else '> 0'}"
-            for folder, is_full in ((each, os.path.isabs(each)) for each in scope.folders)
-        ]
-        conditions.append(f"({' OR '.join(within)})")
-    if scope.types:
-        types = named([each.lower() for each in scope.types])
-        conditions.append(f"(document.suffix = ANY({types}::text[]) OR document.format = ANY({types}::text[]))")
-    for name in scope.names:
-        pattern = re.sub(r"([%_\\])", r"\\\1", places.name_of(name)).replace("*", "%").replace("?", "_")
-        conditions.append(f"document.name LIKE {named(f'%{pattern}%')}")
+    for folders, negated in ((scope.folders, ""), (scope.within, ""), (scope.not_folders, "NOT ")):
+        if folders:
+            within = [
+                f"position({named(places.as_folder(each))} IN {where}) {found}"
+                for each, (where, found) in ((each, places.compared(each)) for each in folders)
+            ]
+            conditions.append(f"{negated}({' OR '.join(within)})")
+    for types, negated in ((scope.types, ""), (scope.not_types, "NOT ")):
+        if types:
+            value = named([each.lower() for each in types])
+            is_one = f"document.suffix = ANY({value}::text[]) OR document.format = ANY({value}::text[])"
+            conditions.append(f"{negated}({is_one})")
+    for names, negated in ((scope.names, ""), (scope.not_names, "NOT ")):
+        for name in names:
+            pattern = re.sub(r"([%_\\])", r"\\\1", places.name_of(name)).replace("*", "%").replace("?", "_")
+            conditions.append(f"document.name {negated}LIKE {named(f'%{pattern}%')}")
     for bound, comparison in ((scope.after_ns, ">="), (scope.before_ns, "<")):
         if bound is not None:
             conditions.append(f"document.mtime_ns {comparison} {named(bound)}::bigint")

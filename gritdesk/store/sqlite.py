@@ -251,6 +251,11 @@ class SqliteStore:
         rows = self._run(f"SELECT path, {_STATE_COLUMNS} FROM document")
         return {_path_from_sql(path): FileState(*state) for path, *state in rows}
 
+    def paths(self) -> list[str]:
+        """The full paths of the indexed files, in no order."""
+        rows = self._run("SELECT path FROM document WHERE state = 'indexed'")
+        return [os.fsdecode(path) for (path,) in rows]
+
     def replace_document(
         self, document: Document, state: FileState, chunks: Sequence[Chunk], hashes: Sequence[bytes]
     ) -> None:

@@ -44,6 +44,7 @@ from gritdesk.tui.messages import (
 )
 from gritdesk.tui.screens.add_folder import AddFolderScreen
 from gritdesk.tui.screens.ask import AskScreen
+from gritdesk.tui.screens.chats import ChatsScreen
 from gritdesk.tui.screens.doctor import DoctorScreen
 from gritdesk.tui.screens.failures import FailuresScreen
 from gritdesk.tui.screens.library import LibraryScreen
@@ -76,7 +77,7 @@ def run(desk_factory: Callable[[], Desk]) -> None:
 class GritDeskApp(App[None]):
     TITLE = "gritdesk"
     CSS_PATH = "gritdesk.tcss"
-    MODES = {"search": SearchScreen, "ask": AskScreen, "library": LibraryScreen, "map": MapScreen}
+    MODES = {"search": SearchScreen, "ask": AskScreen, "library": LibraryScreen, "chats": ChatsScreen, "map": MapScreen}
     DEFAULT_MODE = "search"
     BINDING_GROUP_TITLE = "Everywhere"
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -84,6 +85,7 @@ class GritDeskApp(App[None]):
         Binding("f2", "go('search')", "Search", show=False, id="app.search", tooltip="Go to Search"),
         Binding("f3", "go('ask')", "Ask", show=False, id="app.ask", tooltip="Go to Ask"),
         Binding("f4", "go('library')", "Library", show=False, id="app.library", tooltip="Go to the Library"),
+        Binding("f5", "go('chats')", "Chats", show=False, id="app.chats", tooltip="Go to the chats that are kept"),
         Binding("f7", "go('map')", "Map", show=False, id="app.map", tooltip="Go to the Map"),
         Binding("f8", "examine", "Doctor", show=False, id="app.doctor", tooltip="Check installation, model and index"),
         Binding("ctrl+r", "reopen", "Try again", show=False, id="app.reopen", tooltip="Open the index again"),
@@ -319,37 +321,48 @@ class GritDeskApp(App[None]):
                     return screen.conversation()
         return []
 
-    async def ask(self, question: str) -> None:
-        """Go to Ask, and ask `question` there unless it is empty."""
-        await self.switch_mode("ask")
-        screen = self.screen_stack[0]
-        assert isinstance(screen, AskScreen)
+    async def ask(self, question: str, within: Sequence[Path] = ()) -> None:
+        """Go to Ask, and ask `question` there unless it is empty: of these files and folders, or else of all."""
+        screen = await self._go_to_ask()
+        if within or question:
+            screen.set_scope(within)
         if question:
             await screen.ask(question)
 
-    def view(self, hit: Hit, words: Sequence[str] = ()) -> None:
-        self.push_screen(ViewerScreen(hit, words, self.current_mode))
+    async def continue_chat(self, id_: str) -> None:
+        """Go to Ask, and go on with a kept chat there."""
+        screen = await self._go_to_ask()
+        await screen.continue_chat(id_)
 
-    def open_in_editor(self, hit: Hit) -> None:
-        """Open the hit's file at its line; what no editor can show is shown here."""
-        self.run_worker(self._open_in_editor(hit), group="editor", exclusive=True, exit_on_error=False)
+    async def _go_to_ask(self) -> AskScreen:
+        await self.switch_mode("ask")
+        screen = self.screen_stack[0]
+        assert isinstance(screen, AskScreen)
+        return screen
 
-    async def _open_in_editor(self, hit: Hit) -> None:
+    def view(self, hit: Hit, words: Sequence[str] = (), cited: str = "") -> None:
+        self.push_screen(ViewerScreen(hit, words, self.current_mode, cited))
+
+    def open_in_editor(self, hit: Hit, cited: str = "") -> None:
+        """Open the hit's file at its line; what no editor can show is shown here, with what is cited marked."""
+        self.run_worker(self._open_in_editor(hit, cited), group="editor", exclusive=True, exit_on_error=False)
+
+    async def _open_in_editor(self, hit: Hit, cited: str) -> None:
         command = editor_command(hit.path, hit.chunk.line_start)
         if command is None or not opens_as_text(hit):
-            self._view_instead(hit, "" if command else "Set EDITOR to open files in your editor.")
+            self._view_instead(hit, cited, "" if command else "Set EDITOR to open files in your editor.")
         elif not await asyncio.to_thread(hit.path.is_file):
-            self._view_instead(hit, "The file is gone; this is its text as it was indexed.")
+            self._view_instead(hit, cited, "The file is gone; this is its text as it was indexed.")
         else:
             problem = self._start_editor(command)
             if problem:
-                self._view_instead(hit, problem)
+                self._view_instead(hit, cited, problem)
 
-    def _view_instead(self, hit: Hit, reason: str) -> None:
+    def _view_instead(self, hit: Hit, cited: str, reason: str) -> None:
         if reason:
             self.notify(reason, severity="warning", markup=False)
         if not isinstance(self.screen, ViewerScreen):
-            self.view(hit)
+            self.view(hit, cited=cited)
 
     def _start_editor(self, command: EditorCommand) -> str:
         """Run the editor; returns what went wrong, or an empty string."""
@@ -386,6 +399,7 @@ class GritDeskApp(App[None]):
         yield SystemCommand("Search (F2)", "Find passages by words and by meaning", partial(self.action_go, "search"))
         yield SystemCommand("Ask (F3)", "Ask a question of your files", partial(self.action_go, "ask"))
         yield SystemCommand("Library (F4)", "Folders, files and their states", partial(self.action_go, "library"))
+        yield SystemCommand("Chats (F5)", "Past conversations: search, go on, export", partial(self.action_go, "chats"))
         yield SystemCommand("Map (F7)", "See the library by what it is about", partial(self.action_go, "map"))
         yield SystemCommand("Doctor (F8)", "Check the installation, the model and the index", self.action_examine)
         yield SystemCommand("Add a folder (+)", "Keep one more folder in the index", self.action_add_folder)
@@ -395,6 +409,7 @@ class GritDeskApp(App[None]):
             yield SystemCommand(
                 "New conversation (n)", "Begin anew; the chat so far is kept", screen.action_new_conversation
             )
+            yield SystemCommand("Ask all files (x)", "No longer those that were picked", screen.action_ask_all)
             yield SystemCommand("Continue the last chat", "Go on where you left off", screen.action_continue_chat)
             yield SystemCommand(
                 "Evidence (e)", "Show or hide the passages of the answer", screen.action_toggle_evidence

@@ -6,12 +6,15 @@ Workers run in threads and never touch a widget. They post these messages; handl
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from textual.message import Message
 
+from gritdesk import scoping
 from gritdesk.records import AnswerEvent, Citation, Hit, IndexProgress, Place, Reranking, SearchMode, Status
 from gritdesk.tui.text import Surroundings
 
@@ -160,6 +163,16 @@ class AnswerProgressed(Message):
         self.event = event
 
 
+class AnswerGrew(Message):
+    """Pieces of text came, and more may join them before this is handled: a key waits behind one message, not all."""
+
+    def __init__(self, number: int, pieces: deque[str]) -> None:
+        super().__init__()
+        self.number = number
+        self.pieces = pieces
+        """To be taken out from the left; none if the message before has taken them."""
+
+
 class CitationChecked(Message):
     """It is known where the words of a citation stand in the file now; `place` is None where that cannot be told."""
 
@@ -168,6 +181,24 @@ class CitationChecked(Message):
         self.hit = hit
         self.citation = citation
         self.place = place
+
+
+class PlacesPicked(Message):
+    """Which files and folders fit the letters behind an @."""
+
+    def __init__(self, letters: str, places: list[scoping.Place]) -> None:
+        super().__init__()
+        self.letters = letters
+        self.places = places
+
+
+class ScopeNamed(Message):
+    """What a person calls the files and folders that are asked."""
+
+    def __init__(self, scope: tuple[Path, ...], name: str) -> None:
+        super().__init__()
+        self.scope = scope
+        self.name = name
 
 
 class AnswerEnded(Message):

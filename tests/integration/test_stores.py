@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +103,14 @@ def test_rare_words_are_told_from_frequent_ones(store: Store) -> None:
         3,
         {"lamp": 3, "horn": 1, "zebra": 0, "fog horn": 1, "+": 0},
     )
+
+
+def test_paths_are_those_of_indexed_files_whatever_their_bytes(store: Store) -> None:
+    names_of_bytes = os.fsdecode(b"/docs/bad\xff.txt")
+    for path in ("/docs/A.txt", names_of_bytes):
+        add(store, path, "text")
+    store.record_failure(Path("/docs/c.pdf"), replace(STATE, state="failed", reason="it is broken"))
+    assert sorted(store.paths()) == sorted(["/docs/A.txt", names_of_bytes])
 
 
 def test_what_was_written_is_read_back(store: Store) -> None:
@@ -502,6 +511,11 @@ SCOPES = [
     (Scope(folders=("/me",)), set()),
     (Scope(folders=("work/2024",)), {"b.py"}),
     (Scope(folders=("2024", "play")), {"b.py", "Notes of May.txt"}),
+    (Scope(folders=("/home/me/work/A.md", "/home/me/play")), {"a.md", "Notes of May.txt"}),
+    (Scope(folders=("/home/me/work/a", "a.md")), set()),
+    (Scope(folders=("work",), within=("/home/me/work/2024", "/home/me/play/Notes of May.txt")), {"b.py"}),
+    (Scope(not_folders=("/home/me/work/a.md", "play")), {"b.py"}),
+    (Scope(not_types=("py",), not_names=("may",)), {"a.md"}),
     (Scope(types=("py", "txt")), {"b.py", "Notes of May.txt"}),
     (Scope(types=("markdown",)), {"a.md", "b.py", "Notes of May.txt"}),
     (Scope(names=("may",)), {"Notes of May.txt"}),

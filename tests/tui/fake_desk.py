@@ -18,6 +18,7 @@ from gritdesk.records import (
     AnswerEvent,
     AnswerFinished,
     Chat,
+    ChatSummary,
     Chunk,
     Citation,
     EvidenceFound,
@@ -41,6 +42,7 @@ from gritdesk.records import (
     Skip,
     Status,
 )
+from gritdesk.scoping import Places
 
 PATIENCE_S = 15.0
 """After this a gate opens by itself, so that a failed test ends."""
@@ -162,6 +164,10 @@ class FakeChats:
     def __init__(self) -> None:
         self.kept: Chat | None = None
         self.num_started = 0
+        self.are_kept = True
+
+    def all(self) -> list[ChatSummary]:
+        return []
 
     def start(self) -> str:
         self.num_started += 1
@@ -188,7 +194,7 @@ class FakeDesk:
         self.folders: tuple[Path, ...] = (NOTES,)
         self.failed: tuple[FailedFile, ...] = ()
         self.documents: dict[Path, str] = dict(DOCUMENTS)
-        self.places: dict[int, Place] = {}
+        self.cited_places: dict[int, Place] = {}
         """Where citation [n] stands by now; where it stood unless it says otherwise."""
         self.failures: dict[str, Exception] = {}
         """Raised by the call of that name."""
@@ -206,6 +212,8 @@ class FakeDesk:
         """Watching has ended."""
         self.calls: list[tuple[Any, ...]] = []
         self.num_answers_closed = 0
+        self.asked_within: list[tuple[Path, ...]] = []
+        """Of each question."""
         self.notify: Callable[[str], None] = lambda notice: None
         self.chats = FakeChats()
         self.most_at_once: dict[str, int] = {}
@@ -243,12 +251,14 @@ class FakeDesk:
         past: Sequence[Exchange] = (),
         is_stopped: Callable[[], bool] | None = None,
         *,
+        within: Sequence[Path] = (),
         chat: str = "",
         anyway: bool = False,
         cache: Cache | None = None,
     ) -> Iterator[AnswerEvent]:
         before = tuple((each.question, each.answer.text) for each in past)
         self._called("ask", question, before, chat, *(["anyway"] if anyway else []))
+        self.asked_within.append(tuple(within))
         try:
             for step in self.script:
                 if isinstance(step, threading.Event):
@@ -275,6 +285,10 @@ class FakeDesk:
     def library(self) -> Library:
         self._called("library")
         return self.shelves
+
+    def places(self) -> Places:
+        self._called("places")
+        return Places(map(str, self.documents), self.folders)
 
     def chunks_of(self, path: Path) -> list[Chunk]:
         self._called("chunks_of", path)
@@ -326,7 +340,7 @@ class FakeDesk:
                 return
         yield Reranking(tuple(hits[::-1]), len(hits), 2.0, 1.5)
 
-    def prefill(self, question: str, past: Sequence[Exchange] = ()) -> bool:
+    def prefill(self, question: str, past: Sequence[Exchange] = (), *, within: Sequence[Path] = ()) -> bool:
         self._called("prefill", question, tuple(past))
         return True
 
@@ -353,7 +367,7 @@ class FakeDesk:
 
     def check_citation(self, citation: Citation) -> Place:
         self._called("check_citation", citation)
-        return self.places.get(citation.n) or Place(
+        return self.cited_places.get(citation.n) or Place(
             "unchanged", citation.line_start, citation.line_end, citation.quote, citation.page
         )
 

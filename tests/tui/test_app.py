@@ -59,7 +59,7 @@ async def test_the_status_line_shows_progress_model_and_failures(app: GritDeskAp
     desk.model_gate.clear()
     desk.failed = (FailedFile(NOTES / "x.pdf", "[damaged]"), FailedFile(NOTES / "y.pdf", "a picture"))
     desk.progress = [IndexProgress(n, 8310, NOTES / f"file-{n}.md") for n in range(1205)]
-    async with app.run_test(size=SIZE, notifications=True) as pilot:
+    async with app.run_test(size=(160, 40), notifications=True) as pilot:
         await until(pilot, lambda: app.activity.status and app.activity.progress == desk.progress[-1])
         first_line = screen_text(app).splitlines()[0]
         for part in ("1,204 of 8,310 files", "file-1204.md", "model loading", "2 unread"):
@@ -78,6 +78,16 @@ async def test_the_status_line_shows_progress_model_and_failures(app: GritDeskAp
         await until(pilot, lambda: "[damaged]" in screen_text(app) and "a picture" in screen_text(app))
         await pilot.press("escape")
         await until(pilot, lambda: isinstance(app.screen, SearchScreen))
+
+
+async def test_the_status_line_names_the_model_where_there_is_room(app: GritDeskApp, desk: FakeDesk) -> None:
+    desk.failed = tuple(FailedFile(NOTES / f"{number}.pdf", "a picture") for number in range(1000))
+    async with app.run_test(size=SIZE) as pilot:
+        await ready(pilot)
+        await until(pilot, lambda: "● grit-nano" in screen_text(app).splitlines()[0])
+        await pilot.resize_terminal(68, 24)
+        await until(pilot, lambda: "grit-nano" not in screen_text(app).splitlines()[0])
+        assert "1,204 files indexed" in screen_text(app).splitlines()[0]
 
 
 async def test_passages_that_await_their_meaning_are_counted(app: GritDeskApp, desk: FakeDesk) -> None:

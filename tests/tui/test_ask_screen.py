@@ -187,21 +187,48 @@ async def test_a_failed_answer_says_why_and_a_surprise_does_not_end_the_app(app:
         assert app.is_running
 
 
-async def test_digits_and_enter_open_citations_at_their_passage(app: GritDeskApp) -> None:
+async def test_digits_show_citations_at_the_cited_words_and_enter_or_the_digit_opens_them(app: GritDeskApp) -> None:
     async with app.run_test(size=WIDE) as pilot:
         await ready(pilot)
         block = await asked(pilot, app)
-        await until(pilot, lambda: block.state == "finished")
-        for keys, passage in ((("3",), "def take"), (("2",), "A server"), (("tab", "tab", "enter"), "On 4 March")):
-            await pilot.press(*keys)
+        await until(pilot, lambda: block.state == "finished" and block.has_focus)
+        hits, pane = app.screen.query_one(HitList), app.screen.query_one("#evidence-text", PassageView)
+        for keys, passage in ((("3", "3"), "def take"), (("2", "enter"), "A server"), (("1", "enter"), "On 4 March")):
+            await pilot.press(keys[0])
+            await until(pilot, lambda passage=passage: pane.passage.strip().startswith(passage))
+            assert hits.has_focus and not isinstance(app.screen, ViewerScreen)
+            assert pane.cited == ("" if keys[0] == "2" else pane.passage)
+            await pilot.press(keys[1])
             await until(pilot, lambda: isinstance(app.screen, ViewerScreen), f"the viewer after {keys}")
             view = app.screen.query_one(PassageView)
             await until(pilot, lambda view=view, passage=passage: view.passage.strip().startswith(passage))
             await pilot.press("escape")
             await until(pilot, lambda: not isinstance(app.screen, ViewerScreen))
             block.focus()
-        await pilot.press("9")
+        await pilot.press("enter")
+        await until(pilot, lambda: isinstance(app.screen, ViewerScreen), "what is highlighted, from the answer")
+        await pilot.press("escape", "9")
         await until(pilot, lambda: any("[1] to [3]" in each.message for each in app._notifications))
+
+
+async def test_cited_sentence_is_marked_within_its_passage_and_scrolled_to(app: GritDeskApp, desk: FakeDesk) -> None:
+    hits = tuple(sample_hits())
+    quote = "A bucket holds 60 tokens and gains one a second."
+    citation = Citation(1, hits[0].path, 9, 9, quote)
+    answer = replace(answer_of("w?", "It holds 60 [1].", hits, (1,)), citations=(citation,))
+    desk.script = [EvidenceFound(hits), PieceGenerated(answer.text), AnswerFinished(answer)]
+    desk.documents[hits[0].path] = desk.documents[hits[0].path] + "\nmore" * 100
+    async with app.run_test(size=WIDE) as pilot:
+        await ready(pilot)
+        block = await asked(pilot, app)
+        await until(pilot, lambda: block.state == "finished")
+        pane = app.screen.query_one("#evidence-text", PassageView)
+        await until(pilot, lambda: pane.cited == quote)
+        assert pane.passage.startswith("On 4 March") and pane.scroll_offset.y > 0
+        strips = app.screen._compositor.render_strips()
+        background = pane.get_component_rich_style("passage-view--cited").bgcolor
+        marked = [each.text for strip in strips for each in strip if each.style and each.style.bgcolor == background]
+        assert "".join(marked).replace(" ", "") == quote.replace(" ", "")
 
 
 async def test_citation_opens_where_its_words_stand_by_now_and_says_what_changed(
@@ -211,15 +238,15 @@ async def test_citation_opens_where_its_words_stand_by_now_and_says_what_changed
     monkeypatch.setenv("EDITOR", "vim")
     monkeypatch.setattr(app, "_start_editor", lambda command: opened.append(command.arguments) or "")
     monkeypatch.setattr(Path, "is_file", lambda path: True)
-    desk.places = {1: Place("moved", 20, 22, "On 4 March"), 3: Place("changed", 30, 30, "def take")}
+    desk.cited_places = {1: Place("moved", 20, 22, "On 4 March"), 3: Place("changed", 30, 30, "def take")}
     async with app.run_test(size=WIDE) as pilot:
         await ready(pilot)
         block = await asked(pilot, app)
         await until(pilot, lambda: block.state == "finished")
-        await pilot.press("1")
+        await pilot.press("1", "enter")
         await until(pilot, lambda: len(opened) == 1)
         assert "+20" in opened[0]
-        await pilot.press("3")
+        await pilot.press("3", "enter")
         await until(pilot, lambda: len(opened) == 2)
         assert "+30" in opened[1]
         notes = [each.message for each in app._notifications]

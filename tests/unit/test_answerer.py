@@ -28,6 +28,7 @@ from gritdesk.records import (
     EvidenceFound,
     Exchange,
     Hit,
+    Misses,
     PieceGenerated,
     Sampling,
     Turn,
@@ -189,6 +190,27 @@ def test_follow_up_keeps_what_the_last_answer_cited_among_its_passages() -> None
     answerer = Answerer(lambda line, n: (other,), ScriptedEngine("At four [2]."), 512, AnswerConfig())
     evidence = next(iter(answerer.answer("Is it really?", [past])))
     assert isinstance(evidence, EvidenceFound) and [hit.chunk_id for hit in evidence.hits] == [8, 7]
+
+
+def test_follow_up_carries_nothing_over_that_is_not_asked_any_more() -> None:
+    other = Hit(8, Path("/docs/other.md"), Chunk("Something else.", 0, 15, 1, 1), score=1.0)
+    past = Exchange(Answer("When is tea?", "At four [1].", True, (Citation(1, TEA.path, 3, 3, ""),)), (TEA,))
+    engine = ScriptedEngine("Else [1].")
+    answerer = Answerer(lambda line, n: (other,), engine, 512, AnswerConfig(), within=(Path("/docs"),))
+    evidence, *_, last = answerer.answer("Is it really?", [past])
+    assert isinstance(evidence, EvidenceFound) and evidence.hits == (other,)
+    assert isinstance(last, AnswerFinished) and last.answer.within == (Path("/docs"),)
+
+
+def test_question_whose_filters_leave_nothing_is_told_which_and_what_they_left_out() -> None:
+    misses = Misses((("type:pdf", 3),), (TEA,))
+    answerer = Answerer(
+        lambda line, n: [], ScriptedEngine(), 512, AnswerConfig(), misses=lambda line: misses, within=(Path("/d/a.md"),)
+    )
+    evidence, *_, last = answerer.answer("When is tea?")
+    assert evidence == EvidenceFound((TEA,), "none") and isinstance(last, AnswerFinished)
+    assert last.answer.text == "Nothing in a.md answers this." and last.answer.removed == (("type:pdf", 3),)
+    assert [each.quote for each in last.answer.nearest] == ["Tea is at four."]
 
 
 def test_rewriting_is_switched_off_by_the_configuration() -> None:

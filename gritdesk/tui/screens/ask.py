@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from textual import events, on
@@ -30,19 +32,36 @@ from gritdesk.records import (
     Hit,
     PieceGenerated,
 )
-from gritdesk.tui.lane import problem_of
-from gritdesk.tui.messages import Activity, AnswerEnded, AnswerProgressed, CitationChecked
+from gritdesk.scoping import scope_name
+from gritdesk.tui.lane import Lane, problem_of
+from gritdesk.tui.messages import (
+    Activity,
+    AnswerEnded,
+    AnswerGrew,
+    AnswerProgressed,
+    CitationChecked,
+    PlacesPicked,
+    ScopeNamed,
+    SurroundingsRead,
+)
 from gritdesk.tui.screens.base import DeskScreen
-from gritdesk.tui.text import plain, query_words
+from gritdesk.tui.text import one_line, opens_as_text, plain, query_words, surroundings
 from gritdesk.tui.widgets.answer_block import AnswerBlock
 from gritdesk.tui.widgets.empty_state import EmptyState
 from gritdesk.tui.widgets.hit_list import HitList
+from gritdesk.tui.widgets.passage_view import PassageView
 from gritdesk.tui.widgets.question_input import QuestionInput
+from gritdesk.tui.widgets.scope_picker import ScopePicker
 from gritdesk.tui.widgets.status_line import StatusLine
 
 if TYPE_CHECKING:
     from gritdesk.desk import Desk
     from gritdesk.records import Chat
+    from gritdesk.scoping import Place, Places
+
+
+EVIDENCE_CHARS = 4_000
+"""Shown on either side of a passage."""
 
 
 class AskScreen(DeskScreen):
@@ -52,16 +71,10 @@ class AskScreen(DeskScreen):
             "escape", "stop", "Stop", id="ask.stop", tooltip="Stop the answer and keep what came; else go to the input"
         ),
         *(
-            Binding(
-                str(n),
-                f"open_citation({n})",
-                f"Open [{n}]",
-                show=False,
-                id=f"ask.open_{n}",
-                tooltip=f"Open source [{n}]",
-            )
+            Binding(str(n), f"cite({n})", f"[{n}]", show=False, id=f"ask.open_{n}", tooltip=f"Show source [{n}]")
             for n in range(1, 10)
         ),
+        Binding("enter", "open_source", "Open", show=False, id="ask.source", tooltip="Open the highlighted source"),
         Binding("v", "view", "View", id="ask.view", tooltip="Show the highlighted source here, in its file"),
         Binding(
             "e", "toggle_evidence", "Evidence", id="ask.evidence", tooltip="Show or hide the passages of the answer"
@@ -75,6 +88,7 @@ class AskScreen(DeskScreen):
             tooltip="Where the files hold no answer, take one of the model itself",
         ),
         Binding("n", "new_conversation", "New", id="ask.new", tooltip="Start a new conversation"),
+        Binding("x", "ask_all", "All files", show=False, id="ask.all", tooltip="Ask all files again"),
         Binding("y", "copy_path", "Copy path", show=False, id="ask.copy", tooltip="Copy the source's path"),
         Binding("alt+up", "go_block(-1)", "Previous", show=False, id="ask.previous", tooltip="Previous answer"),
         Binding("alt+down", "go_block(1)", "Next", show=False, id="ask.next", tooltip="Next answer"),
@@ -95,6 +109,15 @@ class AskScreen(DeskScreen):
         """Asked before the desk was open."""
         self._chat = ""
         """Id of the chat that the conversation is kept in; "" before its first question."""
+        self.scope: tuple[Path, ...] = ()
+        """The files and folders that the next question is asked of; none: all."""
+        self._places: Places | None = None
+        """What an @ picks from, kept while a question is written."""
+        self._picking = threading.Event()
+        """Of the latest pick; set, nobody waits for it any more."""
+        self._picking_lane = Lane(self, "picking")
+        self._naming_lane = Lane(self, "naming")
+        self._evidence_lane = Lane(self, "evidence")
 
     def compose(self) -> ComposeResult:
         yield StatusLine("ask")
@@ -102,10 +125,13 @@ class AskScreen(DeskScreen):
             with Vertical(id="talk"):
                 yield VerticalScroll(id="conversation", can_focus=False)
                 yield EmptyState(id="ask-empty")
+                yield ScopePicker(id="places")
+                yield Static(id="scope")
                 yield QuestionInput(id="question")
             with Vertical(id="evidence"):
                 yield Static("Evidence", id="evidence-title")
                 yield HitList(id="evidence-hits")
+                yield PassageView(id="evidence-text")
         yield Footer(show_command_palette=False)
 
     def on_mount(self) -> None:
@@ -127,7 +153,14 @@ class AskScreen(DeskScreen):
     @on(QuestionInput.Sent)
     async def _question_sent(self, message: QuestionInput.Sent) -> None:
         self.query_one(QuestionInput).clear()
-        await self.ask(message.question)
+        self._places = None
+        match message.question:
+            case "/all":
+                self.action_ask_all()
+            case "/new":
+                await self.action_new_conversation()
+            case question:
+                await self.ask(question)
 
     async def action_answer_anyway(self) -> None:
         answer = self._current.answer if self._current else None
@@ -149,7 +182,8 @@ class AskScreen(DeskScreen):
             past = [each for each in past if each.question != question or each.answer.evidence != "none"]
         self._num_asked += 1
         self._stop = threading.Event()
-        block = AnswerBlock(self._num_asked, question)
+        block = AnswerBlock(self._num_asked, question, self.scope)
+        self.query_one(QuestionInput).remember(question)
         conversation = self.query_one("#conversation", VerticalScroll)
         await conversation.mount(block)
         self._show_empty()
@@ -158,7 +192,7 @@ class AskScreen(DeskScreen):
         self._make_current(block)
         block.focus()
         conversation.anchor()
-        work = partial(self._answer, self.desk, block.number, question, past, self._stop, anyway)
+        work = partial(self._answer, self.desk, block.number, question, past, self._stop, anyway, self.scope)
         self.run_worker(work, group="answer", thread=True, exit_on_error=False)
 
     def conversation(self) -> list[Exchange]:
@@ -173,13 +207,22 @@ class AskScreen(DeskScreen):
         past: Sequence[Exchange],
         stop: threading.Event,
         anyway: bool,
+        scope: tuple[Path, ...],
     ) -> None:
         """Runs in a thread; ends soon after `stop` is set."""
         problem = ""
         try:
             chat = self._chat = self._chat or desk.chats.start()
-            for event in _until(desk.ask(question, past, stop.is_set, chat=chat, anyway=anyway), stop):
-                self.post_message(AnswerProgressed(number, event))
+            answer_events = desk.ask(question, past, stop.is_set, within=scope, chat=chat, anyway=anyway)
+            pieces: deque[str] = deque()
+            for event in _until(answer_events, stop):
+                if not isinstance(event, PieceGenerated):
+                    pieces = deque()  # what comes behind this event must not be taken before it
+                    self.post_message(AnswerProgressed(number, event))
+                    continue
+                pieces.append(event.text)
+                if len(pieces) == 1:
+                    self.post_message(AnswerGrew(number, pieces))
         except Exception as error:  # a worker's edge
             problem = problem_of(error)
         self.post_message(AnswerEnded(number, problem))
@@ -192,14 +235,19 @@ class AskScreen(DeskScreen):
         event = message.event
         if isinstance(event, EvidenceFound):
             block.show_evidence(event.hits, event.evidence)
-        elif isinstance(event, PieceGenerated):
-            await block.write(event.text)
         elif isinstance(event, AnswerRestarted):
             await block.restart(event.reason)
         elif isinstance(event, AnswerFinished):
             await block.finish(event.answer)
-        if block is self._current and not isinstance(event, PieceGenerated):
+        if block is self._current:
             self._show_evidence()
+
+    async def on_answer_grew(self, message: AnswerGrew) -> None:
+        message.stop()
+        pieces = [message.pieces.popleft() for _ in range(len(message.pieces))]
+        block = self._block(message.number)
+        if pieces and block is not None and block.is_running:
+            await block.write(pieces)
 
     async def on_answer_ended(self, message: AnswerEnded) -> None:
         message.stop()
@@ -221,6 +269,74 @@ class AskScreen(DeskScreen):
         for block in self.blocks:
             if block.is_running:
                 await block.stop()
+
+    # what is asked
+
+    def set_scope(self, within: Sequence[Path]) -> None:
+        """Ask the next questions of these files and folders alone; none: of all."""
+        self.scope = tuple(dict.fromkeys(within))
+        self._show_scope("")
+        if self.scope:
+            self._naming_lane.submit(partial(_named, self.scope))
+
+    def on_scope_named(self, message: ScopeNamed) -> None:
+        message.stop()
+        if message.scope == self.scope:
+            self._show_scope(message.name)
+
+    def _show_scope(self, name: str) -> None:
+        line = self.query_one("#scope", Static)
+        line.display = bool(self.scope)
+        if self.scope:
+            name = one_line(name or scope_name(self.scope, lambda path: False))
+            line.update(Content.assemble(("In: ", "$text-muted"), (name, "bold"), ("   /all asks all", "$text-muted")))
+
+    def action_ask_all(self) -> None:
+        self.set_scope(())
+
+    @on(QuestionInput.PlaceDropped)
+    def _place_dropped(self) -> None:
+        self.set_scope(self.scope[:-1])
+
+    @on(QuestionInput.Mentioned)
+    def _mentioned(self, message: QuestionInput.Mentioned) -> None:
+        self._picking.set()
+        if message.letters is None or self.desk is None:
+            self.query_one(ScopePicker).leave()
+            self.query_one(QuestionInput).is_picking = False
+            return
+        self._picking = threading.Event()
+        self._picking_lane.submit(partial(self._pick, self.desk, message.letters, self._picking))
+
+    def _pick(self, desk: Desk, letters: str, stop: threading.Event) -> PlacesPicked:
+        """Runs in a thread."""
+        places = self._places = self._places or desk.places()
+        return PlacesPicked(letters, places.picked(letters, is_stopped=stop.is_set))
+
+    def on_places_picked(self, message: PlacesPicked) -> None:
+        message.stop()
+        question = self.query_one(QuestionInput)
+        if message.letters == question.letters:
+            self.query_one(ScopePicker).show(message.letters, message.places)
+            question.is_picking = bool(message.places)
+
+    @on(QuestionInput.Picking)
+    def _picking_key(self, message: QuestionInput.Picking) -> None:
+        picker, question = self.query_one(ScopePicker), self.query_one(QuestionInput)
+        if message.step:
+            picker.move(message.step)
+        elif picker.chosen is not None and picker.letters == question.letters:
+            self._take(picker.chosen)
+
+    @on(OptionList.OptionSelected, "#places")
+    def _place_clicked(self, event: OptionList.OptionSelected) -> None:
+        event.stop()
+        if (place := self.query_one(ScopePicker).chosen) is not None:
+            self._take(place)
+
+    def _take(self, place: Place) -> None:
+        self.set_scope((*self.scope, place.path))
+        self.query_one(QuestionInput).take_mention_out()
 
     # blocks and evidence
 
@@ -246,9 +362,38 @@ class AskScreen(DeskScreen):
         hits = block.hits if block else ()
         words = query_words(block.question) if block else ()
         cited = block.cited if block else None
-        self.query_one("#evidence-hits", HitList).show(hits, words, numbered=True, cited=cited)
+        hit_list = self.query_one("#evidence-hits", HitList)
+        hit_list.show(hits, words, numbered=True, cited=cited)
+        if cited and hits:
+            hit_list.highlighted = min(cited) - 1
         self.query_one("#evidence-title", Static).update(Content("Evidence" if hits else "No evidence yet"))
         self.set_class(bool(hits), "-has-evidence")
+        self._show_passage()
+
+    @on(OptionList.OptionHighlighted, "#evidence-hits")
+    def _evidence_highlighted(self, event: OptionList.OptionHighlighted) -> None:
+        event.stop()
+        self._show_passage()
+
+    def _show_passage(self) -> None:
+        """The highlighted passage in its file, at the lines that are cited of it."""
+        hit, desk = self._chosen_hit(), self.desk
+        if hit is None or desk is None:
+            self.query_one("#evidence-text", PassageView).clear()
+        else:
+            self._evidence_lane.submit(partial(_read_surroundings, desk, hit))
+
+    def on_surroundings_read(self, message: SurroundingsRead) -> None:
+        message.stop()
+        block, hit = self._current, message.hit
+        if block is not None and hit == self._chosen_hit():
+            citation = block.citation(block.hits.index(hit) + 1) if hit in block.hits else None
+            self.query_one("#evidence-text", PassageView).show(
+                message.surroundings,
+                query_words(block.question),
+                numbered=opens_as_text(hit),
+                cited=citation.quote if citation else "",
+            )
 
     def _show_empty(self) -> None:
         try:
@@ -272,7 +417,8 @@ class AskScreen(DeskScreen):
             lines.append("The model is being loaded; a question asked now waits for it.")
         elif activity.model == "failed":
             lines.append(activity.model_problem)
-        lines.append("`Enter` sends.  `Esc` stops.  `1` to `9` open the sources.")
+        lines.append("`Enter` sends.  `Esc` stops.  `1` to `9` show the sources.")
+        lines.append("`@` picks a file or folder to ask.  `F5` has the chats that are kept.")
         return ("Ask your files", *lines)
 
     # keys
@@ -283,17 +429,33 @@ class AskScreen(DeskScreen):
         else:
             self.query_one(QuestionInput).focus()
 
-    def action_open_citation(self, n: int) -> None:
+    def action_cite(self, n: int) -> None:
+        """Show source [n] at what is cited of it; again, open it."""
         hits = self._current.hits if self._current else ()
-        if n <= len(hits):
-            self._open(hits[n - 1], n)
-        elif hits:
-            self.notify(f"This answer has sources [1] to [{len(hits)}].", markup=False)
+        hit_list = self.query_one("#evidence-hits", HitList)
+        if n > len(hits):
+            if hits:
+                self.notify(f"This answer has sources [1] to [{len(hits)}].", markup=False)
+        elif hit_list.has_focus and hit_list.highlighted == n - 1:
+            self.action_open_source()
+        else:
+            self._show_evidence_pane()
+            hit_list.highlighted = n - 1
+            hit_list.focus()
+
+    def _show_evidence_pane(self) -> None:
+        self.remove_class("-evidence-off")
+        self.add_class("-evidence-narrow")
+
+    def action_open_source(self) -> None:
+        """Open the highlighted source, where what is cited of it stands by now."""
+        hit = self._chosen_hit()
+        if hit is not None and self._current is not None and hit in self._current.hits:
+            self._open(hit, self._current.hits.index(hit) + 1)
 
     def _open(self, hit: Hit, n: int) -> None:
         """Open a passage where what the answer cites of it stands by now."""
-        answer = self._current.answer if self._current else None
-        citation = next((each for each in answer.citations if each.n == n), None) if answer else None
+        citation = self._current.citation(n) if self._current else None
         if citation is None or self.desk is None:
             self.open_hit(hit)
         else:
@@ -314,18 +476,17 @@ class AskScreen(DeskScreen):
             has_moved = message.place.state == "moved"
             self.notify(plain(note), severity="information" if has_moved else "warning", markup=False)
         chunk = replace(message.hit.chunk, line_start=place.line_start, line_end=place.line_end)
-        self.open_hit(replace(message.hit, chunk=chunk))
+        self.open_hit(replace(message.hit, chunk=chunk), message.citation.quote)
 
     @on(OptionList.OptionSelected, "#evidence-hits")
     def _open_evidence(self) -> None:
-        hit = self._chosen_hit()
-        if hit is not None and self._current is not None and hit in self._current.hits:
-            self._open(hit, self._current.hits.index(hit) + 1)
+        self.action_open_source()
 
     def action_view(self) -> None:
-        hit = self._chosen_hit()
-        if hit is not None and self._current is not None:
-            self.grit_app.view(hit, query_words(self._current.question))
+        hit, block = self._chosen_hit(), self._current
+        if hit is not None and block is not None:
+            citation = block.citation(block.hits.index(hit) + 1) if hit in block.hits else None
+            self.grit_app.view(hit, query_words(block.question), citation.quote if citation else "")
 
     def action_copy_path(self) -> None:
         self.copy_path(self._chosen_hit())
@@ -336,6 +497,7 @@ class AskScreen(DeskScreen):
     async def action_new_conversation(self) -> None:
         await self._stop_running()
         self._chat = ""
+        self.set_scope(())
         self._make_current(None)
         await self.query_one("#conversation").remove_children()
         self._show_empty()
@@ -343,11 +505,15 @@ class AskScreen(DeskScreen):
 
     async def action_continue_chat(self) -> None:
         """Go on with the chat last asked in, in place of the conversation that is shown."""
+        await self.continue_chat("")
+
+    async def continue_chat(self, id_: str) -> None:
+        """The same with a chat of one's choice; "": the last one."""
         desk = self.desk
         if desk is None:
             return
         try:
-            chat = await asyncio.to_thread(lambda: desk.chats.read(desk.chats.latest()))
+            chat = await asyncio.to_thread(lambda: desk.chats.read(id_ or desk.chats.latest()))
         except Exception as error:  # a worker's edge
             self.grit_app.report(problem_of(error))
             return
@@ -363,6 +529,8 @@ class AskScreen(DeskScreen):
             block = AnswerBlock(self._num_asked, exchange.question)
             await conversation.mount(block)
             await block.show_exchange(exchange)
+            self.query_one(QuestionInput).remember(exchange.question)
+        self.set_scope(chat.exchanges[-1].answer.within if chat.exchanges else ())
         self._show_empty()
         if self.blocks:
             self._make_current(self.blocks[-1])
@@ -381,6 +549,14 @@ class AskScreen(DeskScreen):
 
     def _chosen_hit(self) -> Hit | None:
         return self.query_one("#evidence-hits", HitList).highlighted_hit
+
+
+def _named(scope: tuple[Path, ...]) -> ScopeNamed:
+    return ScopeNamed(scope, scope_name(scope))
+
+
+def _read_surroundings(desk: Desk, hit: Hit) -> SurroundingsRead:
+    return SurroundingsRead(hit, surroundings(desk.document_text(hit.path), hit.chunk, EVIDENCE_CHARS))
 
 
 def _until(answer_events: Iterator[AnswerEvent], stop: threading.Event) -> Iterator[AnswerEvent]:

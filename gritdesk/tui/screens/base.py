@@ -38,9 +38,10 @@ class DeskScreen(Screen[None]):
     def activity(self) -> Activity:
         return self.grit_app.activity
 
-    def open_hit(self, hit: Hit | None) -> None:
+    def open_hit(self, hit: Hit | None, cited: str = "") -> None:
+        """Args: cited: words of the hit that are marked where it is shown here."""
         if hit is not None:
-            self.grit_app.open_in_editor(hit)
+            self.grit_app.open_in_editor(hit, cited)
 
     def copy_path(self, hit: Hit | None) -> None:
         if hit is not None:

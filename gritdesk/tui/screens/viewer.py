@@ -35,11 +35,12 @@ class ViewerScreen(DeskScreen):
         Binding("y", "copy_path", "Copy path", id="viewer.copy", tooltip="Copy the file's path"),
     ]
 
-    def __init__(self, hit: Hit, words: Sequence[str], tab: str) -> None:
+    def __init__(self, hit: Hit, words: Sequence[str], tab: str, cited: str = "") -> None:
         super().__init__()
         self._hit = hit
         self._words = words
         self._tab = tab
+        self._cited = cited
         self._lane = Lane(self, "viewer")
 
     def compose(self) -> ComposeResult:
@@ -57,7 +58,7 @@ class ViewerScreen(DeskScreen):
     def on_surroundings_read(self, message: SurroundingsRead) -> None:
         message.stop()
         view = self.query_one(PassageView)
-        view.show(message.surroundings, self._words, numbered=opens_as_text(self._hit))
+        view.show(message.surroundings, self._words, numbered=opens_as_text(self._hit), cited=self._cited)
         if not message.surroundings.is_whole:
             self.query_one("#viewer-title", Static).update(
                 Content.assemble(self._title(), ("   only the part around the passage", "$text-warning"))

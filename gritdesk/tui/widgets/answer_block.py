@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from time import monotonic
 from typing import ClassVar, Literal
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
-from textual.widgets import Markdown, Static
+from textual.widgets import Static
 from textual.widgets.markdown import MarkdownStream
 
-from gritdesk.records import UNSUPPORTED, Answer, Evidence, Exchange, Hit
-from gritdesk.tui.text import cited_place, plain
+from gritdesk.records import MOST_COUNTED, UNSUPPORTED, Answer, Citation, Evidence, Exchange, Hit
+from gritdesk.tui.text import cited_place, plain, speed
+from gritdesk.tui.widgets.answer_markdown import AnswerMarkdown
 from gritdesk.tui.widgets.status_line import count
 
 _MARKDOWN = re.compile(r"[*_`~|#\n<]|^\s*(?:[-+>]|\d+[.)])\s")
+_SPEED_EVERY_S = 0.5
+"""A figure that changes with every piece cannot be read."""
 State = Literal["searching", "writing", "finished", "stopped", "failed"]
 
 
@@ -25,7 +31,10 @@ class AnswerBlock(Vertical, can_focus=True):
     """Takes the events of one answer, in order; what it shows follows from its state."""
 
     HELP = (
-        "**Answer.** `1` to `9` open the numbered sources. `Esc` stops an answer, and goes back to the question line."
+        "**Answer.** `1` to `9` show the numbered sources at the lines that are cited, and `Enter`, or the same number "
+        "again, opens one in your editor. What is underlined and marked [?] no passage supports.\n\n"
+        "`Esc` stops an answer at once and keeps what came; then it goes back to the question line. `x` asks all files "
+        "again, `n` begins a new conversation."
     )
     BINDING_GROUP_TITLE = "Answer"
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -33,10 +42,12 @@ class AnswerBlock(Vertical, can_focus=True):
         Binding("down,j", "scroll_conversation(1)", "Down", show=False, id="answer.down", tooltip="Scroll down"),
     ]
 
-    def __init__(self, number: int, question: str) -> None:
+    def __init__(self, number: int, question: str, within: tuple[Path, ...] = ()) -> None:
         super().__init__()
         self.number = number
         self.question = question
+        self.within = within
+        """The files and folders that are asked; none: all."""
         self.hits: tuple[Hit, ...] = ()
         """Evidence [1], [2], ... of the answer."""
         self.state: State = "searching"
@@ -45,11 +56,15 @@ class AnswerBlock(Vertical, can_focus=True):
         self.text = ""
         """What has come so far."""
         self._stream: MarkdownStream | None = None
+        self._began = monotonic()
+        self._first_after_s = 0.0
+        self._num_pieces = 0
+        self._told_at = 0.0
 
     def compose(self) -> ComposeResult:
         yield Static(Content(plain(self.question)), classes="question")
         yield Static(classes="restart-note")
-        yield Markdown(classes="answer", open_links=False)
+        yield AnswerMarkdown(classes="answer")
         yield Static(Content("Looking for passages …"), classes="ground")
 
     @property
@@ -61,6 +76,13 @@ class AnswerBlock(Vertical, can_focus=True):
         """Numbers that the answer cites; None until it is finished."""
         return frozenset(each.n for each in self.answer.citations) if self.answer else None
 
+    def citation(self, n: int) -> Citation | None:
+        """What [n] leads to: what the answer cites, or the place that came nearest to one."""
+        if self.answer is None:
+            return None
+        nearest = (*self.answer.nearest, *([self.answer.closest] if self.answer.closest else []))
+        return next((each for each in (*self.answer.citations, *nearest) if each.n == n), None)
+
     def exchange(self) -> Exchange | None:
         """What a later question should know of this one; None if nothing came."""
         if not self.text or self.state == "failed":
@@ -68,12 +90,12 @@ class AnswerBlock(Vertical, can_focus=True):
         if self.answer is not None:
             return Exchange(self.answer, self.hits)
         evidence: Evidence = "none" if self._is_from_model else "found"
-        stopped = Answer(self.question, self.text, False, stopped=True, evidence=evidence)
+        stopped = Answer(self.question, self.text, False, stopped=True, evidence=evidence, within=self.within)
         return Exchange(replace(stopped, from_model=self._is_from_model), self.hits)
 
     async def show_exchange(self, exchange: Exchange) -> None:
         """Show a question and answer that are kept."""
-        self.hits = exchange.hits
+        self.hits, self.within = exchange.hits, exchange.answer.within
         await self.finish(exchange.answer)
 
     def show_waiting_for_model(self) -> None:
@@ -84,18 +106,32 @@ class AnswerBlock(Vertical, can_focus=True):
         self._is_from_model = evidence == "none" and not hits
         self._say(f"Reading {count(len(hits), 'passage')} …  Esc stops" if hits else "No passage found; Esc stops")
 
-    async def write(self, piece: str) -> None:
+    async def write(self, pieces: Sequence[str]) -> None:
         self.state = "writing"
-        piece = plain(piece)
-        self.text += piece
+        text = plain("".join(pieces))
+        self.text += text
         if self._stream is None:
-            self._stream = Markdown.get_stream(self._markdown)
-        await self._stream.write(piece)
+            self._stream = AnswerMarkdown.get_stream(self._markdown)
+        await self._stream.write(text)
+        is_first = not self._num_pieces
+        self._num_pieces += len(pieces)
+        self._tell_speed(is_first)
+
+    def _tell_speed(self, is_first: bool) -> None:
+        now = monotonic()
+        if is_first:
+            self._first_after_s = now - self._began
+        elif now - self._told_at < _SPEED_EVERY_S:
+            return
+        self._told_at = now
+        writing_s = now - self._began - self._first_after_s
+        pace = "" if is_first else f", {(self._num_pieces - 1) / writing_s:.0f} pieces/s"
+        self._say(f"Writing … first piece after {self._first_after_s:.1f} s{pace}.  Esc stops")
 
     async def restart(self, reason: str) -> None:
         """Void what came: the engine died and the answer comes anew."""
         await self._end_stream()
-        self.text = ""
+        self.text, self._num_pieces = "", 0
         await self._markdown.update("")
         self.state = "searching"
         note = self.query_one(".restart-note", Static)
@@ -113,8 +149,8 @@ class AnswerBlock(Vertical, can_focus=True):
     async def stop(self) -> None:
         """Keep what came and take no more."""
         self.state = "stopped"
+        self._say_stopped()  # at once; the text is all but settled
         await self._settle(self.text)
-        self._say_stopped()
 
     async def fail(self, problem: str) -> None:
         self.state = "failed"
@@ -127,8 +163,8 @@ class AnswerBlock(Vertical, can_focus=True):
             self.parent.scroll_relative(y=lines, animate=False)  # type: ignore[attr-defined]
 
     @property
-    def _markdown(self) -> Markdown:
-        return self.query_one(Markdown)
+    def _markdown(self) -> AnswerMarkdown:
+        return self.query_one(AnswerMarkdown)
 
     async def _settle(self, text: str, shown: str = "") -> None:
         """End the stream and make sure that exactly `text` stands there, or as it is `shown` with marks in it."""
@@ -162,7 +198,8 @@ class AnswerBlock(Vertical, can_focus=True):
             Content.assemble((f"[{each.n}] ", "bold $text-accent"), plain(" ".join(each.quote.split())))
             for each in answer.nearest
         ]
-        lines = [Content("The nearest:" if quotes else "No passage was found."), *quotes]
+        lines = [Content(_found_without(*each)) for each in answer.removed]
+        lines += [Content("The nearest:"), *quotes] if quotes else [Content("No passage was found.")]
         return Content("\n").join([*lines, Content.styled("g has the model answer from itself", "$text-muted")])
 
     def _closest(self, answer: Answer) -> Content:
@@ -189,8 +226,8 @@ class AnswerBlock(Vertical, can_focus=True):
             hit = self.hits[citation.n - 1]
             label = (f"[{citation.n}] ", "bold $text-accent")
             parts.append(Content.assemble(label, f"{plain(hit.path.name)} ", (cited_place(citation), "$text-primary")))
-        if total_s := answer.timings.get("total_s"):
-            parts.append(Content.styled(f"{total_s:.1f} s", "$text-muted"))
+        if took := speed(answer):
+            parts.append(Content.styled(took, "$text-muted"))
         return Content("   ").join(parts)
 
     def _say_stopped(self) -> None:
@@ -198,6 +235,11 @@ class AnswerBlock(Vertical, can_focus=True):
 
     def _say(self, line: str, style: str = "$text-muted") -> None:
         self.query_one(".ground", Static).update(Content.styled(line, style))
+
+
+def _found_without(restriction: str, num: int) -> str:
+    many = f"{num} or more passages" if num >= MOST_COUNTED else count(num, "passage")
+    return f"{plain(restriction)} leaves nothing; without it there {'is' if num == 1 else 'are'} {many}."
 
 
 def marked(answer: Answer) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import ClassVar
 
 from rich.cells import cell_len, get_character_cell_size
@@ -35,6 +36,7 @@ class PassageView(ScrollView, can_focus=True):
         "passage-view--passage",
         "passage-view--bar",
         "passage-view--word",
+        "passage-view--cited",
     }
 
     def __init__(self, *, id: str | None = None) -> None:
@@ -44,11 +46,14 @@ class PassageView(ScrollView, can_focus=True):
         self._first_line = 1
         self._is_numbered = True
         self._word_spans: list[tuple[int, int]] = []
+        self._cited = (0, 0)
         self._rows: list[Row] = []
         self._wrapped_width = 0
 
-    def show(self, surroundings: Surroundings, words: Sequence[str] = (), *, numbered: bool = True) -> None:
-        """Show the text, scrolled to the passage; `words` are marked inside it."""
+    def show(
+        self, surroundings: Surroundings, words: Sequence[str] = (), *, numbered: bool = True, cited: str = ""
+    ) -> None:
+        """Show the text, scrolled to the passage, or to what is `cited` of it; `words` are marked inside it."""
         before, passage, after = (
             plain(surroundings.text[: surroundings.start]),
             plain(surroundings.text[surroundings.start : surroundings.end]),
@@ -59,6 +64,10 @@ class PassageView(ScrollView, can_focus=True):
         self._first_line = surroundings.first_line
         self._is_numbered = numbered
         self._word_spans = [(len(before) + start, len(before) + end) for start, end in word_spans(passage, words)]
+        cited = plain(cited)
+        cited_from = passage.find(cited) if cited else -1
+        start = len(before) + cited_from
+        self._cited = (start, start + len(cited)) if cited_from >= 0 else (0, 0)
         self._wrap()
         self.scroll_to_passage()
 
@@ -66,13 +75,17 @@ class PassageView(ScrollView, can_focus=True):
         self.show(Surroundings("", 0, 0))
 
     def scroll_to_passage(self) -> None:
-        start, _ = self._passage
+        start = self._cited[0] if any(self._cited) else self._passage[0]
         row = next((index for index, (_, _, end) in enumerate(self._rows) if end >= start), 0)
         self.scroll_to(y=max(0, row - _CONTEXT_ROWS), animate=False, force=True)
 
     @property
     def passage(self) -> str:
         return self._text[slice(*self._passage)]
+
+    @property
+    def cited(self) -> str:
+        return self._text[slice(*self._cited)]
 
     def on_resize(self, event: events.Resize) -> None:
         if self._text_width() != self._wrapped_width:
@@ -115,14 +128,13 @@ class PassageView(ScrollView, can_focus=True):
 
     def _segments(self, start: int, end: int, base: RichStyle) -> Iterator[Segment]:
         word_style = RichStyle(color=self.get_component_rich_style("passage-view--word").color, bold=True)
-        position = start
-        for word_start, word_end in self._word_spans:
-            if word_end <= position or word_start >= end:
-                continue
-            yield Segment(self._text[position : max(position, word_start)], base)
-            position = min(end, word_end)
-            yield Segment(self._text[max(start, word_start) : position], base + word_style)
-        yield Segment(self._text[position:end], base)
+        cited_style = RichStyle(bgcolor=self.get_component_rich_style("passage-view--cited").bgcolor)
+        marks = [(span, word_style) for span in self._word_spans if span[0] < end and span[1] > start]
+        marks.append((self._cited, cited_style))
+        edges = {start, end, *(edge for span, _ in marks for edge in span if start < edge < end)}
+        for piece_start, piece_end in pairwise(sorted(edges)):
+            held = [style for span, style in marks if span[0] <= piece_start and piece_end <= span[1]]
+            yield Segment(self._text[piece_start:piece_end], sum(held, base))
 
 
 def wrapped_rows(text: str, first_line: int, width: int) -> Iterator[Row]:

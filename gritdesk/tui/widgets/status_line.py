@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from textual.content import Content
 from textual.reactive import reactive
 from textual.widget import Widget
@@ -9,7 +11,13 @@ from textual.widget import Widget
 from gritdesk.tui.messages import Activity
 from gritdesk.tui.text import plain
 
-_TABS = (("search", "F2", "Search"), ("ask", "F3", "Ask"), ("library", "F4", "Library"), ("map", "F7", "Map"))
+_TABS = (
+    ("search", "F2", "Search"),
+    ("ask", "F3", "Ask"),
+    ("library", "F4", "Library"),
+    ("chats", "F5", "Chats"),
+    ("map", "F7", "Map"),
+)
 _GAP = "  "
 _FULL_TABS_WIDTH = 100
 """Below it only the screen at hand is named; of the others the keys stand."""
@@ -53,6 +61,7 @@ def status_lines(activity: Activity) -> list[Content]:
     failures, model, index = _failures(activity), _model(activity), _index(activity)
     current = _current(activity)
     candidates = (
+        [index, current, _named_model(activity), failures],
         [index, current, model, failures],
         [index, model, failures],
         [index, failures],
@@ -106,6 +115,13 @@ def _model(activity: Activity) -> Content:
     if activity.model == "failed":
         return Content.styled("✕ model failed", "bold $text-error")
     return Content.assemble(("● ", "$text-success"), ("model ready", "$text-muted"))
+
+
+def _named_model(activity: Activity) -> Content:
+    """With its name, where it has answered."""
+    if activity.model != "ready" or activity.status is None:
+        return _model(activity)
+    return Content.assemble(("● ", "$text-success"), (plain(Path(activity.status.model).stem), "$text-muted"))
 
 
 def _failures(activity: Activity) -> Content:
