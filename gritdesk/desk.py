@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 
     from gritdesk.answerer import Answerer
     from gritdesk.chat_keeper import ChatKeeper
+    from gritdesk.completing import FilterValues
     from gritdesk.engine.endpoint import EndpointEmbedder
     from gritdesk.engine.host import EngineHost, EngineInfo
     from gritdesk.engine.states import StateSettings, StateUse
@@ -356,6 +357,21 @@ class Desk:
         Raises: as `search`.
         """
         return self._as_far_as_embedded(mode, lambda each: self._retriever().misses(query, each))
+
+    def unread(self, query: str, n: int = 5) -> list[PathReport]:
+        """Files that are not in the index and whose names a query speaks of, and why they are not; walks the folders.
+
+        Raises: QueryError as `search`.
+        """
+        from gritdesk.explaining import unread
+
+        return unread(query, self.folders, self._store(), self.config.home, n)
+
+    def filter_values(self) -> FilterValues:
+        """What filters of a query can name: the folders, kinds and names of the indexed files."""
+        from gritdesk.completing import filter_values
+
+        return filter_values(self._store().files(), self.folders)
 
     def similar(self, path: Path, n: int = 10) -> SimilarFiles:
         """The `n` files nearest by meaning to an indexed one; the engine is not started.
