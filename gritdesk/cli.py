@@ -340,7 +340,7 @@ def search(
         click.secho("the nearest without any restriction:", dim=True)
         _echo_hits(misses.nearest)
     if unread:
-        click.secho("not in the index, and named like it:", dim=True)
+        click.secho("files of such a name that are not in the index:", dim=True)
         for each in unread:
             click.echo(f"    {shown(f'{each.path}: {each.reason}')}")
 

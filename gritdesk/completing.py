@@ -66,6 +66,12 @@ def is_filter(line: str) -> bool:
     return _FILTER.search(line) is not None
 
 
+def is_begun(line: str) -> bool:
+    """Whether it ends in a filter that says nothing yet."""
+    found = _FILTER.search(line)
+    return found is not None and not found["value"].strip('"')
+
+
 def offers(line: str, known: FilterValues, today: date) -> list[Offer]:
     """How the filter at the end of a line may go on; nothing where it says all already, or there is none."""
     found = _FILTER.search(line)

@@ -36,19 +36,19 @@ def reasons(hit: Hit) -> Iterator[Reason]:
         yield Reason("read again", why.reading)
 
 
-def held(hit: Hit) -> list[str]:
-    """ "has token, bucket", "lacks fixed", "within type:pdf": those of which there is something to say."""
+def held(hit: Hit) -> list[tuple[str, str]]:
+    """("has", "token, bucket"), ("lacks", "fixed"), ("within", "type:pdf"): what there is to say."""
     why = hit.explanation
     if why is None:
         return []
     lists = [("has", why.terms_found), ("lacks", why.terms_missing), ("within", why.restrictions)]
-    return [f"{name} {', '.join(each)}" for name, each in lists if each]
+    return [(name, ", ".join(each)) for name, each in lists if each]
 
 
 def explained(hit: Hit) -> str:
     """`1.02 = words 0.77 (rank 1, BM25 6.20, weight 1) + meaning 0.25 (...); has token, bucket; within type:pdf`."""
     parts = [_in_line(each) for each in reasons(hit)]
-    return "; ".join([f"{hit.score:.2f} = {' + '.join(parts) or NEWEST_FIRST}", *held(hit)])
+    return "; ".join([f"{hit.score:.2f} = {' + '.join(parts) or NEWEST_FIRST}", *map(" ".join, held(hit))])
 
 
 NEWEST_FIRST = "newest first"

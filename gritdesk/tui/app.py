@@ -48,6 +48,7 @@ from gritdesk.tui.screens.doctor import DoctorScreen
 from gritdesk.tui.screens.failures import FailuresScreen
 from gritdesk.tui.screens.library import LibraryScreen
 from gritdesk.tui.screens.map import MapScreen
+from gritdesk.tui.screens.results import ResultsScreen
 from gritdesk.tui.screens.search import SearchScreen
 from gritdesk.tui.screens.viewer import ViewerScreen
 from gritdesk.tui.text import opens_as_text, plain
@@ -319,8 +320,10 @@ class GritDeskApp(App[None]):
                     return screen.conversation()
         return []
 
-    async def ask(self, question: str) -> None:
-        """Go to Ask, and ask `question` there unless it is empty."""
+    async def ask(self, question: str, within: Sequence[Path] = ()) -> None:
+        """Go to Ask, and ask `question` there unless it is empty, of the files `within` if there are any."""
+        if question and within:
+            question = " ".join([question, *(f'in:"{path}"' for path in within)])
         await self.switch_mode("ask")
         screen = self.screen_stack[0]
         assert isinstance(screen, AskScreen)
@@ -399,6 +402,8 @@ class GritDeskApp(App[None]):
             yield SystemCommand(
                 "Evidence (e)", "Show or hide the passages of the answer", screen.action_toggle_evidence
             )
+        if isinstance(screen, ResultsScreen):
+            yield from screen.system_commands()
         yield from super().get_system_commands(screen)
 
     def action_examine(self) -> None:

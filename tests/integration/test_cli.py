@@ -175,7 +175,7 @@ def test_search_that_found_nothing_names_files_called_so_that_are_not_in_the_ind
         ("corrupt.pdf", "failed"),
     ]
     first, second, *rows = person.run("search", "corrupt", "--mode", "keyword").output.splitlines()
-    assert (first, second) == ("nothing found", "not in the index, and named like it:")
+    assert (first, second) == ("nothing found", "files of such a name that are not in the index:")
     assert rows == [f"    {each['path']}: {each['reason']}" for each in unread]
 
 
