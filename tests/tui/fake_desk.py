@@ -196,6 +196,7 @@ class FakeDesk:
         """Raised by the call of that name."""
         self.search_gates: dict[tuple[str, SearchMode], threading.Event] = {}
         self.near_misses = Misses((), ())
+        self.misses_gate: threading.Event | None = None
         self.not_in_index: list[PathReport] = []
         self.shelves = sample_library()
         self.paused = ""
@@ -266,6 +267,7 @@ class FakeDesk:
 
     def misses(self, query: str, mode: SearchMode = "hybrid") -> Misses:
         self._called("misses", query, mode)
+        self._wait(self.misses_gate)
         return self.near_misses
 
     def unread(self, query: str, n: int = 5) -> list[PathReport]:

@@ -19,26 +19,20 @@ from gritdesk.tui.text import one_line
 class SearchInput(Input):
     """Down goes to the results; what a filter may say is offered on the lower border, where Tab takes the first."""
 
-    HELP = """**Query.** Results come as you type. `Tab` changes the mode, `Down` goes to the results, `Enter` opens
-one.
+    HELP = """**Query.** Results come as you type. `Tab` changes the mode, `Down` goes to the results.
 
-| typed | finds |
-|---|---|
-| `token bucket` | these words, and what they mean |
-| `"token bucket"` | these words in this order |
-| `-draft` | passages without it |
-| `lit:C++` | letter by letter |
-| `in:notes` | in a folder |
-| `type:pdf` | a kind of files |
-| `name:report` | files of such a name |
-| `after:7d` | modified since then |
-| `before:2024-05` | modified before that |
+- `"two words"` in this order
+- `-word` passages without it
+- `lit:C++` letter by letter
+- `in:notes` in a folder
+- `type:pdf` files of a kind
+- `name:plan` files of a name
+- `after:7d` modified since
+- `before:2024-05`
 
-A minus leaves out: `-in:old`, `-type:html`. Behind a filter's colon the folders, kinds, names and dates that there are
-stand below; `Tab` takes the first.
+A minus before `in:`, `type:` or `name:` leaves out. Behind the colon what there is stands below; `Tab` takes the first.
 
-`Ctrl+T` marks the highlighted result, `Ctrl+G` asks the query as a question, `Shift+Down` and `Shift+Up` scroll the
-text beside the list.
+`Ctrl+T` marks the result, `Ctrl+G` asks the query, `Shift+Down` scrolls its text.
 """
     BINDING_GROUP_TITLE = "Query"
     BINDINGS: ClassVar[list[BindingType]] = [
