@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -39,6 +39,15 @@ class HitVisual(Visual):
         self._label = label
         self._is_cited = is_cited
         self.is_marked = is_marked
+        self._drawn: dict[tuple[int, Style], list[Strip]] = {}
+
+    @property
+    def shown(self) -> tuple[Hashable, ...]:
+        """All that is seen of it; scores and ranks are not."""
+        return self._hit.path, self._hit.chunk, tuple(self._words), self._label, self._is_cited, self.is_marked
+
+    def forget_drawn(self) -> None:
+        self._drawn.clear()
 
     def get_optimal_width(self, rules: RulesMap, container_width: int) -> int:
         return container_width
@@ -47,9 +56,12 @@ class HitVisual(Visual):
         return self.HEIGHT
 
     def render_strips(self, width: int, height: int | None, style: Style, options: RenderOptions) -> list[Strip]:
-        body = Content("\n").join([self._title(width), *self._text(width)])
-        strips = body.render_strips(width, self.HEIGHT, style, options)
-        return [*strips, *[Strip.blank(width, style.rich_style)] * (self.HEIGHT - len(strips))]
+        if (drawn := self._drawn.get((width, style))) is None:
+            body = Content("\n").join([self._title(width), *self._text(width)])
+            strips = body.render_strips(width, self.HEIGHT, style, options)
+            drawn = [*strips, *[Strip.blank(width, style.rich_style)] * (self.HEIGHT - len(strips))]
+            self._drawn[width, style] = drawn
+        return drawn
 
     @property
     def _gutter(self) -> str:
@@ -106,6 +118,8 @@ class HitList(OptionList):
         self.hits: tuple[Hit, ...] = ()
         self._takes_marks = takes_marks
         self._words: Sequence[str] = ()
+        self._visuals: dict[tuple[Hashable, ...], HitVisual] = {}
+        """Rows with what was drawn of them, to be taken again: most hits by words come again with those by meaning."""
 
     @property
     def highlighted_hit(self) -> Hit | None:
@@ -132,14 +146,19 @@ class HitList(OptionList):
         kept = self._index_of(self.highlighted_hit, hits)
         self.hits = tuple(hits)
         self._words = words
+        new = [
+            HitVisual(hit, words, f"[{n}] " if numbered else "", cited is None or n in cited, hit.path in marks)
+            for n, hit in enumerate(hits, 1)
+        ]
+        self._visuals = {each.shown: self._visuals.get(each.shown, each) for each in new}
         with self.prevent(OptionList.OptionHighlighted):
-            self.set_options(
-                Option(
-                    HitVisual(hit, words, f"[{n}] " if numbered else "", cited is None or n in cited, hit.path in marks)
-                )
-                for n, hit in enumerate(hits, 1)
-            )
+            self.set_options(Option(self._visuals[each.shown]) for each in new)
         self.highlighted = kept if hits else None
+
+    def notify_style_update(self) -> None:
+        for each in self._visuals.values():
+            each.forget_drawn()
+        super().notify_style_update()
 
     def show_marks(self, marks: Collection[Path]) -> None:
         """Change the marks alone; the list stays where it is."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
@@ -10,7 +11,7 @@ from rich.segment import Segment
 from rich.style import Style as RichStyle
 from textual import events
 from textual.binding import Binding, BindingType
-from textual.geometry import Size
+from textual.geometry import Region, Size
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
@@ -44,11 +45,13 @@ class PassageView(ScrollView, can_focus=True):
         self._first_line = 1
         self._is_numbered = True
         self._word_spans: list[tuple[int, int]] = []
+        """Where the query's words stand in the shown text, in order."""
+        self._base_style = RichStyle()
         self._rows: list[Row] = []
         self._wrapped_width = 0
 
     def show(self, surroundings: Surroundings, words: Sequence[str] = (), *, numbered: bool = True) -> None:
-        """Show the text, scrolled to the passage; `words` are marked inside it."""
+        """Show the text, scrolled to the passage; `words` are marked in all of it, and stand out in the passage."""
         before, passage, after = (
             plain(surroundings.text[: surroundings.start]),
             plain(surroundings.text[surroundings.start : surroundings.end]),
@@ -58,7 +61,7 @@ class PassageView(ScrollView, can_focus=True):
         self._passage = (len(before), len(before) + len(passage.rstrip()))
         self._first_line = surroundings.first_line
         self._is_numbered = numbered
-        self._word_spans = [(len(before) + start, len(before) + end) for start, end in word_spans(passage, words)]
+        self._word_spans = word_spans(self._text, words)
         self._wrap()
         self.scroll_to_passage()
 
@@ -94,31 +97,37 @@ class PassageView(ScrollView, can_focus=True):
         self.virtual_size = Size(self.scrollable_content_region.width, len(self._rows))
         self.refresh()
 
+    def render_lines(self, crop: Region) -> list[Strip]:
+        self._base_style = self.rich_style  # which is added up of all that holds this, a third of a line's time
+        return super().render_lines(crop)
+
     def render_line(self, y: int) -> Strip:
         width = self.scrollable_content_region.width
         index = y + self.scroll_offset.y
         if index >= len(self._rows):
-            return Strip.blank(width, self.rich_style)
+            return Strip.blank(width, self._base_style)
         line_number, start, end = self._rows[index]
         in_passage = max(start, self._passage[0]) < min(end, self._passage[1])
-        base = self.get_component_rich_style("passage-view--passage") if in_passage else self.rich_style
-        segments = [*self._gutter(line_number, in_passage), *self._segments(start, end, base)]
+        base = self.get_component_rich_style("passage-view--passage") if in_passage else self._base_style
+        segments = [*self._gutter(line_number, in_passage), *self._segments(start, end, base, in_passage)]
         return Strip(segments).adjust_cell_length(width, base)
 
     def _gutter(self, line_number: int, in_passage: bool) -> Iterator[Segment]:
-        bar = self.get_component_rich_style("passage-view--bar") if in_passage else self.rich_style
+        bar = self.get_component_rich_style("passage-view--bar") if in_passage else self._base_style
         yield Segment("▌" if in_passage else " ", bar)
         number_width = self._gutter_width() - 3
         style = self.get_component_rich_style("passage-view--number")
         shown = str(line_number) if line_number and self._is_numbered else ""
         yield Segment(f"{shown:>{number_width}}  " if self._is_numbered else " ", style)
 
-    def _segments(self, start: int, end: int, base: RichStyle) -> Iterator[Segment]:
-        word_style = RichStyle(color=self.get_component_rich_style("passage-view--word").color, bold=True)
+    def _segments(self, start: int, end: int, base: RichStyle, in_passage: bool) -> Iterator[Segment]:
+        color = self.get_component_rich_style("passage-view--word").color
+        word_style = RichStyle(color=color, bold=True) if in_passage else RichStyle(underline=True)
         position = start
-        for word_start, word_end in self._word_spans:
-            if word_end <= position or word_start >= end:
-                continue
+        first = bisect_right(self._word_spans, start, key=lambda span: span[1])
+        for word_start, word_end in self._word_spans[first:]:
+            if word_start >= end:
+                break
             yield Segment(self._text[position : max(position, word_start)], base)
             position = min(end, word_end)
             yield Segment(self._text[max(start, word_start) : position], base + word_style)

@@ -24,18 +24,18 @@ class Preview(Vertical):
 
     def show(self, hit: Hit, surroundings: Surroundings, words: Sequence[str]) -> None:
         title = "  ".join(part for part in (one_line(hit.path.name), place(hit), heading_path(hit)) if part)
-        self.query_one("#preview-title", Static).update(Content(title))
+        self.query_one("#preview-title", Static).update(Content(title), layout=False)
         self.query_one(PassageView).show(surroundings, words, numbered=opens_as_text(hit))
 
     def clear(self) -> None:
-        self.query_one("#preview-title", Static).update("")
+        self.query_one("#preview-title", Static).update("", layout=False)
         self.query_one(PassageView).clear()
         self.show_related(())
 
     def show_related(self, names: Sequence[str]) -> None:
         """Names of files like the shown one; none clears the line."""
         line = Content.assemble(("related  ", "$text-muted"), " · ".join(map(one_line, names))) if names else ""
-        self.query_one("#preview-related", Static).update(line)
+        self.query_one("#preview-related", Static).update(line, layout=False)
 
     def scroll_text(self, steps: int) -> None:
         """Some rows down, or up if `steps` is negative."""
