@@ -373,6 +373,20 @@ class Desk:
 
         return filter_values(self._store().files(), self.folders)
 
+    def past_queries(self) -> list[str]:
+        """Queries that led somewhere, the latest last."""
+        from gritdesk.query_history import past_queries
+
+        return past_queries(self.config.home)
+
+    def remember_query(self, query: str) -> None:
+        """Keep a query to be asked again, unless nothing of what is asked is kept (`answer.keep_chats`)."""
+        from gritdesk.query_history import remember_query
+
+        if self.config.answer.keep_chats:
+            with suppress(OSError):  # a full disk is told by what matters
+                remember_query(self.config.home, query)
+
     def similar(self, path: Path, n: int = 10) -> SimilarFiles:
         """The `n` files nearest by meaning to an indexed one; the engine is not started.
 

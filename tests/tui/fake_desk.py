@@ -198,6 +198,7 @@ class FakeDesk:
         self.near_misses = Misses((), ())
         self.misses_gate: threading.Event | None = None
         self.not_in_index: list[PathReport] = []
+        self.queries: list[str] = []
         self.shelves = sample_library()
         self.paused = ""
         self.library_map = sample_map([NOTES / f"{name}.md" for name in "abcdefghijkl"], 3)
@@ -273,6 +274,12 @@ class FakeDesk:
     def unread(self, query: str, n: int = 5) -> list[PathReport]:
         self._called("unread", query)
         return self.not_in_index
+
+    def past_queries(self) -> list[str]:
+        return list(self.queries)
+
+    def remember_query(self, query: str) -> None:
+        self.queries = [*(each for each in self.queries if each != query), query]
 
     def filter_values(self) -> FilterValues:
         self._called("filter_values")

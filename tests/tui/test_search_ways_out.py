@@ -221,3 +221,36 @@ async def test_the_query_line_explains_its_language(app: GritDeskApp) -> None:
         await ready(pilot)
         await pilot.press("f1")
         await until(pilot, lambda: "modified since" in screen_text(app))
+
+
+# ---------------------------------------------------------------- past queries
+
+
+async def test_up_in_the_empty_line_brings_back_queries_that_led_somewhere(app: GritDeskApp, desk: FakeDesk) -> None:
+    desk.queries = ["walrus", "seal"]
+    async with app.run_test(size=WIDE) as pilot:
+        await found(pilot, app, "bu")
+        query = app.screen.query_one(SearchInput)
+        await pilot.press("up")
+        assert query.value == "bu"  # a line of one's own is not lost by a wrong key
+        await pilot.press("ctrl+t", "down", "v")
+        await until(pilot, lambda: desk.queries == ["walrus", "seal", "bu"])
+        await pilot.press("escape", "escape", "escape")
+        assert query.value == ""
+        values = []
+        for key in ("up", "up", "up", "up", "alt+down", "alt+down", "alt+down"):
+            await pilot.press(key)
+            values.append(query.value)
+        assert values == ["bu", "seal", "walrus", "walrus", "seal", "bu", ""]
+        await pilot.press("c", "alt+up")
+        await until(pilot, lambda: shown(app))
+        assert query.value == "bu"
+
+
+async def test_query_that_led_nowhere_is_not_kept(app: GritDeskApp, desk: FakeDesk) -> None:
+    async with app.run_test(size=WIDE) as pilot:
+        await found(pilot, app, "bu")
+        await pilot.press("down", "space", "down", "escape")
+        assert desk.queries == []
+        await pilot.press("enter")
+        await until(pilot, lambda: desk.queries == ["bu"])

@@ -180,23 +180,32 @@ class ResultsScreen(DeskScreen):
         event.stop()
         self.open_chosen()
 
+    def led_somewhere(self) -> None:
+        """Something is done with a hit; for screens to override."""
+
     def open_chosen(self) -> None:
-        self.open_hit(self.chosen_file)
+        if self.chosen_file is not None:
+            self.led_somewhere()
+            self.open_hit(self.chosen_file)
 
     async def action_ask(self) -> None:
+        self.led_somewhere()
         await self.grit_app.ask(self.question, within=tuple(self.marks))
 
     def action_view(self) -> None:
         if (hit := self.chosen_hit) is not None:
+            self.led_somewhere()
             self.grit_app.view(hit, self.words)
 
     def action_similar(self) -> None:
         from gritdesk.tui.screens.similar import SimilarScreen  # which is one of these itself
 
         if (hit := self.chosen_hit) is not None:
+            self.led_somewhere()
             self.app.push_screen(SimilarScreen(hit.path, self.question, self.marks), lambda _: self.marks_changed())
 
     def action_copy_path(self) -> None:
+        self.led_somewhere()
         if not self.marks:
             self.copy_path(self.chosen_file)
             return

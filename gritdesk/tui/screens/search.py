@@ -81,6 +81,12 @@ class OffersMade(Message):
         self.made = made
 
 
+class PastQueriesRead(Message):
+    def __init__(self, queries: Sequence[str]) -> None:
+        super().__init__()
+        self.queries = queries
+
+
 class SearchScreen(ResultsScreen):
     BINDING_GROUP_TITLE = "Search"
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -129,6 +135,7 @@ class SearchScreen(ResultsScreen):
         self._unread_lane = Lane(self, "files not in the index")
         self._why_lane = Lane(self, "why this rank")
         self._offers_lane = Lane(self, "offers")
+        self._past_lane = Lane(self, "past queries")
         self._pauses: list[Timer] = []
 
     def compose(self) -> ComposeResult:
@@ -191,6 +198,8 @@ class SearchScreen(ResultsScreen):
         super().activity_changed(before, now)
         self.query_one(SearchInput).adds_folders = now.has_folders is False
         became_open = before.desk != "open" and now.desk == "open"
+        if became_open:
+            self._read_past_queries()
         if became_open or before.model != now.model:
             self.search()
         else:
@@ -434,6 +443,27 @@ class SearchScreen(ResultsScreen):
         query = self.query_one(SearchInput)
         if query.value == message.line:
             query.show_offers(message.made)
+
+    # past queries
+
+    def _read_past_queries(self) -> None:
+        if (desk := self.desk) is not None:
+            self._past_lane.submit(lambda: PastQueriesRead(desk.past_queries()))
+
+    def on_past_queries_read(self, message: PastQueriesRead) -> None:
+        message.stop()
+        self.query_one(SearchInput).past_queries = message.queries
+
+    def led_somewhere(self) -> None:
+        """Have the query kept, to be asked again."""
+        desk, query = self.desk, self.query_text
+        if desk is not None and query:
+
+            def remember() -> PastQueriesRead:
+                desk.remember_query(query)
+                return PastQueriesRead(desk.past_queries())
+
+            self._past_lane.submit(remember)
 
     # why this rank
 

@@ -101,12 +101,12 @@ class SimilarScreen(ResultsScreen):
 
     def _show_title(self) -> None:
         parts = [Content.assemble("Files like ", (one_line(self._path.name), "bold"))]
+        if told := self.told_marks():
+            parts.append(Content.styled(told, "$text-accent"))
         parts.append(Content.styled(short_folder(self._path), "$text-muted"))
         if self._copies:
             names = ", ".join(one_line(str(each)) for each in self._copies)
             parts.append(Content.styled(f"the same: {names}", "$text-secondary"))
-        if told := self.told_marks():
-            parts.append(Content.styled(told, "$text-accent"))
         self.query_one("#similar-title", Static).update(Content("   ").join(parts))
 
     def action_close(self) -> None:

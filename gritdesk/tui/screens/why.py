@@ -65,7 +65,7 @@ class WhyScreen(ModalScreen[None]):
             for each in told
         ]
         if rows:
-            rows.append(Content.assemble((f"{hit.score:8.2f}  ", "bold $text-accent"), "in all, which is the order"))
+            rows.append(Content.assemble((f"{hit.score:8.2f}  ", "bold $text-accent"), "in all; the more, the higher"))
         else:
             rows.append(Content(f"          {NEWEST_FIRST}"))
         parts = [Content.assemble((f"{name:>8}  ", "$text-secondary"), plain(terms)) for name, terms in held(hit)]

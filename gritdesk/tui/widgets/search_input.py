@@ -32,12 +32,16 @@ class SearchInput(Input):
 
 A minus before `in:`, `type:` or `name:` leaves out. Behind the colon what there is stands below; `Tab` takes the first.
 
-`Ctrl+T` marks the result, `Ctrl+G` asks the query, `Shift+Down` scrolls its text.
+`Up` in the empty line brings back earlier queries. `Ctrl+T` marks the result, `Ctrl+G` asks the query, `Shift+Down`
+scrolls its text.
 """
     BINDING_GROUP_TITLE = "Query"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "submit", "Open", id="query.open", tooltip="Open the highlighted result at its line"),
         Binding("down", "leave_down", "Results", id="query.results", tooltip="Go to the results"),
+        Binding("up", "recall_first", "Earlier query", show=False, id="query.last", tooltip="In an empty line"),
+        Binding("alt+up", "recall(-1)", "Earlier query", show=False, id="query.earlier", tooltip="An earlier query"),
+        Binding("alt+down", "recall(1)", "Later query", show=False, id="query.later", tooltip="A later query"),
         Binding("tab", "take_offer", "Complete", id="query.complete", tooltip="Take what is offered for the filter"),
     ]
 
@@ -50,6 +54,8 @@ A minus before `in:`, `type:` or `name:` leaves out. Behind the colon what there
     adds_folders = False
     """Whether `+` in an empty line means that; the screen knows."""
     offers: Sequence[Offer] = ()
+    past_queries: Sequence[str] = ()
+    """The latest last."""
 
     def show_offers(self, offers: Sequence[Offer]) -> None:
         """What the filter at the end of the line may say; the first one also stands behind the cursor."""
@@ -67,7 +73,19 @@ A minus before `in:`, `type:` or `name:` leaves out. Behind the colon what there
         self.refresh_bindings()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        if action == "recall_first":
+            return not self.value or self.value in self.past_queries
         return bool(self.offers) if action == "take_offer" else True
+
+    def action_recall(self, step: int) -> None:
+        """An earlier query, or a later one; behind the last comes the empty line."""
+        lines = [*self.past_queries, ""]
+        now = lines.index(self.value) if self.value in lines else len(lines) - 1
+        self.value = lines[max(0, min(len(lines) - 1, now + step))]
+        self.cursor_position = len(self.value)
+
+    def action_recall_first(self) -> None:
+        self.action_recall(-1)
 
     def action_take_offer(self) -> None:
         self.value = self.offers[0].line
