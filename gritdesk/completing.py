@@ -66,10 +66,10 @@ def is_filter(line: str) -> bool:
     return _FILTER.search(line) is not None
 
 
-def is_begun(line: str) -> bool:
-    """Whether it ends in a filter that says nothing yet."""
+def settled(line: str) -> str:
+    """The line without a filter at its end that says nothing yet: `type:` on its way to `type:pdf` is no word."""
     found = _FILTER.search(line)
-    return found is not None and not found["value"].strip('"')
+    return line if found is None or found["value"].strip('"') else line[: found.start()]
 
 
 def offers(line: str, known: FilterValues, today: date) -> list[Offer]:

@@ -310,6 +310,8 @@ class GritDeskApp(App[None]):
     async def search_for(self, query: str) -> None:
         """Go to Search, with `query` typed there."""
         await self.switch_mode("search")
+        while len(self.screen_stack) > 1:  # a file or a list of similar ones that was left open there
+            await self.pop_screen()
         self.screen_stack[0].query_one("#query", Input).value = query
 
     def conversation(self) -> list[Exchange]:

@@ -134,6 +134,17 @@ async def test_marks_viewing_and_asking_work_in_similar_files(
     assert asked == [("bu", (MARKDOWN, PDF))]
 
 
+async def test_searching_for_a_theme_of_the_map_leaves_the_similar_files(app: GritDeskApp, desk: FakeDesk) -> None:
+    async with app.run_test(size=WIDE) as pilot:
+        await found(pilot, app)
+        await pilot.press("down", "s")
+        await until(pilot, lambda: isinstance(app.screen, SimilarScreen) and shown(app))
+        await pilot.press("space", "f4")
+        await app.search_for("token")
+        await until(pilot, lambda: isinstance(app.screen, SearchScreen) and ("token", "hybrid") in desk.searches())
+        await until(pilot, lambda: marked_rows(app) == ["interface.pdf"])
+
+
 async def test_similar_files_say_which_are_the_same_and_when_there_are_none(
     app: GritDeskApp, desk: FakeDesk, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -254,3 +254,34 @@ async def test_query_that_led_nowhere_is_not_kept(app: GritDeskApp, desk: FakeDe
         assert desk.queries == []
         await pilot.press("enter")
         await until(pilot, lambda: desk.queries == ["bu"])
+
+
+# ---------------------------------------------------------------- between two queries
+
+
+async def test_what_was_found_stays_while_words_find_nothing_and_meaning_is_asked(
+    app: GritDeskApp, desk: FakeDesk
+) -> None:
+    gate = desk.search_gates[("bux", "hybrid")] = threading.Event()
+    desk.hits = lambda query, mode: [] if (query, mode) == ("bux", "keyword") else sample_hits()
+    async with app.run_test(size=WIDE) as pilot:
+        await found(pilot, app)
+        await pilot.press("x")
+        await until(pilot, lambda: ("bux", "hybrid") in desk.searches())
+        await pilot.pause(0.05)
+        assert shown(app) == [1, 2, 3] and not desk.named("misses")
+        desk.hits = lambda query, mode: sample_hits()[1:]
+        gate.set()
+        await until(pilot, lambda: shown(app) == [2, 3])
+
+
+async def test_hits_of_another_query_do_not_stand_under_one_that_failed(app: GritDeskApp, desk: FakeDesk) -> None:
+    async with app.run_test(size=WIDE) as pilot:
+        await found(pilot, app)
+        desk.failures["search"] = StoreError("the index is damaged; run `gritdesk doctor`")
+        await pilot.press("x")
+        await until(pilot, lambda: not shown(app))
+        await until(pilot, lambda: "the index is damaged" in screen_text(app))
+        del desk.failures["search"]
+        await pilot.press("y")
+        await until(pilot, lambda: shown(app) == [1, 2, 3])

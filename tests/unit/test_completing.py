@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gritdesk.completing import FilterValues, filter_values, is_filter, offers
+from gritdesk.completing import FilterValues, filter_values, is_filter, offers, settled
 from gritdesk.querying import parse
 from gritdesk.store.base import FileState
 
@@ -74,3 +74,8 @@ def test_nothing_is_offered_where_nothing_is_to_be_completed(line: str, known: F
 
 def test_line_is_known_to_end_in_a_filter_before_anything_is_read() -> None:
     assert is_filter("walrus -in:") and not is_filter("walrus in: x")
+
+
+def test_filter_that_says_nothing_yet_is_no_part_of_a_query() -> None:
+    assert settled("walrus in:") == settled('walrus in:"') == settled("walrus ") == "walrus "
+    assert settled("walrus type:p") == "walrus type:p" and settled("std::") == "std::"

@@ -164,6 +164,9 @@ class ResultsScreen(DeskScreen):
         self.marks.clear()
         self.marks_changed()
 
+    def on_screen_resume(self) -> None:
+        self.marks_changed()  # by a screen that stood before this one
+
     def marks_changed(self) -> None:
         """Show the marks as they are; for screens to add to."""
         for each in self.query(HitList):
@@ -202,7 +205,7 @@ class ResultsScreen(DeskScreen):
 
         if (hit := self.chosen_hit) is not None:
             self.led_somewhere()
-            self.app.push_screen(SimilarScreen(hit.path, self.question, self.marks), lambda _: self.marks_changed())
+            self.app.push_screen(SimilarScreen(hit.path, self.question, self.marks))
 
     def action_copy_path(self) -> None:
         self.led_somewhere()

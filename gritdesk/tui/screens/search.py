@@ -23,7 +23,7 @@ from textual.reactive import reactive
 from textual.timer import Timer
 from textual.widgets import Footer, Input
 
-from gritdesk.completing import FilterValues, Offer, is_begun, is_filter, offers
+from gritdesk.completing import FilterValues, Offer, is_filter, offers, settled
 from gritdesk.errors import GritDeskError, QueryError
 from gritdesk.querying import parse, without
 from gritdesk.records import Exchange, Hit, Misses, PathReport, Reranking, SearchMode, Status
@@ -186,8 +186,8 @@ class SearchScreen(ResultsScreen):
     def _query_changed(self, event: Input.Changed) -> None:
         event.stop()
         self._offer(event.value)
-        if event.value.strip() != self.query_text and not is_begun(event.value):  # what was found before stays
-            self.query_text = event.value.strip()
+        if (query := settled(event.value).strip()) != self.query_text:
+            self.query_text = query
             self.search()
 
     def watch_mode(self, mode: SearchMode) -> None:
@@ -236,6 +236,9 @@ class SearchScreen(ResultsScreen):
         is_late = message.mode == "keyword" and number == message.number and shown_mode not in (None, "keyword")
         if message.number != self._number or is_late:
             return
+        if not message.hits and self.activity.model == "ready" and not self._is_last_phase(message.mode):
+            return  # what was found before stays until meaning has been asked
+        self._query_problem = ""
         if not message.hits and self.query_one(SearchInput).offers:  # `type:p` on its way to `type:pdf`
             self._query_problem = "nothing yet; Tab completes the filter"
             self._show_state()
@@ -262,7 +265,9 @@ class SearchScreen(ResultsScreen):
             return SearchFailed(number, problem)
 
         self._misses_lane.submit(lambda: MissesFound(number, desk.misses(query, mode)), failed)
-        self._unread_lane.submit(lambda: UnreadFound(number, desk.unread(query)), failed)
+        # which walks the folders: not at every key
+        walk = partial(self._unread_lane.submit, lambda: UnreadFound(number, desk.unread(query)), failed)
+        self._pauses.append(self.set_timer(self.reading_pause_s, walk))
 
     def on_misses_found(self, message: MissesFound) -> None:
         message.stop()
@@ -321,8 +326,13 @@ class SearchScreen(ResultsScreen):
 
     def on_search_failed(self, message: SearchFailed) -> None:
         message.stop()
-        if message.number == self._number:
-            self.grit_app.report(message.problem)
+        if message.number != self._number:
+            return
+        self.grit_app.report(message.problem)
+        if self._shown[0] != self._number:  # the hits on the screen are of another query
+            self.query_one(HitList).show(())
+            self._query_problem = message.problem
+            self._show_state()
 
     # what is on the screen
 
@@ -342,7 +352,6 @@ class SearchScreen(ResultsScreen):
         if has_misses:
             title, *notes = self._nothing_found_lines()
             nothing_found.show(title, notes, self._misses, self._unread, self.words)
-            self.preview()
         elif not has_hits:
             empty.say(*self._empty_lines())
         self.query_one(ModeLine).summary = self._summary()
@@ -391,7 +400,7 @@ class SearchScreen(ResultsScreen):
         if not self.query_text:
             return self._welcome_lines()
         if self._query_problem:
-            return ("Not yet", self._query_problem)
+            return ("Nothing to show yet", self._query_problem)
         if self._shown[0] != self._number:
             return self._pending_lines()
         return self._nothing_found_lines()

@@ -41,6 +41,7 @@ class NothingFound(OptionList):
         super().__init__(id=id, markup=False)
         self._rows: list[str | Hit | PathReport | None] = []
         """What each option is of; None where it only says something."""
+        self._shown: tuple[object, ...] = ()
 
     @property
     def has_rows(self) -> bool:
@@ -66,6 +67,10 @@ class NothingFound(OptionList):
             notes: lines under it, keys between backquotes.
             words: the query's words, marked in the passages.
         """
+        shown = (title, tuple(notes), misses, tuple(unread), tuple(words))
+        if shown == self._shown:
+            return
+        self._shown = shown
         kept = self.chosen if self.has_focus else None
         self._rows = []
         options: list[Option] = []
