@@ -501,10 +501,12 @@ class SearchScreen(ResultsScreen):
 
     @on(SearchInput.LeftDown)
     def _go_to_results(self) -> None:
-        if self.query_one(HitList).hits:
-            self.query_one(HitList).focus()
-        elif self.query_one(NothingFound).display:
-            self.query_one(NothingFound).focus()
+        """Into the list; keys come faster than the focus moves, and a second one goes down in it."""
+        results = self.query_one(HitList) if self.query_one(HitList).hits else self.query_one(NothingFound)
+        if self.focused is results:
+            results.action_cursor_down()
+        elif results.display:
+            self.set_focus(results)
 
     @on(SearchInput.FolderWanted)
     def _folder_wanted(self) -> None:
