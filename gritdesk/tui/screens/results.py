@@ -21,7 +21,7 @@ from gritdesk.tui.lane import Lane
 from gritdesk.tui.messages import Activity, SurroundingsRead
 from gritdesk.tui.screens.base import DeskScreen
 from gritdesk.tui.text import surroundings
-from gritdesk.tui.widgets.hit_list import HitList
+from gritdesk.tui.widgets.hit_list import HitList, SearchHits
 from gritdesk.tui.widgets.preview import Preview
 from gritdesk.tui.widgets.status_line import count
 
@@ -144,8 +144,8 @@ class ResultsScreen(DeskScreen):
 
     # marks
 
-    @on(HitList.MarkClicked)
-    def _mark_clicked(self, message: HitList.MarkClicked) -> None:
+    @on(SearchHits.MarkClicked)
+    def _mark_clicked(self, message: SearchHits.MarkClicked) -> None:
         message.stop()
         self._mark(message.hit.path)
 
@@ -169,7 +169,7 @@ class ResultsScreen(DeskScreen):
 
     def marks_changed(self) -> None:
         """Show the marks as they are; for screens to add to."""
-        for each in self.query(HitList):
+        for each in self.query(SearchHits):
             each.show_marks(self.marks)
 
     def told_marks(self) -> str:

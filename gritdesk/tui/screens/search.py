@@ -34,7 +34,7 @@ from gritdesk.tui.screens.results import ResultsScreen
 from gritdesk.tui.screens.why import WhyScreen
 from gritdesk.tui.text import plain, query_words
 from gritdesk.tui.widgets.empty_state import EmptyState
-from gritdesk.tui.widgets.hit_list import HitList
+from gritdesk.tui.widgets.hit_list import HitList, SearchHits
 from gritdesk.tui.widgets.mode_line import MODES, ModeLine
 from gritdesk.tui.widgets.nothing_found import NothingFound
 from gritdesk.tui.widgets.preview import Preview
@@ -143,7 +143,7 @@ class SearchScreen(ResultsScreen):
         yield SearchInput(placeholder="Search your files …", id="query")
         yield ModeLine()
         with Horizontal(id="results"):
-            yield HitList(id="hits", takes_marks=True)
+            yield SearchHits(id="hits")
             yield NothingFound(id="nothing-found")
             yield Preview(id="preview")
         yield EmptyState(id="empty")

@@ -18,7 +18,7 @@ from gritdesk.tui.lane import Lane
 from gritdesk.tui.screens.results import ResultsScreen
 from gritdesk.tui.text import one_line, query_words, short_folder
 from gritdesk.tui.widgets.empty_state import EmptyState
-from gritdesk.tui.widgets.hit_list import HitList
+from gritdesk.tui.widgets.hit_list import HitList, SearchHits
 from gritdesk.tui.widgets.preview import Preview
 from gritdesk.tui.widgets.status_line import StatusLine
 
@@ -66,7 +66,7 @@ class SimilarScreen(ResultsScreen):
         yield StatusLine("search")
         yield Static(id="similar-title")
         with Horizontal(id="results"):
-            yield HitList(id="hits", takes_marks=True)
+            yield SearchHits(id="hits")
             yield Preview(id="preview")
         yield EmptyState(id="empty")
         yield Footer(show_command_palette=False)

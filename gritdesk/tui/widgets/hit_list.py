@@ -91,16 +91,9 @@ class HitVisual(Visual):
 
 
 class HitList(OptionList):
-    """The hits of a search, or the evidence of an answer; the highlight stays on its hit when hits change."""
+    """Hits, or the evidence of an answer; the highlight stays on its hit when hits change."""
 
-    HELP = (
-        "**Results.** Enter opens the highlighted one in your editor, `v` shows it here, `s` lists files like it, `x` "
-        "says why it stands where it does, `r` has the model read all of them again.\n\n"
-        "`Space` marks its file, a click at the left does it too; marks stay when you search for something else. `a` "
-        "asks the query of the marked files, `y` copies their paths, `c` takes the marks off. Without marks `a` asks "
-        "all files, and `y` copies one path.\n\n"
-        "`Shift+Down` and `Shift+Up`, or `J` and `K`, scroll the text beside the list."
-    )
+    HELP = "**Passages.** Enter opens the highlighted one in your editor, `v` shows it here."
     BINDING_GROUP_TITLE = "Results"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "select", "Open", id="hits.open", tooltip="Open the highlighted result at its line"),
@@ -108,15 +101,9 @@ class HitList(OptionList):
         Binding("up,k", "cursor_up", "Up", show=False, id="hits.up", tooltip="Previous result"),
     ]
 
-    class MarkClicked(Message):
-        def __init__(self, hit: Hit) -> None:
-            super().__init__()
-            self.hit = hit
-
-    def __init__(self, *, id: str | None = None, takes_marks: bool = False) -> None:
+    def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id, markup=False)
         self.hits: tuple[Hit, ...] = ()
-        self._takes_marks = takes_marks
         self._words: Sequence[str] = ()
         self._visuals: dict[tuple[Hashable, ...], HitVisual] = {}
         """Rows with what was drawn of them, to be taken again: most hits by words come again with those by meaning."""
@@ -160,23 +147,41 @@ class HitList(OptionList):
             each.forget_drawn()
         super().notify_style_update()
 
-    def show_marks(self, marks: Collection[Path]) -> None:
-        """Change the marks alone; the list stays where it is."""
-        for index, (hit, option) in enumerate(zip(self.hits, self.options, strict=True)):
-            shown = option.prompt
-            if self._takes_marks and isinstance(shown, HitVisual) and shown.is_marked != (hit.path in marks):
-                self.replace_option_prompt_at_index(index, HitVisual(hit, self._words, is_marked=not shown.is_marked))
-
-    def on_click(self, event: events.Click) -> None:
-        index = event.style.meta.get("option")
-        if self._takes_marks and event.x < _MARK_WIDTH and index is not None:
-            event.prevent_default()  # which opens the file
-            event.stop()
-            self.highlighted = index
-            self.post_message(self.MarkClicked(self.hits[index]))
-
     def _index_of(self, wanted: Hit | None, hits: Sequence[Hit]) -> int:
         """Where the highlighted hit stands now; 0 if it is gone or nobody chose it."""
         if wanted is None or not self.highlighted:
             return 0
         return next((index for index, hit in enumerate(hits) if hit.chunk_id == wanted.chunk_id), 0)
+
+
+class SearchHits(HitList):
+    """The hits of a search, whose files can be marked."""
+
+    HELP = (
+        "**Results.** Enter opens the highlighted one in your editor, `v` shows it here, `s` lists files like it, `x` "
+        "says why it stands where it does, `r` has the model read all of them again.\n\n"
+        "`Space` marks its file, a click at the left does it too; marks stay when you search for something else. `a` "
+        "asks the query of the marked files, `y` copies their paths, `c` takes the marks off. Without marks `a` asks "
+        "all files, and `y` copies one path.\n\n"
+        "`Shift+Down` and `Shift+Up`, or `J` and `K`, scroll the text beside the list."
+    )
+
+    class MarkClicked(Message):
+        def __init__(self, hit: Hit) -> None:
+            super().__init__()
+            self.hit = hit
+
+    def show_marks(self, marks: Collection[Path]) -> None:
+        """Change the marks alone; the list stays where it is."""
+        for index, (hit, option) in enumerate(zip(self.hits, self.options, strict=True)):
+            shown = option.prompt
+            if isinstance(shown, HitVisual) and shown.is_marked != (hit.path in marks):
+                self.replace_option_prompt_at_index(index, HitVisual(hit, self._words, is_marked=not shown.is_marked))
+
+    def on_click(self, event: events.Click) -> None:
+        index = event.style.meta.get("option")
+        if event.x < _MARK_WIDTH and index is not None:
+            event.prevent_default()  # which opens the file
+            event.stop()
+            self.highlighted = index
+            self.post_message(self.MarkClicked(self.hits[index]))
