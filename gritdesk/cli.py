@@ -28,6 +28,7 @@ from gritdesk.cli_states import states
 from gritdesk.config import CACHES
 from gritdesk.records import UNSUPPORTED
 from gritdesk.terminal import in_words, json_option, print_json, rewrite_line, say, shown, stopped_by_signals
+from gritdesk.wording import counted, explained
 
 if TYPE_CHECKING:
     from gritdesk.desk import Desk
@@ -321,23 +322,28 @@ def search(
         desk.subscribe(say)
         hits = desk.search(query, num_hits, mode, explain=explain)
         misses = None if hits else desk.misses(query, mode)
+        unread = [] if hits else desk.unread(query)
         reread = _reread(desk, query, hits, budget_s) if rerank or budget_s is not None else None
     hits = list(reread.hits) if reread else hits
     if as_json:
         found: dict[str, Any] = {"query": query, "mode": mode, "hits": _hits_json(hits)}
         found |= {"rerank": _reranking_json(reread)} if reread else {}
-        print_json(found | ({"misses": _misses_json(misses)} if misses else {}))
+        print_json(found | ({"misses": _misses_json(misses, unread)} if misses else {}))
         return
     _echo_hits(hits)
     if reread and hits:
         rest = "" if reread.is_complete else "; the others stay as they were found"
         click.secho(f"{reread.num_read} of {len(hits)} read again in {reread.seconds:.1f} s{rest}", dim=True)
     if misses:
-        removed = [f"{_counted(num)} without {shown(restriction)}" for restriction, num in misses.removed]
+        removed = [f"{counted(num)} without {shown(restriction)}" for restriction, num in misses.removed]
         click.echo("; ".join(["nothing found", *removed]))
     if misses and misses.nearest:
         click.secho("the nearest without any restriction:", dim=True)
         _echo_hits(misses.nearest)
+    if unread:
+        click.secho("files of such a name that are not in the index:", dim=True)
+        for each in unread:
+            click.echo(f"    {shown(f'{each.path}: {each.reason}')}")
 
 
 def _reread(desk: Desk, query: str, hits: Sequence[Hit], budget_s: float | None) -> Reranking:
@@ -454,7 +460,7 @@ def _echo_ground(answer: Answer) -> None:
     _echo_support(answer)
     if answer.evidence == "none":
         for restriction, num in answer.removed:
-            click.echo(f"{_counted(num)} without {shown(restriction)}")
+            click.echo(f"{counted(num)} without {shown(restriction)}")
         if answer.nearest:
             click.secho("the nearest in them:" if not answer.removed else "the nearest without that:", dim=True)
         for citation in answer.nearest:
@@ -511,7 +517,7 @@ def _show_prompt(question: str, prompt: Prompt, text: str, as_json: bool) -> Non
         print_json(found | {"passages": _hits_json(prompt.hits)})
         return
     click.echo(shown(text, keep="\n\t"))
-    say(f"{prompt.num_tokens} tokens, {_counted(len(prompt.hits))}")
+    say(f"{prompt.num_tokens} tokens, {counted(len(prompt.hits))}")
 
 
 @main.command()
@@ -673,31 +679,7 @@ def _echo_hits(hits: Sequence[Hit]) -> None:
         click.secho(heading, dim=True)
         click.echo(f"    {shown(_snippet(hit))}")
         if hit.explanation:
-            click.secho(f"    {shown(_explained(hit, hit.explanation))}", dim=True)
-
-
-def _explained(hit: Hit, why: Explanation) -> str:
-    """`1.02 = words 0.77 (rank 1, BM25 6.20, weight 1) + meaning 0.25 (...); has token, bucket; in type:pdf`."""
-    parts = []
-    if hit.keyword_rank is not None:
-        bm25 = f", BM25 {why.bm25:.2f}" if why.bm25 else ""
-        parts.append(f"words {why.words:.2f} (rank {hit.keyword_rank}{bm25}, weight {why.keyword_weight:g})")
-    if hit.semantic_rank is not None and hit.distance is not None:
-        cosine = f"cosine {1 - hit.distance:.2f}"
-        parts.append(f"meaning {why.meaning:.2f} (rank {hit.semantic_rank}, {cosine}, weight {why.semantic_weight:g})")
-    if why.bonus and parts:
-        parts.append(f"spelled as asked {why.bonus:g}")
-    if why.reading is not None:
-        parts.append(f"read again {why.reading:.2f}")
-    lists = [("has", why.terms_found), ("lacks", why.terms_missing), ("within", why.restrictions)]
-    said = [f"{name} {', '.join(each)}" for name, each in lists if each]
-    return "; ".join([f"{hit.score:.2f} = {' + '.join(parts) or 'newest first'}", *said])
-
-
-def _counted(num: int) -> str:
-    from gritdesk.records import MOST_COUNTED
-
-    return f"{num} or more passages" if num >= MOST_COUNTED else "1 passage" if num == 1 else f"{num} passages"
+            click.secho(f"    {shown(explained(hit))}", dim=True)
 
 
 def _echo_citation(citation: Citation) -> None:
@@ -765,9 +747,10 @@ def _reranking_json(reread: Reranking) -> dict[str, Any]:
     }
 
 
-def _misses_json(misses: Misses) -> dict[str, Any]:
+def _misses_json(misses: Misses, unread: Sequence[PathReport]) -> dict[str, Any]:
     removed = [{"restriction": restriction, "hits": num} for restriction, num in misses.removed]
-    return {"removed": removed, "nearest": _hits_json(misses.nearest)}
+    not_read = [{"path": str(each.path), "state": each.state, "reason": each.reason} for each in unread]
+    return {"removed": removed, "nearest": _hits_json(misses.nearest), "unread": not_read}
 
 
 def _answer_json(answer: Answer) -> dict[str, Any]:

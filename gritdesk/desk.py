@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 
     from gritdesk.answerer import Answerer
     from gritdesk.chat_keeper import ChatKeeper
+    from gritdesk.completing import FilterValues
     from gritdesk.engine.endpoint import EndpointEmbedder
     from gritdesk.engine.host import EngineHost, EngineInfo
     from gritdesk.engine.states import StateSettings, StateUse
@@ -360,6 +361,35 @@ class Desk:
         Raises: as `search`.
         """
         return self._as_far_as_embedded(mode, lambda each: self._retriever().misses(query, each))
+
+    def unread(self, query: str, n: int = 5) -> list[PathReport]:
+        """Files that are not in the index and whose names a query speaks of, and why they are not; walks the folders.
+
+        Raises: QueryError as `search`.
+        """
+        from gritdesk.explaining import unread
+
+        return unread(query, self.folders, self._store(), self.config.home, n)
+
+    def filter_values(self) -> FilterValues:
+        """What filters of a query can name: the folders, kinds and names of the indexed files."""
+        from gritdesk.completing import filter_values
+
+        return filter_values(self._store().files(), self.folders)
+
+    def past_queries(self) -> list[str]:
+        """Queries that led somewhere, the latest last."""
+        from gritdesk.query_history import past_queries
+
+        return past_queries(self.config.home)
+
+    def remember_query(self, query: str) -> None:
+        """Keep a query to be asked again, unless nothing of what is asked is kept (`answer.keep_chats`)."""
+        from gritdesk.query_history import remember_query
+
+        if self.config.answer.keep_chats:
+            with suppress(OSError):  # a full disk is told by what matters
+                remember_query(self.config.home, query)
 
     def similar(self, path: Path, n: int = 10) -> SimilarFiles:
         """The `n` files nearest by meaning to an indexed one; the engine is not started.

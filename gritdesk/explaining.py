@@ -1,21 +1,28 @@
 """One path -> what the index knows of it, or the rule that keeps it out: what `gritdesk why` tells.
 
-It asks the rules and the rows that indexing itself goes by, and reads no file.
+And a query -> the files that it names and that are not in the index, told in the same words. It asks the rules and
+the rows that indexing itself goes by, and reads no file.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import stat
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from gritdesk.querying import parse
 from gritdesk.records import PathReport, Skip
 from gritdesk.store.base import FileState, Store
+from gritdesk.store.words import is_stop_word
+from gritdesk.surveying import survey_library
 from gritdesk.walking import Walk, closed_folder, is_folder, is_in_the_cloud, look_at
 
 _NEXT = "the next `gritdesk index`"
+_NOT_READ_YET = f"it was not read yet; {_NEXT} does"
+_NAME_PART = re.compile(r"[^\W_]+")
 
 
 def explain(path: Path, folders: Sequence[Path], store: Store, home: Path) -> PathReport:
@@ -49,7 +56,35 @@ def explain(path: Path, folders: Sequence[Path], store: Store, home: Path) -> Pa
         return _of_folder(report, states)
     if is_in_the_cloud(found):
         return replace(report, state="waiting", reason="it lies in the cloud and not on this disk; download it")
-    return replace(report, state="waiting", reason=f"it was not read yet; {_NEXT} does")
+    return replace(report, state="waiting", reason=_NOT_READ_YET)
+
+
+def unread(query: str, folders: Sequence[Path], store: Store, home: Path, n: int = 5) -> list[PathReport]:
+    """Files that are not in the index and have half of a query's words or more in their names, those with most first.
+
+    Walks the folders. Args: as `explain`; Raises: QueryError as querying.parse.
+    """
+    asked = parse(query)
+    typed = " ".join((*asked.words, *asked.phrases, *asked.literals, *asked.scope.names)).casefold()
+    words = {word for word in _NAME_PART.findall(typed) if len(word) > 1 and not is_stop_word(word)}
+    if not words:
+        return []
+    library = survey_library(store, folders, home)
+    reports = [
+        PathReport(row.path, "failed" if row.state == "failed" else "waiting", row.reason or _NOT_READ_YET)
+        for row in library.files
+        if row.state in ("failed", "waiting")
+    ]
+    reports += [PathReport(skip.path, "skipped", skip.reason, skip) for skip in library.skips]
+    found = [(_num_named(words, each.path), each) for each in reports]
+    named = [(num, each) for num, each in found if 2 * num >= len(words)]
+    return [each for _, each in sorted(named, key=lambda pair: (-pair[0], pair[1].path))[:n]]
+
+
+def _num_named(words: Collection[str], path: Path) -> int:
+    """How many of the words a part of the file's name begins with."""
+    parts = _NAME_PART.findall(path.name.casefold())
+    return sum(any(part.startswith(word) for part in parts) for word in words)
 
 
 def _as_listed(path: Path, folders: Sequence[Path]) -> Path:

@@ -77,17 +77,15 @@ def widened(query: Query, now: datetime | None = None) -> Iterator[tuple[str, Qu
     words that need not be there. What the query is asked of (`asked_of`) stays as it is.
     """
     parts = list(_parts(query.line))
-    groups: dict[object, list[_Part]] = {}
-    for number, part in enumerate(parts):
-        if part.kind != "word" or part.is_excluded:
-            any_will_do = part.kind in ("in", "type") and not part.is_excluded
-            groups.setdefault(part.kind if any_will_do else number, []).append(part)
-    for group in groups.values():
-        named = " ".join(part.typed for part in group)
-        if group[0].kind == "phrase" and not group[0].is_excluded:
-            named = f"the quotation marks of {named}"
-        rest = [loosened for part in parts for loosened in (_loosened(part) if part in group else [part])]
-        yield named, _asked_as(query, _assembled(query.line, rest, now))
+    for named, group in _restrictions(parts):
+        yield named, _asked_as(query, _assembled(query.line, _without(group, parts), now))
+
+
+def without(line: str, restriction: str) -> str:
+    """The line without a restriction, named as `widened` names it; of a phrase only the quotation marks go."""
+    parts = list(_parts(line))
+    groups = (group for named, group in _restrictions(parts) if named == restriction)
+    return " ".join(part.typed for part in _without(next(groups, []), parts))
 
 
 def unrestricted(query: Query) -> Query:
@@ -103,6 +101,24 @@ def _asked_as(query: Query, other: Query) -> Query:
 def keyword_text(query: Query) -> str:
     """The text as Store.keyword takes it: quotation marks stand around its phrases and nowhere else."""
     return " ".join([each.replace('"', " ") for each in query.words] + [f'"{each}"' for each in query.phrases])
+
+
+def _restrictions(parts: Iterable[_Part]) -> Iterator[tuple[str, list[_Part]]]:
+    """What narrows a search, as a person is told it; two of `in:` are one, since a file need meet only one of them."""
+    groups: dict[object, list[_Part]] = {}
+    for number, part in enumerate(parts):
+        if part.kind != "word" or part.is_excluded:
+            any_will_do = part.kind in ("in", "type") and not part.is_excluded
+            groups.setdefault(part.kind if any_will_do else number, []).append(part)
+    for group in groups.values():
+        named = " ".join(part.typed for part in group)
+        if group[0].kind == "phrase" and not group[0].is_excluded:
+            named = f"the quotation marks of {named}"
+        yield named, group
+
+
+def _without(group: Sequence[_Part], parts: Iterable[_Part]) -> list[_Part]:
+    return [loosened for part in parts for loosened in (_loosened(part) if part in group else [part])]
 
 
 def _loosened(part: _Part) -> list[_Part]:

@@ -49,6 +49,7 @@ from gritdesk.tui.screens.doctor import DoctorScreen
 from gritdesk.tui.screens.failures import FailuresScreen
 from gritdesk.tui.screens.library import LibraryScreen
 from gritdesk.tui.screens.map import MapScreen
+from gritdesk.tui.screens.results import ResultsScreen
 from gritdesk.tui.screens.search import SearchScreen
 from gritdesk.tui.screens.viewer import ViewerScreen
 from gritdesk.tui.text import opens_as_text, plain
@@ -311,6 +312,8 @@ class GritDeskApp(App[None]):
     async def search_for(self, query: str) -> None:
         """Go to Search, with `query` typed there."""
         await self.switch_mode("search")
+        while len(self.screen_stack) > 1:  # a file or a list of similar ones that was left open there
+            await self.pop_screen()
         self.screen_stack[0].query_one("#query", Input).value = query
 
     def conversation(self) -> list[Exchange]:
@@ -414,6 +417,8 @@ class GritDeskApp(App[None]):
             yield SystemCommand(
                 "Evidence (e)", "Show or hide the passages of the answer", screen.action_toggle_evidence
             )
+        if isinstance(screen, ResultsScreen):
+            yield from screen.system_commands()
         yield from super().get_system_commands(screen)
 
     def action_examine(self) -> None:

@@ -16,6 +16,7 @@ from gritdesk.errors import QueryError
 from gritdesk.extract import ZIP_SUFFIXES
 from gritdesk.querying import parse
 from gritdesk.records import Answer, Chunk, Citation, Hit
+from gritdesk.store.words import is_stop_word
 
 _TAB = "    "
 # C0 and C1 controls drive terminals; the bidirectional overrides make a line read otherwise than it stands
@@ -35,7 +36,7 @@ def one_line(text: str) -> str:
 
 
 def query_words(query: str) -> tuple[str, ...]:
-    """The words of a query worth marking, lower case: those of four letters or more, if there are any.
+    """The words of a query worth marking, lower case: those that say something, if there are any.
 
     Filters and what is left out are none of them.
     """
@@ -44,7 +45,7 @@ def query_words(query: str) -> tuple[str, ...]:
         query = " ".join((asked.text, *asked.literals))
     words = {word.lower() for word in _WORD.findall(query) if len(word) > 1}
     # "is" and "the" marked in every line hide what was looked for
-    words = {word for word in words if len(word) > 3} or words
+    words = {word for word in words if not is_stop_word(word)} or words
     return tuple(sorted(words, key=len, reverse=True))
 
 

@@ -137,7 +137,7 @@ def test_search_without_hits_is_no_failure(person: Person) -> None:
         "query": "xylophone",
         "mode": "keyword",
         "hits": [],
-        "misses": {"removed": [], "nearest": []},
+        "misses": {"removed": [], "nearest": [], "unread": []},
     }
     assert person.run("search", "xylophone", "--mode", "keyword").output == "nothing found\n"
 
@@ -166,6 +166,17 @@ def test_search_that_found_nothing_names_the_filter(person: Person, docs: Path) 
     first, second, *nearest = person.run("search", "zebra type:pdf", "--mode", "keyword").output.splitlines()
     assert first == f"nothing found; {num_zebras} passages without type:pdf"
     assert second == "the nearest without any restriction:" and "zebra" in nearest[1]
+
+
+def test_search_that_found_nothing_names_files_called_so_that_are_not_in_the_index(person: Person, docs: Path) -> None:
+    unread = person.json("search", "corrupt", "--mode", "keyword")["misses"]["unread"]
+    assert [(Path(each["path"]).name, each["state"]) for each in unread] == [
+        ("corrupt.docx", "failed"),
+        ("corrupt.pdf", "failed"),
+    ]
+    first, second, *rows = person.run("search", "corrupt", "--mode", "keyword").output.splitlines()
+    assert (first, second) == ("nothing found", "files of such a name that are not in the index:")
+    assert rows == [f"    {each['path']}: {each['reason']}" for each in unread]
 
 
 def test_explained_search_tells_what_made_each_score(person: Person) -> None:

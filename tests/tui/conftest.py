@@ -11,6 +11,7 @@ from textual.pilot import Pilot
 from textual.widgets import Input
 
 from gritdesk.tui.app import GritDeskApp
+from gritdesk.tui.screens.results import ResultsScreen
 from gritdesk.tui.screens.search import SearchScreen
 
 TIMEOUT_S = 30.0
@@ -28,6 +29,7 @@ def quiet_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SearchScreen, "keyword_pause_s", 0.001)
     monkeypatch.setattr(SearchScreen, "meaning_pause_s", 0.001)
     monkeypatch.setattr(SearchScreen, "reading_pause_s", 0.001)
+    monkeypatch.setattr(ResultsScreen, "related_pause_s", 0.001)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from gritdesk.completing import FilterValues
 from gritdesk.errors import ConfigError
 from gritdesk.grit_format import Cache
 from gritdesk.keeping import Keeper, Pause
@@ -33,6 +34,7 @@ from gritdesk.records import (
     Map,
     MapCluster,
     MapPoint,
+    Misses,
     PathReport,
     PieceGenerated,
     Place,
@@ -199,6 +201,10 @@ class FakeDesk:
         self.failures: dict[str, Exception] = {}
         """Raised by the call of that name."""
         self.search_gates: dict[tuple[str, SearchMode], threading.Event] = {}
+        self.near_misses = Misses((), ())
+        self.misses_gate: threading.Event | None = None
+        self.not_in_index: list[PathReport] = []
+        self.queries: list[str] = []
         self.shelves = sample_library()
         self.paused = ""
         self.library_map = sample_map([NOTES / f"{name}.md" for name in "abcdefghijkl"], 3)
@@ -269,6 +275,25 @@ class FakeDesk:
                     yield step
         finally:
             self.num_answers_closed += 1
+
+    def misses(self, query: str, mode: SearchMode = "hybrid") -> Misses:
+        self._called("misses", query, mode)
+        self._wait(self.misses_gate)
+        return self.near_misses
+
+    def unread(self, query: str, n: int = 5) -> list[PathReport]:
+        self._called("unread", query)
+        return self.not_in_index
+
+    def past_queries(self) -> list[str]:
+        return list(self.queries)
+
+    def remember_query(self, query: str) -> None:
+        self.queries = [*(each for each in self.queries if each != query), query]
+
+    def filter_values(self) -> FilterValues:
+        self._called("filter_values")
+        return FilterValues((NOTES, NOTES / "api", NOTES / "src"), ("md", "pdf", "py"), ("rate-limits.md", "bucket.py"))
 
     def map(
         self,

@@ -176,6 +176,15 @@ async def test_down_enters_the_list_and_up_and_down_move_in_it(app: GritDeskApp)
         assert hits.highlighted == 0
 
 
+async def test_down_that_comes_before_the_focus_has_moved_goes_down_in_the_list(app: GritDeskApp) -> None:
+    async with app.run_test(size=WIDE) as pilot:
+        await found(pilot, app)
+        query, hits = app.screen.query_one(SearchInput), app.screen.query_one(HitList)
+        for _ in range(3):
+            query.action_leave_down()
+        await until(pilot, lambda: hits.has_focus and hits.highlighted == 2)
+
+
 async def test_the_preview_marks_the_passage_in_its_surroundings(app: GritDeskApp) -> None:
     async with app.run_test(size=WIDE) as pilot:
         await found(pilot, app)

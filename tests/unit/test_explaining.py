@@ -11,7 +11,7 @@ import pytest
 from closed_folders import close_folder
 
 from gritdesk import walking
-from gritdesk.explaining import explain
+from gritdesk.explaining import explain, unread
 from gritdesk.records import PathReport
 from gritdesk.store.base import FileState
 from gritdesk.store.sqlite import SqliteStore
@@ -155,3 +155,25 @@ def test_path_is_told_by_the_name_the_index_has_for_it(
     case.listed = [tmp_path / "link"]
     assert case.why(path).path == tmp_path / "link" / "sub" / "a.txt"
     assert os.fsdecode(b"\xff") in str(case.why(case.folder / os.fsdecode(b"\xff")).path)
+
+
+def test_files_that_a_query_names_and_the_index_lacks_are_told_with_the_reason(case: Case) -> None:
+    case.fail(case.write("Budget-2024.pdf"), "its pages are pictures")
+    waiting = case.write("notes on the budget.md")
+    case.write(".gitignore", "budget*.log\n")
+    skipped = case.write("budget_draft.log")
+    case.write("unlike.md")
+
+    def unread_by(query: str) -> list[tuple[str, str, str]]:
+        found = unread(query, case.listed, case.store, case.folder.parent / "home")
+        return [(each.path.name, each.state, each.reason) for each in found]
+
+    assert unread_by("budget") == [
+        ("Budget-2024.pdf", "failed", "its pages are pictures"),
+        (skipped.name, "skipped", f"{case.folder / '.gitignore'}:1: budget*.log"),
+        (waiting.name, "waiting", "it was not read yet; the next `gritdesk index` does"),
+    ]
+    assert [name for name, *_ in unread_by('the "budget" of 2024')] == ["Budget-2024.pdf", skipped.name, waiting.name]
+    assert unread_by("what is the budget of the lighthouse in winter") == []  # one word of three
+    assert [name for name, *_ in unread_by("name:unlike type:md")] == ["unlike.md"]
+    assert unread_by("the") == unread_by("type:pdf") == []

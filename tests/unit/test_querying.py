@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gritdesk.errors import QueryError
-from gritdesk.querying import keyword_text, parse, unrestricted, widened
+from gritdesk.querying import keyword_text, parse, unrestricted, widened, without
 from gritdesk.records import Query, Scope
 from gritdesk.store.words import unspaced_pairs
 
@@ -232,3 +232,14 @@ def test_each_restriction_can_be_left_out() -> None:
 
 def test_pairs_are_made_of_whatever_the_words_index_cuts_into_pairs() -> None:
     assert list(unspaced_pairs("東京都 ｶﾀｶﾅ ab")) == ["東京", "京都", "ｶﾀ", "ﾀｶ", "ｶﾅ"]
+
+
+def test_restriction_is_taken_out_of_the_line_and_the_rest_stays_as_typed() -> None:
+    line = 'walrus "token bucket" type:pdf in:a  type:md -draft'
+    assert without(line, "type:pdf type:md") == 'walrus "token bucket" in:a -draft'
+    assert without(line, 'the quotation marks of "token bucket"') == "walrus token bucket type:pdf in:a type:md -draft"
+    assert without("walrus lit:C++", "lit:C++") == "walrus C++"
+    assert without("in:a", "in:a") == ""
+    for restriction, wider in widened(parse(line)):
+        again = parse(without(line, restriction))
+        assert (again.text, again.scope, again.not_phrases) == (wider.text, wider.scope, wider.not_phrases)

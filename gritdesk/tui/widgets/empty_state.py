@@ -9,10 +9,11 @@ from textual.widgets import Static
 class EmptyState(Static):
     def say(self, title: str, *lines: str) -> None:
         """A title and what to do; keys between backquotes are set off. All of it is taken as text."""
-        body = Content("\n").join([_with_keys(line) for line in lines])
+        body = Content("\n").join([with_keys(line) for line in lines])
         self.update(Content.assemble((title, "bold"), "\n\n", body.stylize_before("$text-muted")))
 
 
-def _with_keys(line: str) -> Content:
+def with_keys(line: str) -> Content:
+    """A line of text with the keys between backquotes set off."""
     parts = line.split("`")
     return Content.assemble(*[(part, "bold $text-primary" if index % 2 else "") for index, part in enumerate(parts)])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import islice, pairwise, takewhile
 from typing import ClassVar
 
 from rich.cells import cell_len, get_character_cell_size
@@ -11,7 +12,7 @@ from rich.segment import Segment
 from rich.style import Style as RichStyle
 from textual import events
 from textual.binding import Binding, BindingType
-from textual.geometry import Size
+from textual.geometry import Region, Size
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
@@ -46,14 +47,19 @@ class PassageView(ScrollView, can_focus=True):
         self._first_line = 1
         self._is_numbered = True
         self._word_spans: list[tuple[int, int]] = []
+        """Where the query's words stand in the shown text, in order."""
         self._cited = (0, 0)
+        self._base_style = RichStyle()
         self._rows: list[Row] = []
         self._wrapped_width = 0
 
     def show(
         self, surroundings: Surroundings, words: Sequence[str] = (), *, numbered: bool = True, cited: str = ""
     ) -> None:
-        """Show the text, scrolled to the passage, or to what is `cited` of it; `words` are marked inside it."""
+        """Show the text, scrolled to the passage, or to what is `cited` of it.
+
+        `words` are marked in all of the text, and stand out in the passage.
+        """
         before, passage, after = (
             plain(surroundings.text[: surroundings.start]),
             plain(surroundings.text[surroundings.start : surroundings.end]),
@@ -63,7 +69,7 @@ class PassageView(ScrollView, can_focus=True):
         self._passage = (len(before), len(before) + len(passage.rstrip()))
         self._first_line = surroundings.first_line
         self._is_numbered = numbered
-        self._word_spans = [(len(before) + start, len(before) + end) for start, end in word_spans(passage, words)]
+        self._word_spans = word_spans(self._text, words)
         cited = plain(cited)
         cited_from = passage.find(cited) if cited else -1
         start = len(before) + cited_from
@@ -107,30 +113,36 @@ class PassageView(ScrollView, can_focus=True):
         self.virtual_size = Size(self.scrollable_content_region.width, len(self._rows))
         self.refresh()
 
+    def render_lines(self, crop: Region) -> list[Strip]:
+        self._base_style = self.rich_style  # which is added up of all that holds this, a third of a line's time
+        return super().render_lines(crop)
+
     def render_line(self, y: int) -> Strip:
         width = self.scrollable_content_region.width
         index = y + self.scroll_offset.y
         if index >= len(self._rows):
-            return Strip.blank(width, self.rich_style)
+            return Strip.blank(width, self._base_style)
         line_number, start, end = self._rows[index]
         in_passage = max(start, self._passage[0]) < min(end, self._passage[1])
-        base = self.get_component_rich_style("passage-view--passage") if in_passage else self.rich_style
-        segments = [*self._gutter(line_number, in_passage), *self._segments(start, end, base)]
+        base = self.get_component_rich_style("passage-view--passage") if in_passage else self._base_style
+        segments = [*self._gutter(line_number, in_passage), *self._segments(start, end, base, in_passage)]
         return Strip(segments).adjust_cell_length(width, base)
 
     def _gutter(self, line_number: int, in_passage: bool) -> Iterator[Segment]:
-        bar = self.get_component_rich_style("passage-view--bar") if in_passage else self.rich_style
+        bar = self.get_component_rich_style("passage-view--bar") if in_passage else self._base_style
         yield Segment("▌" if in_passage else " ", bar)
         number_width = self._gutter_width() - 3
         style = self.get_component_rich_style("passage-view--number")
         shown = str(line_number) if line_number and self._is_numbered else ""
         yield Segment(f"{shown:>{number_width}}  " if self._is_numbered else " ", style)
 
-    def _segments(self, start: int, end: int, base: RichStyle) -> Iterator[Segment]:
-        word_style = RichStyle(color=self.get_component_rich_style("passage-view--word").color, bold=True)
+    def _segments(self, start: int, end: int, base: RichStyle, in_passage: bool) -> Iterator[Segment]:
+        color = self.get_component_rich_style("passage-view--word").color
+        word_style = RichStyle(color=color, bold=True) if in_passage else RichStyle(underline=True)
         cited_style = RichStyle(bgcolor=self.get_component_rich_style("passage-view--cited").bgcolor)
-        marks = [(span, word_style) for span in self._word_spans if span[0] < end and span[1] > start]
-        marks.append((self._cited, cited_style))
+        first = bisect_right(self._word_spans, start, key=lambda span: span[1])
+        words = takewhile(lambda span: span[0] < end, islice(self._word_spans, first, None))
+        marks = [*((span, word_style) for span in words), (self._cited, cited_style)]
         edges = {start, end, *(edge for span, _ in marks for edge in span if start < edge < end)}
         for piece_start, piece_end in pairwise(sorted(edges)):
             held = [style for span, style in marks if span[0] <= piece_start and piece_end <= span[1]]

@@ -2,22 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from textual import events
 from textual.binding import Binding, BindingType
+from textual.content import Content
 from textual.message import Message
+from textual.suggester import SuggestionReady
 from textual.widgets import Input
+
+from gritdesk.completing import Offer
+from gritdesk.tui.text import one_line
 
 
 class SearchInput(Input):
-    """Down goes to the results; a first `+` asks for a folder while there is none."""
+    """Down goes to the results; what a filter may say is offered on the lower border, where Tab takes the first."""
 
-    HELP = "**Query.** Results come as you type. `Tab` changes the mode, `Down` goes to the results, `Enter` opens one."
+    HELP = """**Query.** Results come as you type. `Tab` changes the mode, `Down` goes to the results.
+
+- `"two words"` in this order
+- `-word` passages without it
+- `lit:C++` letter by letter
+- `in:notes` in a folder
+- `type:pdf` files of a kind
+- `name:plan` files of a name
+- `after:7d` modified since
+- `before:2024-05`
+
+A minus before `in:`, `type:` or `name:` leaves out. Behind the colon what there is stands below; `Tab` takes the first.
+
+`Up` in the empty line brings back earlier queries. `Ctrl+T` marks the result, `Ctrl+G` asks the query, `Shift+Down`
+scrolls its text.
+"""
     BINDING_GROUP_TITLE = "Query"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "submit", "Open", id="query.open", tooltip="Open the highlighted result at its line"),
         Binding("down", "leave_down", "Results", id="query.results", tooltip="Go to the results"),
+        Binding("up", "recall_first", "Earlier query", show=False, id="query.last", tooltip="In an empty line"),
+        Binding("alt+up", "recall(-1)", "Earlier query", show=False, id="query.earlier", tooltip="An earlier query"),
+        Binding("alt+down", "recall(1)", "Later query", show=False, id="query.later", tooltip="A later query"),
+        Binding("tab", "take_offer", "Complete", id="query.complete", tooltip="Take what is offered for the filter"),
     ]
 
     class LeftDown(Message):
@@ -28,6 +53,43 @@ class SearchInput(Input):
 
     adds_folders = False
     """Whether `+` in an empty line means that; the screen knows."""
+    offers: Sequence[Offer] = ()
+    past_queries: Sequence[str] = ()
+    """The latest last."""
+
+    def show_offers(self, offers: Sequence[Offer]) -> None:
+        """What the filter at the end of the line may say; the first one also stands behind the cursor."""
+        if not offers and not self.offers:
+            return
+        self.offers = tuple(offers)
+        names = [Content(one_line(each.value)) for each in offers]
+        self.border_subtitle = (
+            Content.assemble(("Tab ", "bold"), names[0].stylize("bold"), *(Content(" · ") + each for each in names[1:]))
+            if offers
+            else None
+        )
+        if offers and offers[0].line.lower().startswith(self.value.lower()):
+            self.post_message(SuggestionReady(self.value, offers[0].line))
+        self.refresh_bindings()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        if action == "recall_first":
+            return not self.value or self.value in self.past_queries
+        return bool(self.offers) if action == "take_offer" else True
+
+    def action_recall(self, step: int) -> None:
+        """An earlier query, or a later one; behind the last comes the empty line."""
+        lines = [*self.past_queries, ""]
+        now = lines.index(self.value) if self.value in lines else len(lines) - 1
+        self.value = lines[max(0, min(len(lines) - 1, now + step))]
+        self.cursor_position = len(self.value)
+
+    def action_recall_first(self) -> None:
+        self.action_recall(-1)
+
+    def action_take_offer(self) -> None:
+        self.value = self.offers[0].line
+        self.cursor_position = len(self.value)
 
     def action_leave_down(self) -> None:
         self.post_message(self.LeftDown())
