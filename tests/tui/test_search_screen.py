@@ -185,6 +185,17 @@ async def test_down_that_comes_before_the_focus_has_moved_goes_down_in_the_list(
         await until(pilot, lambda: hits.has_focus and hits.highlighted == 2)
 
 
+async def test_the_end_of_a_long_query_is_in_sight_and_so_is_its_beginning(app: GritDeskApp) -> None:
+    async with app.run_test(size=NARROW) as pilot:
+        await ready(pilot)
+        await pilot.press(*"beginning", *"x" * 90, *"ending")
+        assert "xending" in screen_text(app) and "beginning" not in screen_text(app).splitlines()[3]
+        await pilot.press("home")
+        assert "beginningx" in screen_text(app).splitlines()[3]
+        app.screen.query_one(SearchInput).value = "short"
+        await until(pilot, lambda: "│ short" in screen_text(app))
+
+
 async def test_the_preview_marks_the_passage_in_its_surroundings(app: GritDeskApp) -> None:
     async with app.run_test(size=WIDE) as pilot:
         await found(pilot, app)

@@ -57,10 +57,20 @@ class ResultsScreen(DeskScreen):
             "y", "copy_path", "Copy path", show=False, id="search.copy", tooltip="Copy the path, or those of all marks"
         ),
         Binding(
-            "shift+down,J", "scroll_preview(1)", show=False, id="search.preview_down", tooltip="Scroll the preview"
+            "shift+down,J",
+            "scroll_preview(1)",
+            "Scroll down",
+            show=False,
+            id="search.preview_down",
+            tooltip="Scroll the text beside",
         ),
         Binding(
-            "shift+up,K", "scroll_preview(-1)", show=False, id="search.preview_up", tooltip="Scroll the preview back"
+            "shift+up,K",
+            "scroll_preview(-1)",
+            "Scroll up",
+            show=False,
+            id="search.preview_up",
+            tooltip="Scroll it back",
         ),
     ]
 

@@ -14,6 +14,7 @@ from textual.widgets import Static
 
 from gritdesk.records import Hit
 from gritdesk.tui.text import one_line, place, plain
+from gritdesk.tui.widgets.empty_state import with_keys
 from gritdesk.wording import NEWEST_FIRST, held, reasons
 
 _MEANT_BY = {
@@ -71,7 +72,19 @@ class WhyScreen(ModalScreen[None]):
         parts = [Content.assemble((f"{name:>8}  ", "$text-secondary"), plain(terms)) for name, terms in held(hit)]
         meant = [Content.styled(_MEANT_BY[each.source], "$text-muted") for each in told]
         note = Content.styled("Scores compare within one search; they are no probabilities.", "$text-muted")
-        lines = [head, Content(""), *rows, Content(""), *parts, Content("") if parts else None, *meant, note]
+        keys = with_keys("`↑` `↓` the results around it   `Esc` back").stylize_before("$text-muted")
+        lines = [
+            head,
+            Content(""),
+            *rows,
+            Content(""),
+            *parts,
+            Content("") if parts else None,
+            *meant,
+            note,
+            Content(""),
+            keys,
+        ]
         self.query_one("#why-text", Static).update(Content("\n").join([each for each in lines if each is not None]))
 
     def action_move(self, step: int) -> None:

@@ -8,7 +8,9 @@ from typing import ClassVar
 from textual import events
 from textual.binding import Binding, BindingType
 from textual.content import Content
+from textual.geometry import Size
 from textual.message import Message
+from textual.reactive import Reactive
 from textual.suggester import SuggestionReady
 from textual.widgets import Input
 
@@ -51,6 +53,8 @@ scrolls its text.
     class FolderWanted(Message):
         """`+` was pressed where it means: add a folder."""
 
+    virtual_size = Reactive(Size(0, 0))
+    """As every widget has it, without the layout of the screen that it brings at each key: here no place changes."""
     adds_folders = False
     """Whether `+` in an empty line means that; the screen knows."""
     offers: Sequence[Offer] = ()
