@@ -17,6 +17,7 @@ from gritdesk.tui.text import plain
 class ConfirmScreen(ModalScreen[bool]):
     """Dismissed with whether the act is wanted; leaving it alone is what Enter does first."""
 
+    HELP = "**Question.** Nothing is done before you say yes."
     BINDING_GROUP_TITLE = "Question"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,n", "answer(False)", "No", id="confirm.no", tooltip="Leave everything as it is"),

@@ -9,11 +9,12 @@ from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.message import Message
-from textual.widgets import Footer, Static
+from textual.widgets import Static
 
 from gritdesk.tui.lane import Lane
 from gritdesk.tui.screens.base import DeskScreen
 from gritdesk.tui.text import one_line
+from gritdesk.tui.widgets.key_footer import KeyFooter
 from gritdesk.tui.widgets.status_line import StatusLine, count
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class ChecksEnded(Message):
 
 
 class DoctorScreen(DeskScreen):
+    HELP = "**Doctor.** What `gritdesk doctor` checks. What is wrong says what to do; `doctor.copy` copies all of it."
     BINDING_GROUP_TITLE = "Doctor"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,q", "close", "Back", id="doctor.close", tooltip="Back to where you came from"),
@@ -54,7 +56,7 @@ class DoctorScreen(DeskScreen):
         yield Static(id="doctor-title")
         with VerticalScroll(id="doctor"):
             yield Static(id="doctor-list")
-        yield Footer(show_command_palette=False)
+        yield KeyFooter()
 
     def on_mount(self) -> None:
         super().on_mount()

@@ -16,7 +16,7 @@ from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.reactive import reactive
 from textual.timer import Timer
-from textual.widgets import Footer, Input, OptionList, Static
+from textual.widgets import Input, OptionList, Static
 
 from gritdesk.errors import GritDeskError, QueryError
 from gritdesk.querying import parse
@@ -27,6 +27,7 @@ from gritdesk.tui.screens.base import DeskScreen
 from gritdesk.tui.text import heading_path, one_line, opens_as_text, place, plain, query_words, surroundings
 from gritdesk.tui.widgets.empty_state import EmptyState
 from gritdesk.tui.widgets.hit_list import HitList
+from gritdesk.tui.widgets.key_footer import KeyFooter
 from gritdesk.tui.widgets.mode_line import MODES, ModeLine
 from gritdesk.tui.widgets.passage_view import PassageView
 from gritdesk.tui.widgets.search_input import SearchInput
@@ -41,6 +42,10 @@ PREVIEW_CHARS = 8_000
 
 
 class SearchScreen(DeskScreen):
+    HELP = (
+        "**Search.** Words are found at once, meaning a moment after the last key. `search.rerank` has the model read "
+        "the results again, `search.view` shows one in its file, `search.ask` asks the query as a question."
+    )
     BINDING_GROUP_TITLE = "Search"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("a,ctrl+g", "ask", "Ask", id="search.ask", tooltip="Ask the query as a question (ctrl+g while typing)"),
@@ -94,7 +99,7 @@ class SearchScreen(DeskScreen):
                 yield Static(id="preview-title")
                 yield PassageView(id="preview-text")
         yield EmptyState(id="empty")
-        yield Footer(show_command_palette=False)
+        yield KeyFooter()
 
     def on_mount(self) -> None:
         super().on_mount()
@@ -243,11 +248,11 @@ class SearchScreen(DeskScreen):
         if activity.desk == "opening":
             return ("Opening the index …", "You can type already.")
         if activity.desk == "failed":
-            return ("The index could not be opened", activity.desk_problem, "", "`ctrl+r` tries again.")
+            return ("The index could not be opened", activity.desk_problem, "", "`app.reopen` tries again.")
         if activity.has_folders is False:
             return (
                 "No folders yet",
-                "Press `+` to add one, or run `gritdesk index FOLDER` in a shell.",
+                "Press `search.add_folder` to add one, or run `gritdesk index FOLDER` in a shell.",
                 "It is searched by words at once, and by meaning as soon as it is read.",
             )
         if not self.query_text:
@@ -263,21 +268,25 @@ class SearchScreen(DeskScreen):
         title = f"{count(status.files, 'file')} in {count(len(status.folders), 'folder')}" if status else "Ready"
         return (
             title,
-            "Type to search.  `F3` asks a question.",
-            "`Tab` changes the mode.  `F1` shows every key.",
+            "Type to search.  `app.ask` asks a question.",
+            "`search.mode` changes the mode.  `app.help` shows every key.",
         )
 
     def _pending_lines(self) -> tuple[str, ...]:
         if self.mode == "semantic" and self.activity.model == "loading":
-            return ("The model is being loaded", "`Tab` to keyword searches by words meanwhile.")
+            return ("The model is being loaded", "`search.mode` to keyword searches by words meanwhile.")
         if self.mode == "semantic" and self.activity.model == "failed":
-            return ("The model cannot be used", self.activity.model_problem, "`Tab` to keyword searches by words.")
+            return (
+                "The model cannot be used",
+                self.activity.model_problem,
+                "`search.mode` to keyword searches by words.",
+            )
         return ("Searching …",)
 
     def _nothing_found_lines(self) -> tuple[str, ...]:
         lines = [f"Nothing found for “{plain(self.query_text).replace('`', chr(39))}”", "Try fewer or other words."]
         if self.mode != "hybrid":
-            lines.append("`Tab` goes on to another mode.")
+            lines.append("`search.mode` goes on to another mode.")
         if self.activity.is_indexing:
             lines.append("Indexing is under way; what is read later will be found later.")
         return tuple(lines)

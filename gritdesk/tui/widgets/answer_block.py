@@ -14,6 +14,7 @@ from textual.widgets import Markdown, Static
 from textual.widgets.markdown import MarkdownStream
 
 from gritdesk.records import UNSUPPORTED, Answer, Evidence, Exchange, Hit
+from gritdesk.tui.keymap import keymap_of
 from gritdesk.tui.text import cited_place, plain
 from gritdesk.tui.widgets.status_line import count
 
@@ -25,7 +26,8 @@ class AnswerBlock(Vertical, can_focus=True):
     """Takes the events of one answer, in order; what it shows follows from its state."""
 
     HELP = (
-        "**Answer.** `1` to `9` open the numbered sources. `Esc` stops an answer, and goes back to the question line."
+        "**Answer.** `ask.open_1` to `ask.open_9` open the numbered sources. `ask.stop` stops an answer, and goes back "
+        "to the question line. `ask.previous` and `ask.next` go from answer to answer."
     )
     BINDING_GROUP_TITLE = "Answer"
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -82,7 +84,10 @@ class AnswerBlock(Vertical, can_focus=True):
     def show_evidence(self, hits: tuple[Hit, ...], evidence: Evidence = "found") -> None:
         self.hits = hits
         self._is_from_model = evidence == "none" and not hits
-        self._say(f"Reading {count(len(hits), 'passage')} …  Esc stops" if hits else "No passage found; Esc stops")
+        stop = keymap_of(self).key_of("ask.stop")
+        self._say(
+            f"Reading {count(len(hits), 'passage')} …  {stop} stops" if hits else f"No passage found; {stop} stops"
+        )
 
     async def write(self, piece: str) -> None:
         self.state = "writing"
@@ -163,7 +168,8 @@ class AnswerBlock(Vertical, can_focus=True):
             for each in answer.nearest
         ]
         lines = [Content("The nearest:" if quotes else "No passage was found."), *quotes]
-        return Content("\n").join([*lines, Content.styled("g has the model answer from itself", "$text-muted")])
+        told = f"{keymap_of(self).key_of('ask.anyway')} has the model answer from itself"
+        return Content("\n").join([*lines, Content.styled(told, "$text-muted")])
 
     def _closest(self, answer: Answer) -> Content:
         warning = ("⚠ No passage in your files supports this answer.", "bold $text-warning")

@@ -66,8 +66,8 @@ class HitList(OptionList):
     """The hits of a search, or the evidence of an answer; the highlight stays on its hit when hits change."""
 
     HELP = (
-        "**Results.** Enter opens the highlighted one in your editor, `v` shows it here, `a` asks about the query, `r` "
-        "has the model read all of them again."
+        "**Passages.** `hits.open` opens the highlighted one in your editor at its line; what no editor can show is "
+        "shown here."
     )
     BINDING_GROUP_TITLE = "Results"
     BINDINGS: ClassVar[list[BindingType]] = [

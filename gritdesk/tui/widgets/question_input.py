@@ -9,9 +9,14 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.widgets import TextArea
 
+from gritdesk.tui.keymap import keymap_of
+
 
 class QuestionInput(TextArea):
-    HELP = "**Question.** `Enter` sends, `ctrl+n` makes a new line, `Tab` goes to the evidence, `alt+up` to answers."
+    HELP = (
+        "**Question.** `question.send` sends, `question.new_line` makes a new line, `Tab` goes to the evidence, "
+        "`ask.previous` to the answers. A follow-up may leave out what was said before."
+    )
     BINDING_GROUP_TITLE = "Question"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "send", "Send", id="question.send", tooltip="Ask this question"),
@@ -33,7 +38,9 @@ class QuestionInput(TextArea):
         )
 
     async def _on_key(self, event: events.Key) -> None:
-        if event.key == "enter":  # TextArea would take it for a new line before any binding
+        if event.key in keymap_of(self).keys_of(
+            "question.send"
+        ):  # TextArea would take it for a new line before any binding
             event.stop()
             event.prevent_default()
             self.action_send()

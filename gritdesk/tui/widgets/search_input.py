@@ -9,11 +9,16 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.widgets import Input
 
+from gritdesk.tui.keymap import keymap_of
+
 
 class SearchInput(Input):
-    """Down goes to the results; a first `+` asks for a folder while there is none."""
+    """Down goes to the results; a first `+`, or what key has its place, asks for a folder while there is none."""
 
-    HELP = "**Query.** Results come as you type. `Tab` changes the mode, `Down` goes to the results, `Enter` opens one."
+    HELP = (
+        "**Query.** Results come as you type. `search.mode` changes the mode, `query.results` goes to the results, "
+        "`query.open` opens one. `in:notes`, `type:pdf`, `after:2024-05`, `name:report`, quotes and a minus narrow it."
+    )
     BINDING_GROUP_TITLE = "Query"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "submit", "Open", id="query.open", tooltip="Open the highlighted result at its line"),
@@ -24,16 +29,16 @@ class SearchInput(Input):
         """The person wants to be in the results."""
 
     class FolderWanted(Message):
-        """`+` was pressed where it means: add a folder."""
+        """That key was pressed where it means: add a folder."""
 
     adds_folders = False
-    """Whether `+` in an empty line means that; the screen knows."""
+    """Whether it does in an empty line means that; the screen knows."""
 
     def action_leave_down(self) -> None:
         self.post_message(self.LeftDown())
 
     async def _on_key(self, event: events.Key) -> None:
-        if event.character == "+" and self.adds_folders and not self.value:
+        if event.key in keymap_of(self).keys_of("search.add_folder") and self.adds_folders and not self.value:
             event.stop()
             event.prevent_default()
             self.post_message(self.FolderWanted())
