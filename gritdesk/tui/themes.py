@@ -100,6 +100,8 @@ ANSI = Theme(
     boost="ansi_default",
     dark=True,
     variables={
+        "ansi-background": "ansi_default",
+        "ansi-foreground": "ansi_default",
         "text-muted": "ansi_default",
         "text-primary": "ansi_blue",
         "text-secondary": "ansi_cyan",

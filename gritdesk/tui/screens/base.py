@@ -19,6 +19,7 @@ class DeskScreen(Screen[None]):
     """A screen that shows what the Desk gives; it has a `desk` once that is open."""
 
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]
+    VERTICAL_BREAKPOINTS = [(0, "-low"), (16, "-high")]
 
     def on_mount(self) -> None:
         # Textual leaves out what a line of text takes for typing before it looks at the keymap: a letter that was

@@ -12,6 +12,7 @@ from textual.screen import ModalScreen
 from textual.widgets import OptionList, Static
 
 from gritdesk.tui.text import plain
+from gritdesk.tui.widgets.rows import Rows
 
 
 class ConfirmScreen(ModalScreen[bool]):
@@ -32,7 +33,7 @@ class ConfirmScreen(ModalScreen[bool]):
         with Vertical(classes="box"):
             yield Static(Content.styled(self._question, "bold"))
             yield Static(Content(plain(self._cost)), classes="cost")
-            yield OptionList("Leave it as it is", self._act, id="choices", markup=False)
+            yield Rows("Leave it as it is", self._act, id="choices", markup=False)
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
         self.dismiss(event.option_index == 1)

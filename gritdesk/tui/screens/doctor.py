@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from gritdesk.doctor import Check
 
 
+_INDENT = " " * 9
+"""What was found stands under the name of its check."""
+
+
 class CheckMade(Message):
     def __init__(self, number: int, check: Check) -> None:
         super().__init__()
@@ -99,7 +103,12 @@ class DoctorScreen(DeskScreen):
         else:
             title = f"{count(wrong, 'check')} failed" if wrong else "Everything is as it should be"
         self.query_one("#doctor-title", Static).update(Content.styled(title, "bold"))
-        self.query_one("#doctor-list", Static).update(Content("\n\n").join([_row(check) for check in self._checks]))
+        room = max(20, self.query_one("#doctor").scrollable_content_region.width - len(_INDENT))
+        rows = [_row(check, room) for check in self._checks]
+        self.query_one("#doctor-list", Static).update(Content("\n\n").join(rows))
+
+    def on_resize(self) -> None:
+        self.call_after_refresh(self._show)
 
     def action_copy(self) -> None:
         text = "\n".join(f"{'ok   ' if check.ok else 'wrong'}  {check.name}: {check.found}" for check in self._checks)
@@ -111,6 +120,7 @@ class DoctorScreen(DeskScreen):
         self.dismiss()
 
 
-def _row(check: Check) -> Content:
+def _row(check: Check, room: int) -> Content:
     mark = ("● ok     ", "$text-success") if check.ok else ("✕ wrong  ", "bold $text-error")
-    return Content.assemble(mark, (f"{check.name}\n", "bold"), "         ", one_line(check.found))
+    found = [Content.assemble(_INDENT, each) for each in Content(one_line(check.found)).wrap(room)]
+    return Content("\n").join([Content.assemble(mark, (check.name, "bold")), *found])

@@ -21,14 +21,15 @@ from gritdesk.tui.lane import Lane
 from gritdesk.tui.screens.base import DeskScreen, beginning_of
 from gritdesk.tui.text import one_line, plain, short_folder
 from gritdesk.tui.widgets.key_footer import KeyFooter
+from gritdesk.tui.widgets.rows import Rows
 from gritdesk.tui.widgets.status_line import StatusLine, count
 
 if TYPE_CHECKING:
     pass
 
 
-_ROW_CHARS = 34
-"""Of a passage in its row: what fits one line beside the text."""
+_ROW_CHARS = 100
+"""Of a passage in its row, which ends where the list does."""
 
 
 class FileInspected(Message):
@@ -75,7 +76,7 @@ class InspectScreen(DeskScreen):
         yield StatusLine("")
         yield Static(Content.styled(plain(str(self._path)), "bold"), id="inspect-title")
         with Horizontal(id="inspect-body"):
-            yield OptionList(id="inspect-chunks", markup=False)
+            yield Rows(id="inspect-chunks", markup=False)
             with Vertical(id="inspect-side"):
                 yield Static(id="inspect-facts")
                 with VerticalScroll(id="inspect-scroll"):

@@ -28,6 +28,7 @@ from gritdesk.tui.screens.inspect import InspectScreen
 from gritdesk.tui.text import ago, one_line, plain, short_folder, size
 from gritdesk.tui.widgets.empty_state import EmptyState
 from gritdesk.tui.widgets.key_footer import KeyFooter
+from gritdesk.tui.widgets.rows import Rows
 from gritdesk.tui.widgets.status_line import StatusLine, count
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ class LibraryScreen(DeskScreen):
         yield Static(id="library-work")
         yield Static(id="library-tabs")
         with Horizontal(id="library-body"):
-            yield OptionList(id="library-rows", markup=False)
+            yield Rows(id="library-rows", markup=False)
             with Vertical(id="library-side"):
                 yield Static(id="library-detail")
         yield EmptyState(id="library-empty")

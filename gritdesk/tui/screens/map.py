@@ -24,6 +24,7 @@ from gritdesk.tui.text import one_line, plain, short_folder
 from gritdesk.tui.widgets.empty_state import EmptyState
 from gritdesk.tui.widgets.key_footer import KeyFooter
 from gritdesk.tui.widgets.map_view import MapView
+from gritdesk.tui.widgets.rows import Rows
 from gritdesk.tui.widgets.status_line import StatusLine, count
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ class MapScreen(DeskScreen):
             yield MapView(id="map-view")
             with Vertical(id="map-side"):
                 yield Static(id="map-title")
-                yield OptionList(id="map-list", markup=False)
+                yield Rows(id="map-list", markup=False)
         yield KeyFooter()
 
     def on_mount(self) -> None:
@@ -199,7 +200,7 @@ class MapScreen(DeskScreen):
 
     def _theme_row(self, number: int) -> Content:
         cluster = self._view.found.clusters[number]
-        colour = self._view.colour_of(number).hex6
+        colour = self._view.colour_of(number).css
         words = one_line(", ".join(cluster.words)) or "without words"
         return Content.assemble(("● ", colour), (words, "bold"), (f"  {cluster.num_documents:,}", "$text-muted"))
 

@@ -16,6 +16,7 @@ from textual.widgets.option_list import Option
 
 from gritdesk.records import Hit
 from gritdesk.tui.text import heading_path, place, plain, short_folder, snippet
+from gritdesk.tui.widgets.rows import Rows
 
 
 class HitVisual(Visual):
@@ -62,7 +63,7 @@ class HitVisual(Visual):
         return [Content.assemble(indent, line.rstrip()) for line in text.wrap(room)[:2]]
 
 
-class HitList(OptionList):
+class HitList(Rows):
     """The hits of a search, or the evidence of an answer; the highlight stays on its hit when hits change."""
 
     HELP = (

@@ -19,7 +19,8 @@ class KeyFooter(Footer):
 
     def compose(self) -> ComposeResult:
         keys = [each for each in super().compose() if isinstance(each, FooterKey)]
-        while len(keys) > 1 and sum(map(_width, keys)) > self.app.size.width:
+        room = self.size.width or self.app.size.width
+        while len(keys) > 1 and sum(map(_width, keys)) > room:
             del keys[-2]
         yield from keys
 

@@ -18,6 +18,8 @@ from gritdesk.tui.text import Surroundings, plain, word_spans
 
 _CONTEXT_ROWS = 3
 """Rows left above the passage when it is scrolled to."""
+_LONGEST_ROW = 110
+"""Longer ones are hard to read, however wide the screen is."""
 
 Row = tuple[int, int, int]
 """(line number, start, end): a slice of the shown text; the line number is 0 on continued rows."""
@@ -86,7 +88,7 @@ class PassageView(ScrollView, can_focus=True):
         return max(3, len(str(self._first_line + self._text.count("\n")))) + 3
 
     def _text_width(self) -> int:
-        return max(1, self.scrollable_content_region.width - self._gutter_width())
+        return max(1, min(_LONGEST_ROW, self.scrollable_content_region.width - self._gutter_width()))
 
     def _wrap(self) -> None:
         self._wrapped_width = self._text_width()
@@ -114,7 +116,8 @@ class PassageView(ScrollView, can_focus=True):
         yield Segment(f"{shown:>{number_width}}  " if self._is_numbered else " ", style)
 
     def _segments(self, start: int, end: int, base: RichStyle) -> Iterator[Segment]:
-        word_style = RichStyle(color=self.get_component_rich_style("passage-view--word").color, bold=True)
+        marked = self.get_component_rich_style("passage-view--word")
+        word_style = RichStyle(color=marked.color, bold=True, underline=marked.underline)
         position = start
         for word_start, word_end in self._word_spans:
             if word_end <= position or word_start >= end:
