@@ -45,7 +45,7 @@ class MapView(Widget):
         segments = [Segment(*cells[x]) if x in cells else Segment(" ", ground) for x in range(width)]
         for start, text, style in self._labels().get(y, ()):
             segments[start : start + len(text)] = [Segment(letter, style) for letter in text]
-        return Strip(segments, width)
+        return Strip(segments, width).simplify()
 
     def colour_of(self, cluster: int) -> Color:
         """Of a cluster's dots and its row in a list; light or dark as the theme is not, or one the terminal has."""
