@@ -131,7 +131,8 @@ def main(context: click.Context) -> None:
 
 def _run_tui() -> None:
     is_dumb = os.environ.get("TERM") == "dumb"
-    if is_dumb or not (sys.stdin.isatty() and sys.stdout.isatty()):
+    # Textual draws on stderr
+    if is_dumb or not (sys.stdin.isatty() and sys.stdout.isatty() and sys.stderr.isatty()):
         from gritdesk.errors import ConfigError
 
         wanted = "a terminal that can place text, which TERM=dumb says this is not" if is_dumb else "a terminal"

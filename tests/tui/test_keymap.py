@@ -20,10 +20,12 @@ from gritdesk.config import Config, load_config
 from gritdesk.errors import ConfigError
 from gritdesk.tui.app import GritDeskApp
 from gritdesk.tui.keymap import Keymap, contexts, owners, parsed, shown, swallowed
+from gritdesk.tui.screens.add_folder import AddFolderScreen
 from gritdesk.tui.screens.ask import AskScreen
 from gritdesk.tui.screens.jump import JumpScreen
 from gritdesk.tui.screens.search import SearchScreen
 from gritdesk.tui.screens.viewer import ViewerScreen
+from gritdesk.tui.widgets.help_panel import HelpPanel
 
 SIZE = (120, 40)
 
@@ -199,6 +201,37 @@ async def test_footers_fit_and_keep_help(app: GritDeskApp, width: int) -> None:
             await until(pilot, lambda: screen_text(app).splitlines()[-1].rstrip().endswith("F1 Help"), mode)
             footer = app.screen.query_one(Footer)
             assert sum(each.size.width for each in footer.children) <= width
+
+
+# help
+
+
+async def test_help_follows_the_focus_with_the_keys_of_widget_screen_and_app(app: GritDeskApp) -> None:
+    async with app.run_test(size=(120, 60)) as pilot:
+        await ready(pilot)
+        await pilot.press("f1")
+        await until(pilot, lambda: "Query." in screen_text(app) and "Search. Words are found" in screen_text(app))
+        assert "Go to the results" in screen_text(app) and "Everywhere" in screen_text(app)
+        await pilot.press(*"bu")
+        await until(pilot, lambda: "rate-limits.md" in screen_text(app))
+        await pilot.press("down")
+        await until(pilot, lambda: "Passages. Enter opens" in screen_text(app) and "Query." not in screen_text(app))
+        app.screen.query_one(HelpPanel).focus()
+        await pilot.pause()
+        assert "Passages. Enter opens" in screen_text(app)
+        await pilot.press("f1")
+        await until(pilot, lambda: not app.screen.query(HelpPanel))
+
+
+async def test_help_is_there_in_a_box_too_and_numbered_keys_are_one_line(app: GritDeskApp) -> None:
+    async with app.run_test(size=(120, 60)) as pilot:
+        await ready(pilot)
+        app.action_add_folder()
+        await until(pilot, lambda: isinstance(app.screen, AddFolderScreen))
+        await pilot.press("f1")
+        await until(pilot, lambda: "Take the suggested path" in screen_text(app))
+        await pilot.press("f1", "escape", "f3", "f1")
+        await until(pilot, lambda: "1 … 9" in screen_text(app) and "Open source [2]" not in screen_text(app))
 
 
 # jump mode
