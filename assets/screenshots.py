@@ -2,7 +2,8 @@
 
 The real app is driven by its keys, on the sample documents and the pages of docs/, with the default model, in a home of
 its own that is deleted afterwards. Dates are set, and paths of the machine it runs on are shown as those of a made-up
-person; what differs from one time to the next are the seconds that things took, and the versions of what is installed.
+person. What differs from one time to the next are the seconds that things took, the versions of what is installed, and
+the map, where the last digits of embeddings decide which way a document is pushed.
 A name or two after the command draw those pictures alone.
 """
 

@@ -26,7 +26,7 @@ from textual.app import App
 from textual.binding import Binding
 from textual.dom import DOMNode
 from textual.keys import Keys, format_key
-from textual.screen import ModalScreen, Screen
+from textual.screen import Screen
 from textual.widget import Widget
 
 if TYPE_CHECKING:
@@ -127,9 +127,8 @@ class Keymap:
             bound = [each for owner in context for each in _bound_of(owner)]
             if any(each.id == id for each in bound):
                 yield from (each for each in bound if each.id != id)
-                *around, last = context
-                if not any(each.id == id for each in _bound_of(last)):
-                    yield from _inherited_by(last)
+                if not any(each.id == id for each in _bound_of(context[-1])):
+                    yield from _inherited_by(context[-1])
 
 
 def keymap_of(node: DOMNode) -> Keymap:
@@ -199,12 +198,9 @@ def contexts() -> tuple[tuple[type[DOMNode], ...], ...]:
     found: list[tuple[type[DOMNode], ...]] = []
     app, *others = owners()
     for screen in (each for each in others if issubclass(each, Screen)):
-        around = (screen,) if issubclass(screen, ModalScreen) else (app, screen)
         used = [each for each in vars(sys.modules[screen.__module__]).values() if inspect.isclass(each)]
-        widgets = [
-            each for each in used if issubclass(each, Widget) and each.can_focus and not issubclass(each, Screen)
-        ]
-        found += [(*around, each) for each in widgets] or [around]
+        panes = [each for each in used if issubclass(each, Widget) and each.can_focus and not issubclass(each, Screen)]
+        found += [(app, screen, each) for each in panes] or [(app, screen)]
     return tuple(found)
 
 

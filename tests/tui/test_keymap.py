@@ -57,6 +57,10 @@ def test_no_two_bindings_that_hold_at_the_same_time_share_a_key() -> None:
         assert sorted(keys) == sorted(set(keys)), context
 
 
+def test_every_screen_with_a_tab_has_a_key_named_like_it() -> None:
+    assert {f"app.{mode}" for mode in GritDeskApp.MODES} <= set(Keymap().bound)
+
+
 def test_every_screen_and_every_widget_that_takes_the_focus_has_help_whose_ids_exist() -> None:
     keymap = Keymap()
     for owner in owners()[1:]:

@@ -19,7 +19,7 @@ class ConfirmScreen(ModalScreen[bool]):
     """Dismissed with whether the act is wanted; leaving it alone is what Enter does first."""
 
     HELP = "**Question.** Nothing is done before you say yes."
-    BINDING_GROUP_TITLE = "Question"
+    BINDING_GROUP_TITLE = "Box"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,n", "answer(False)", "No", id="confirm.no", tooltip="Leave everything as it is"),
         Binding("y", "answer(True)", "Yes", id="confirm.yes", tooltip="Do it"),

@@ -69,7 +69,7 @@ class HelpPanel(VerticalScroll, can_focus=True):
 
     def _rows(self, keys: str, what: str) -> list[Content]:
         """A key, and beside it what it does, on as many lines as that takes."""
-        room = max(12, self.scrollable_content_region.width - _KEYS_WIDTH)
+        room = max(12, self.query_one(Static).content_size.width - _KEYS_WIDTH)
         first, *others = Content(what).wrap(room) or [Content()]
         key = Content.styled(f"{keys:<{_KEYS_WIDTH - 1}} ", "bold $text-primary")
         return [Content.assemble(key, first), *[Content.assemble(" " * _KEYS_WIDTH, each) for each in others]]
