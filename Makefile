@@ -13,7 +13,7 @@ $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "gritdesk need
 $(PYTHON) -m venv $(VENV)
 endef
 
-.PHONY: demo test format clean
+.PHONY: demo test format screenshots clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/app.stamp
@@ -32,6 +32,10 @@ test: $(VENV)/dev.stamp
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest $(PYTEST_OPTIONS)
+
+# draws the pictures of the README anew
+screenshots: $(VENV)/app.stamp
+	$(BIN)/python assets/screenshots.py
 
 format: $(VENV)/dev.stamp
 	$(BIN)/ruff format .

@@ -22,6 +22,7 @@ import click
 
 from gritdesk.cli_chats import chats
 from gritdesk.cli_convert import convert, imatrix, verify
+from gritdesk.cli_keys import keys
 from gritdesk.cli_map import map_
 from gritdesk.cli_models import models
 from gritdesk.cli_states import states
@@ -131,16 +132,19 @@ def main(context: click.Context) -> None:
 
 
 def _run_tui() -> None:
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+    is_dumb = os.environ.get("TERM") == "dumb"
+    # Textual draws on stderr
+    if is_dumb or not (sys.stdin.isatty() and sys.stdout.isatty() and sys.stderr.isatty()):
         from gritdesk.errors import ConfigError
 
-        raise ConfigError("the terminal UI needs a terminal; here use `gritdesk search` or `gritdesk ask`")
+        wanted = "a terminal that can place text, which TERM=dumb says this is not" if is_dumb else "a terminal"
+        raise ConfigError(f"the terminal UI needs {wanted}; here use `gritdesk search` or `gritdesk ask`")
     from gritdesk.config import load_config
     from gritdesk.desk import Desk
     from gritdesk.tui.app import run
 
     config = load_config()
-    run(lambda: Desk.open(config))
+    run(lambda: Desk.open(config), config)
 
 
 @main.command()
@@ -631,6 +635,7 @@ main.add_command(imatrix)
 main.add_command(verify)
 main.add_command(models)
 main.add_command(map_)
+main.add_command(keys)
 main.add_command(states)
 
 

@@ -10,7 +10,7 @@ import dataclasses
 import math
 import os
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,16 @@ class AnswerConfig:
 
 
 @dataclass(frozen=True)
+class AppearanceConfig:
+    """[appearance]: of the terminal UI"""
+
+    theme: str = ""
+    """A theme's name, as the command palette lists them; empty: gritdesk-dark, and gritdesk-ansi with NO_COLOR."""
+    mouse: bool = True
+    """Whether clicks and the wheel are taken; false leaves them to the terminal, which selects text with them."""
+
+
+@dataclass(frozen=True)
 class Config:
     """One config.toml: a section per field."""
 
@@ -110,6 +120,9 @@ class Config:
     index: IndexConfig = field(default_factory=IndexConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
     answer: AnswerConfig = field(default_factory=AnswerConfig)
+    appearance: AppearanceConfig = field(default_factory=AppearanceConfig)
+    keys: Mapping[str, object] = field(default_factory=dict)
+    """[keys]: by a binding's id its keys, as they stand there; gritdesk/tui/keymap.py says what they may be."""
 
     @property
     def path(self) -> Path:
@@ -187,7 +200,13 @@ _CHOICES = {
 TITLE_TOKENS = 136
 """Room beside a chunk for its title, which has at most so many bytes (grit_format), and the frame."""
 
-_SECTIONS = {"engine": EngineConfig, "index": IndexConfig, "search": SearchConfig, "answer": AnswerConfig}
+_SECTIONS = {
+    "engine": EngineConfig,
+    "index": IndexConfig,
+    "search": SearchConfig,
+    "answer": AnswerConfig,
+    "appearance": AppearanceConfig,
+}
 
 
 def home_dir() -> Path:
@@ -271,6 +290,15 @@ def set_model(config: Config, model: str) -> Config:
     return dataclasses.replace(config, engine=dataclasses.replace(config.engine, model=model))
 
 
+def set_theme(config: Config, theme: str) -> None:
+    """Write `appearance.theme` into config.toml, keeping everything else that stands there.
+
+    Raises: ConfigError if config.toml cannot be read or written.
+    """
+    if load_config(config.home).appearance.theme != theme:
+        _write_setting(config, "appearance", "theme", theme)
+
+
 def _write_folders(config: Config, folders: Sequence[str], folder: Path) -> None:
     try:
         _write_setting(config, "index", "folders", list(folders))
@@ -296,9 +324,11 @@ def _write_setting(config: Config, section: str, key: str, value: str | list[str
 
 
 def _read_section(path: Path, name: str, values: Any) -> Any:
+    if name == "keys" and isinstance(values, dict):
+        return dict(_flat(values))
     section = _SECTIONS.get(name)
     if section is None or not isinstance(values, dict):
-        raise ConfigError(f"{path}: unknown section [{name}]; known are {', '.join(_SECTIONS)}")
+        raise ConfigError(f"{path}: unknown section [{name}]; known are {', '.join([*_SECTIONS, 'keys'])}")
     known = {each.name: each for each in dataclasses.fields(section)}
     read: dict[str, Any] = {}
     for key, value in values.items():
@@ -306,6 +336,15 @@ def _read_section(path: Path, name: str, values: Any) -> Any:
             raise ConfigError(f"{path}: unknown key {name}.{key}; known are {', '.join(known)}")
         read[key] = _in_range(path, f"{name}.{key}", _converted(path, f"{name}.{key}", value, known[key].default))
     return section(**read)
+
+
+def _flat(values: Mapping[str, object], before: str = "") -> Iterator[tuple[str, object]]:
+    """A key with a dot in it is a table to TOML unless it stands in quotes: both mean the same here."""
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{before}{key}.")
+        else:
+            yield f"{before}{key}", value
 
 
 def _converted(path: Path, key: str, value: Any, default: Any) -> Any:

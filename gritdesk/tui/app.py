@@ -7,10 +7,11 @@ message (messages.py); handlers here turn those into one `Activity` that the scr
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -19,15 +20,19 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, ClassVar
 
+from textual.actions import SkipAction
 from textual.app import App, SuspendNotSupported, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.reactive import reactive
 from textual.screen import Screen
+from textual.theme import Theme
 from textual.widgets import Input
 
+from gritdesk.config import Config, set_theme
 from gritdesk.errors import StoreBusy
 from gritdesk.records import Exchange, Hit, IndexProgress
 from gritdesk.tui.editor import EditorCommand, editor_command
+from gritdesk.tui.keymap import Keymap, shown
 from gritdesk.tui.lane import Lane, problem_of
 from gritdesk.tui.messages import (
     Activity,
@@ -47,13 +52,14 @@ from gritdesk.tui.screens.ask import AskScreen
 from gritdesk.tui.screens.chats import ChatsScreen
 from gritdesk.tui.screens.doctor import DoctorScreen
 from gritdesk.tui.screens.failures import FailuresScreen
+from gritdesk.tui.screens.jump import JumpScreen
 from gritdesk.tui.screens.library import LibraryScreen
 from gritdesk.tui.screens.map import MapScreen
-from gritdesk.tui.screens.results import ResultsScreen
 from gritdesk.tui.screens.search import SearchScreen
 from gritdesk.tui.screens.viewer import ViewerScreen
 from gritdesk.tui.text import opens_as_text, plain
-from gritdesk.tui.themes import THEMES
+from gritdesk.tui.themes import ANSI, THEMES
+from gritdesk.tui.widgets.help_panel import HelpPanel
 
 if TYPE_CHECKING:
     from gritdesk.desk import Desk
@@ -66,11 +72,11 @@ _QUIT_AGAIN_S = 2.0
 _CLOSE_TIMEOUT_S = 10.0
 
 
-def run(desk_factory: Callable[[], Desk]) -> None:
+def run(desk_factory: Callable[[], Desk], config: Config) -> None:
     """Run the app until it is closed; the Desk that `desk_factory` opens is closed with it."""
-    app = GritDeskApp(desk_factory)
+    app = GritDeskApp(desk_factory, config)
     try:
-        app.run()
+        app.run(mouse=config.appearance.mouse)
     finally:
         app.close_desk(wait_s=_CLOSE_TIMEOUT_S)
 
@@ -82,24 +88,43 @@ class GritDeskApp(App[None]):
     DEFAULT_MODE = "search"
     BINDING_GROUP_TITLE = "Everywhere"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("f1", "toggle_help", "Help", id="app.help", tooltip="Keys and help for what has the focus"),
-        Binding("f2", "go('search')", "Search", show=False, id="app.search", tooltip="Go to Search"),
-        Binding("f3", "go('ask')", "Ask", show=False, id="app.ask", tooltip="Go to Ask"),
-        Binding("f4", "go('library')", "Library", show=False, id="app.library", tooltip="Go to the Library"),
-        Binding("f5", "go('chats')", "Chats", show=False, id="app.chats", tooltip="Go to the chats that are kept"),
-        Binding("f7", "go('map')", "Map", show=False, id="app.map", tooltip="Go to the Map"),
+        Binding("f2", "go('search')", "Search", show=False, id="app.search", tooltip="Find passages as you type"),
+        Binding("f3", "go('ask')", "Ask", show=False, id="app.ask", tooltip="Ask a question of your files"),
+        Binding("f4", "go('library')", "Library", show=False, id="app.library", tooltip="Folders, files, their states"),
+        Binding("f5", "go('chats')", "Chats", show=False, id="app.chats", tooltip="Past conversations: search, go on"),
+        Binding("f7", "go('map')", "Map", show=False, id="app.map", tooltip="See the library by what it is about"),
         Binding("f8", "examine", "Doctor", show=False, id="app.doctor", tooltip="Check installation, model and index"),
-        Binding("ctrl+r", "reopen", "Try again", show=False, id="app.reopen", tooltip="Open the index again"),
+        Binding("ctrl+o", "jump", "Jump", show=False, id="app.jump", tooltip="Go to a pane of the screen by a letter"),
+        Binding("ctrl+r", "reopen", "Try again", show=False, id="app.reopen", tooltip="Open index and model again"),
+        Binding(
+            "ctrl+p",
+            "command_palette",
+            "Commands",
+            show=False,
+            id="app.palette",
+            priority=True,
+            tooltip="Find a command by its name",
+        ),
         Binding("ctrl+q", "quit", "Quit", id="app.quit", priority=True, tooltip="Quit; ctrl+c twice does it too"),
+        Binding(
+            "f1", "toggle_help", "Help", id="app.help", priority=True, tooltip="Keys and help for what has the focus"
+        ),
     ]
 
     activity: reactive[Activity] = reactive(Activity())
 
-    def __init__(self, desk_factory: Callable[[], Desk]) -> None:
-        super().__init__()
+    def __init__(self, desk_factory: Callable[[], Desk], config: Config | None = None) -> None:
+        """Without a `config` nothing that is changed here is kept."""
+        is_colourless = "NO_COLOR" in os.environ
+        # the terminal's own colours are those that Textual leaves out altogether; of others it makes greys
+        super().__init__(ansi_color=True if is_colourless else None)
+        self._config = config
+        self.keymap = Keymap(config.keys if config else None)
         for theme in THEMES:
             self.register_theme(theme)
-        self.theme = THEMES[0].name
+        self._set_theme(config.appearance.theme if config else "", is_colourless)
+        if "SSH_CONNECTION" in os.environ and "TEXTUAL_ANIMATIONS" not in os.environ:
+            self.animation_level = "none"
         self.desk: Desk | None = None
         self._desk_factory = desk_factory
         self._desk_lock = threading.Lock()
@@ -118,6 +143,10 @@ class GritDeskApp(App[None]):
         loop = asyncio.get_running_loop()
         loop.set_default_executor(ThreadPoolExecutor(_MAX_THREADS, thread_name_prefix="gritdesk"))
         self._obey_signals(loop)
+        self.set_keymap(self.keymap.for_textual())
+        for problem in (*self.keymap.problems, *self._theme_problem):
+            self.notify(plain(problem), severity="warning", timeout=12, markup=False)
+        self.theme_changed_signal.subscribe(self, self._keep_theme)
         self._open_desk()
 
     def _obey_signals(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -191,6 +220,31 @@ class GritDeskApp(App[None]):
                 self._probe_model(self.desk)
             if self.activity.index_problem:
                 self._keep_index(self.desk)
+
+    # how it looks
+
+    def _set_theme(self, wanted: str, is_colourless: bool) -> None:
+        self._theme_problem: tuple[str, ...] = ()
+        if wanted and wanted not in self.available_themes:
+            self._theme_problem = (f"[appearance] theme: there is no {wanted!r}; Theme in the palette lists them",)
+        if is_colourless:
+            self.theme = ANSI.name
+        else:
+            self.theme = wanted if wanted in self.available_themes else THEMES[0].name
+
+    def _keep_theme(self, theme: Theme) -> None:
+        if self._config is not None:
+            keep = partial(self._keep_theme_in_thread, self._config, theme.name)
+            self.run_worker(keep, group="theme", thread=True, exit_on_error=False)
+
+    def _keep_theme_in_thread(self, config: Config, name: str) -> None:
+        try:
+            set_theme(config, name)
+        except Exception as error:  # a worker's edge
+            self.post_message(CallFailed(problem_of(error)))
+
+    def get_key_display(self, binding: Binding) -> str:
+        return shown(binding.key)
 
     # the model
 
@@ -385,10 +439,16 @@ class GritDeskApp(App[None]):
     # help and quitting
 
     def action_toggle_help(self) -> None:
-        if self.screen.query("HelpPanel"):
-            self.action_hide_help_panel()
+        if self.screen.query(HelpPanel):
+            self.screen.query(HelpPanel).remove()
+        elif not self.screen.HELP:  # the palette, or letters to jump by
+            raise SkipAction
         else:
-            self.action_show_help_panel()
+            self.screen.mount(HelpPanel())
+
+    def action_jump(self) -> None:
+        """Show a letter on each pane of the screen, and go to the one whose letter is pressed."""
+        self.push_screen(JumpScreen(self.screen), lambda pane: pane.focus() if pane else None)
 
     def action_help_quit(self) -> None:
         """ctrl+c: the second within two seconds quits."""
@@ -399,27 +459,28 @@ class GritDeskApp(App[None]):
         self.notify("Press ctrl+c again to quit.", timeout=_QUIT_AGAIN_S, markup=False)
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
-        yield SystemCommand("Search (F2)", "Find passages by words and by meaning", partial(self.action_go, "search"))
-        yield SystemCommand("Ask (F3)", "Ask a question of your files", partial(self.action_go, "ask"))
-        yield SystemCommand("Library (F4)", "Folders, files and their states", partial(self.action_go, "library"))
-        yield SystemCommand("Chats (F5)", "Past conversations: search, go on, export", partial(self.action_go, "chats"))
-        yield SystemCommand("Map (F7)", "See the library by what it is about", partial(self.action_go, "map"))
-        yield SystemCommand("Doctor (F8)", "Check the installation, the model and the index", self.action_examine)
-        yield SystemCommand("Add a folder (+)", "Keep one more folder in the index", self.action_add_folder)
+        """Whatever a key does on the screen or everywhere, with the key named; then what is too rare for a key."""
+        yield from self._commands_of(screen)
+        yield from self._commands_of(self)
+        if not screen.query("SearchInput, #library-rows"):  # these have a key for it
+            yield SystemCommand("Add folder", "Keep one more folder in the index", self.action_add_folder)
         yield SystemCommand("Unread files", "Files that could not be read, and why", self._show_failures)
-        yield SystemCommand("Try again (ctrl+r)", "Open the index or load the model again", self.action_reopen)
         if isinstance(screen, AskScreen):
-            yield SystemCommand(
-                "New conversation (n)", "Begin anew; the chat so far is kept", screen.action_new_conversation
-            )
-            yield SystemCommand("Ask all files (x)", "No longer those that were picked", screen.action_ask_all)
             yield SystemCommand("Continue the last chat", "Go on where you left off", screen.action_continue_chat)
-            yield SystemCommand(
-                "Evidence (e)", "Show or hide the passages of the answer", screen.action_toggle_evidence
-            )
-        if isinstance(screen, ResultsScreen):
-            yield from screen.system_commands()
-        yield from super().get_system_commands(screen)
+        ours = ("Quit", "Keys")
+        yield from (each for each in super().get_system_commands(screen) if each.title not in ours)
+
+    def _commands_of(self, node: Screen[object] | App[None]) -> Iterator[SystemCommand]:
+        acts = set()
+        for bound in (
+            each for each in type(node).BINDINGS if isinstance(each, Binding) and each.id in self.keymap.bound
+        ):
+            act = bound.action.partition("(")[0]
+            # of those that differ in an argument the first says what they do, unless they lead to other places
+            if (act not in acts or act == "go") and act != "command_palette":
+                acts.add(act)
+                title = f"{bound.description} ({self.keymap.key_of(str(bound.id))})"
+                yield SystemCommand(title, bound.tooltip, partial(self.run_action, bound.action, node))
 
     def action_examine(self) -> None:
         if not isinstance(self.screen, DoctorScreen):

@@ -1,4 +1,8 @@
-"""The colours: calm slate, one blue for places and keys, one amber for what was searched for."""
+"""The colours: calm slate, one blue for places and keys, one amber for what was searched for.
+
+The third theme has the terminal's own colours, and says by reversed, bold and underlined letters what the others say
+by colour (gritdesk.tcss, `:ansi`), so that it reads the same where NO_COLOR takes the colours out of it.
+"""
 
 from __future__ import annotations
 
@@ -80,4 +84,45 @@ LIGHT = Theme(
     },
 )
 
-THEMES = (DARK, LIGHT)
+ANSI = Theme(
+    name="gritdesk-ansi",
+    ansi=True,
+    primary="ansi_blue",
+    secondary="ansi_cyan",
+    accent="ansi_yellow",
+    warning="ansi_yellow",
+    error="ansi_red",
+    success="ansi_green",
+    foreground="ansi_default",
+    background="ansi_default",
+    surface="ansi_default",
+    panel="ansi_default",
+    boost="ansi_default",
+    dark=True,
+    variables={
+        "ansi-background": "ansi_default",
+        "ansi-foreground": "ansi_default",
+        "text-muted": "ansi_default",
+        "text-primary": "ansi_blue",
+        "text-secondary": "ansi_cyan",
+        "text-accent": "ansi_yellow",
+        "text-warning": "ansi_yellow",
+        "text-error": "ansi_red",
+        "text-success": "ansi_green",
+        "block-cursor-background": "ansi_default",
+        "block-cursor-foreground": "ansi_default",
+        "block-cursor-text-style": "reverse",
+        "block-cursor-blurred-background": "ansi_default",
+        "block-cursor-blurred-foreground": "ansi_default",
+        "block-cursor-blurred-text-style": "bold",
+        "footer-key-foreground": "ansi_blue",
+        "border": "ansi_default",
+        "border-blurred": "ansi_bright_black",
+        "input-cursor-text-style": "reverse",
+        "scrollbar": "ansi_bright_black",
+        "scrollbar-background": "ansi_default",
+        "scrollbar-corner-color": "ansi_default",
+    },
+)
+
+THEMES = (DARK, LIGHT, ANSI)

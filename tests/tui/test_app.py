@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from conftest import ready, screen_text, until
 from fake_desk import NOTES, FakeDesk, sample_answer, sample_hits
-from textual.binding import Binding
 from textual.command import CommandList, CommandPalette
 
 from gritdesk.desk import Desk
@@ -279,25 +278,6 @@ def test_rows_are_the_text_and_never_wider_than_the_view() -> None:
 
 def test_control_codes_are_never_handed_to_the_terminal() -> None:
     assert plain("a\x1b[2Jb\tc\r\nd\x9b") == "a�[2Jb    c\nd�"
-
-
-def test_every_binding_has_an_id_and_a_tooltip_and_reaches_the_app() -> None:
-    from gritdesk.tui.screens.add_folder import AddFolderScreen
-    from gritdesk.tui.widgets.answer_block import AnswerBlock
-    from gritdesk.tui.widgets.hit_list import HitList
-    from gritdesk.tui.widgets.question_input import QuestionInput
-    from gritdesk.tui.widgets.search_input import SearchInput
-
-    swallowed = {"ctrl+h", "ctrl+j", "ctrl+m", "ctrl+i", "ctrl+left_square_bracket", "ctrl+s", "ctrl+z", "ctrl+enter"}
-    owners = [GritDeskApp, SearchScreen, AskScreen, ViewerScreen, FailuresScreen, AddFolderScreen]
-    ids: list[str] = []
-    for owner in [*owners, AnswerBlock, HitList, QuestionInput, SearchInput]:
-        for binding in owner.BINDINGS:
-            assert isinstance(binding, Binding)
-            assert binding.id and binding.tooltip, binding
-            assert not swallowed & set(binding.key.split(","))
-            ids.append(binding.id)
-    assert len(ids) == len(set(ids))
 
 
 def test_snapshot_of_an_empty_search(snap_compare, desk: FakeDesk) -> None:  # type: ignore[no-untyped-def]

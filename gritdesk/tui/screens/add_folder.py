@@ -15,10 +15,13 @@ from textual.screen import ModalScreen
 from textual.suggester import Suggester
 from textual.widgets import Input, Static
 
+from gritdesk.tui.keymap import keymap_of
+
 
 class AddFolderScreen(ModalScreen[Path | None]):
     """Dismissed with a folder that exists, or None."""
 
+    HELP = "**Add a folder.** Its files are found by words at once, and by meaning as soon as they are read."
     BINDING_GROUP_TITLE = "Add a folder"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "cancel", "Cancel", id="add_folder.cancel", tooltip="Add nothing"),
@@ -29,7 +32,8 @@ class AddFolderScreen(ModalScreen[Path | None]):
         with Vertical(id="add-folder"):
             yield Static("Add a folder", classes="title")
             yield Input(placeholder="~/Documents", suggester=FolderSuggester(), id="folder")
-            yield Static(Content("Enter adds it, Tab completes the path, Esc leaves."), id="folder-note")
+            complete, leave = (keymap_of(self).key_of(f"add_folder.{each}") for each in ("complete", "cancel"))
+            yield Static(Content(f"Enter adds it, {complete} completes the path, {leave} leaves."), id="folder-note")
 
     @on(Input.Submitted, "#folder")
     def _folder_given(self, event: Input.Submitted) -> None:

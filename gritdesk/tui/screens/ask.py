@@ -18,7 +18,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
 from textual.css.query import NoMatches
-from textual.widgets import Footer, OptionList, Static
+from textual.widgets import OptionList, Static
 
 from gritdesk.checking import told
 from gritdesk.errors import GritDeskError
@@ -49,6 +49,7 @@ from gritdesk.tui.text import one_line, opens_as_text, plain, query_words, surro
 from gritdesk.tui.widgets.answer_block import AnswerBlock
 from gritdesk.tui.widgets.empty_state import EmptyState
 from gritdesk.tui.widgets.hit_list import HitList
+from gritdesk.tui.widgets.key_footer import KeyFooter
 from gritdesk.tui.widgets.passage_view import PassageView
 from gritdesk.tui.widgets.question_input import QuestionInput
 from gritdesk.tui.widgets.scope_picker import ScopePicker
@@ -65,6 +66,10 @@ EVIDENCE_CHARS = 4_000
 
 
 class AskScreen(DeskScreen):
+    HELP = (
+        "**Ask.** Answers rest on passages of your files, and `[?]` marks what none of them supports. Where the files "
+        "hold no answer, that is said, and `ask.anyway` takes one of the model itself."
+    )
     BINDING_GROUP_TITLE = "Ask"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(
@@ -132,7 +137,7 @@ class AskScreen(DeskScreen):
                 yield Static("Evidence", id="evidence-title")
                 yield HitList(id="evidence-hits")
                 yield PassageView(id="evidence-text")
-        yield Footer(show_command_palette=False)
+        yield KeyFooter()
 
     def on_mount(self) -> None:
         super().on_mount()
@@ -409,16 +414,19 @@ class AskScreen(DeskScreen):
     def _empty_lines(self) -> tuple[str, ...]:
         activity = self.activity
         if activity.desk == "failed":
-            return ("The index could not be opened", activity.desk_problem, "", "`ctrl+r` tries again.")
+            return ("The index could not be opened", activity.desk_problem, "", "`app.reopen` tries again.")
         if activity.has_folders is False:
-            return ("No folders yet", "Add one with `ctrl+p` Add a folder, or run `gritdesk index FOLDER` in a shell.")
+            return (
+                "No folders yet",
+                "Add one with `app.palette` Add folder, or run `gritdesk index FOLDER` in a shell.",
+            )
         lines = ["Answers come from your files only, each with the passages it rests on."]
         if activity.model == "loading":
             lines.append("The model is being loaded; a question asked now waits for it.")
         elif activity.model == "failed":
             lines.append(activity.model_problem)
-        lines.append("`Enter` sends.  `Esc` stops.  `1` to `9` show the sources.")
-        lines.append("`@` picks a file or folder to ask.  `F5` has the chats that are kept.")
+        lines.append("`question.send` sends.  `ask.stop` stops.  `ask.open_1` to `ask.open_9` show the sources.")
+        lines.append("`@` picks a file or folder to ask.  `app.chats` has the chats that are kept.")
         return ("Ask your files", *lines)
 
     # keys

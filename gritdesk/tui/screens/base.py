@@ -19,8 +19,12 @@ class DeskScreen(Screen[None]):
     """A screen that shows what the Desk gives; it has a `desk` once that is open."""
 
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]
+    VERTICAL_BREAKPOINTS = [(0, "-low"), (16, "-high")]
 
     def on_mount(self) -> None:
+        # Textual leaves out what a line of text takes for typing before it looks at the keymap: a letter that was
+        # given another key would be lost there
+        self._bindings.apply_keymap(self.grit_app.keymap.for_textual())
         self.watch(self.app, "activity", self.activity_changed)
 
     def activity_changed(self, before: Activity, now: Activity) -> None:

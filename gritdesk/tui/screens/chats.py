@@ -15,7 +15,7 @@ from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.message import Message
 from textual.timer import Timer
-from textual.widgets import Footer, Input, OptionList, Static
+from textual.widgets import Input, OptionList, Static
 
 from gritdesk.chats import local_time
 from gritdesk.records import Chat, ChatHit, ChatSummary, Exchange, SearchMode
@@ -28,6 +28,7 @@ from gritdesk.tui.screens.search import SearchScreen
 from gritdesk.tui.text import Surroundings, cited_place, one_line, query_words
 from gritdesk.tui.widgets.chat_list import ChatList, ChatRow
 from gritdesk.tui.widgets.empty_state import EmptyState
+from gritdesk.tui.widgets.key_footer import KeyFooter
 from gritdesk.tui.widgets.passage_view import PassageView
 from gritdesk.tui.widgets.search_input import SearchInput
 from gritdesk.tui.widgets.status_line import StatusLine, count
@@ -128,7 +129,7 @@ class ChatsScreen(DeskScreen):
                 yield Static(id="chat-title")
                 yield PassageView(id="chat-text")
         yield EmptyState(id="chats-empty")
-        yield Footer(show_command_palette=False)
+        yield KeyFooter()
 
     def on_mount(self) -> None:
         super().on_mount()
@@ -233,7 +234,7 @@ class ChatsScreen(DeskScreen):
     def _empty_lines(self) -> tuple[str, ...]:
         activity = self.activity
         if activity.desk == "failed":
-            return ("The index could not be opened", activity.desk_problem, "", "`ctrl+r` tries again.")
+            return ("The index could not be opened", activity.desk_problem, "", "`app.reopen` tries again.")
         if self._chats is None:
             return ("Reading the chats …",)
         if self._chats:
@@ -242,7 +243,7 @@ class ChatsScreen(DeskScreen):
             return ("Chats are not kept", "With keep_chats = true under [answer] in config.toml they are.")
         return (
             "No chats yet",
-            "Every question asked in Ask (`F3`) begins one or goes on with one.",
+            "Every question asked in Ask (`app.ask`) begins one or goes on with one.",
             "They are kept on this machine, and found here by words and by meaning.",
         )
 

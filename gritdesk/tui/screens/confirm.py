@@ -12,12 +12,14 @@ from textual.screen import ModalScreen
 from textual.widgets import OptionList, Static
 
 from gritdesk.tui.text import plain
+from gritdesk.tui.widgets.rows import Rows
 
 
 class ConfirmScreen(ModalScreen[bool]):
     """Dismissed with whether the act is wanted; leaving it alone is what Enter does first."""
 
-    BINDING_GROUP_TITLE = "Question"
+    HELP = "**Question.** Nothing is done before you say yes."
+    BINDING_GROUP_TITLE = "Box"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,n", "answer(False)", "No", id="confirm.no", tooltip="Leave everything as it is"),
         Binding("y", "answer(True)", "Yes", id="confirm.yes", tooltip="Do it"),
@@ -31,7 +33,7 @@ class ConfirmScreen(ModalScreen[bool]):
         with Vertical(classes="box"):
             yield Static(Content.styled(self._question, "bold"))
             yield Static(Content(plain(self._cost)), classes="cost")
-            yield OptionList("Leave it as it is", self._act, id="choices", markup=False)
+            yield Rows("Leave it as it is", self._act, id="choices", markup=False)
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
         self.dismiss(event.option_index == 1)

@@ -9,16 +9,21 @@ from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.message import Message
-from textual.widgets import Footer, Static
+from textual.widgets import Static
 
 from gritdesk.tui.lane import Lane
 from gritdesk.tui.screens.base import DeskScreen
 from gritdesk.tui.text import one_line
+from gritdesk.tui.widgets.key_footer import KeyFooter
 from gritdesk.tui.widgets.status_line import StatusLine, count
 
 if TYPE_CHECKING:
     from gritdesk.desk import Desk
     from gritdesk.doctor import Check
+
+
+_INDENT = " " * 9
+"""What was found stands under the name of its check."""
 
 
 class CheckMade(Message):
@@ -34,6 +39,7 @@ class ChecksEnded(Message):
 
 
 class DoctorScreen(DeskScreen):
+    HELP = "**Doctor.** What `gritdesk doctor` checks. What is wrong says what to do; `doctor.copy` copies all of it."
     BINDING_GROUP_TITLE = "Doctor"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,q", "close", "Back", id="doctor.close", tooltip="Back to where you came from"),
@@ -54,7 +60,7 @@ class DoctorScreen(DeskScreen):
         yield Static(id="doctor-title")
         with VerticalScroll(id="doctor"):
             yield Static(id="doctor-list")
-        yield Footer(show_command_palette=False)
+        yield KeyFooter()
 
     def on_mount(self) -> None:
         super().on_mount()
@@ -97,7 +103,12 @@ class DoctorScreen(DeskScreen):
         else:
             title = f"{count(wrong, 'check')} failed" if wrong else "Everything is as it should be"
         self.query_one("#doctor-title", Static).update(Content.styled(title, "bold"))
-        self.query_one("#doctor-list", Static).update(Content("\n\n").join([_row(check) for check in self._checks]))
+        room = max(20, self.query_one("#doctor").scrollable_content_region.width - len(_INDENT))
+        rows = [_row(check, room) for check in self._checks]
+        self.query_one("#doctor-list", Static).update(Content("\n\n").join(rows))
+
+    def on_resize(self) -> None:
+        self.call_after_refresh(self._show)
 
     def action_copy(self) -> None:
         text = "\n".join(f"{'ok   ' if check.ok else 'wrong'}  {check.name}: {check.found}" for check in self._checks)
@@ -109,6 +120,7 @@ class DoctorScreen(DeskScreen):
         self.dismiss()
 
 
-def _row(check: Check) -> Content:
+def _row(check: Check, room: int) -> Content:
     mark = ("● ok     ", "$text-success") if check.ok else ("✕ wrong  ", "bold $text-error")
-    return Content.assemble(mark, (f"{check.name}\n", "bold"), "         ", one_line(check.found))
+    found = [Content.assemble(_INDENT, each) for each in Content(one_line(check.found)).wrap(room)]
+    return Content("\n").join([Content.assemble(mark, (check.name, "bold")), *found])

@@ -8,18 +8,20 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.content import Content
-from textual.widgets import Footer, Static
+from textual.widgets import Static
 
 from gritdesk.records import FailedFile
 from gritdesk.tui.messages import Activity
 from gritdesk.tui.screens.base import DeskScreen
 from gritdesk.tui.text import one_line, plain, short_folder
+from gritdesk.tui.widgets.key_footer import KeyFooter
 from gritdesk.tui.widgets.status_line import StatusLine, count
 
 _MAX_SHOWN = 500
 
 
 class FailuresScreen(DeskScreen):
+    HELP = "**Unread files.** Each with its reason. They are tried again when they change, or in the Library."
     BINDING_GROUP_TITLE = "Unread files"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,q", "close", "Back", id="failures.close", tooltip="Back to where you came from"),
@@ -30,7 +32,7 @@ class FailuresScreen(DeskScreen):
         yield Static(id="failures-title")
         with VerticalScroll(id="failures"):
             yield Static(id="failures-list")
-        yield Footer(show_command_palette=False)
+        yield KeyFooter()
 
     def activity_changed(self, before: Activity, now: Activity) -> None:
         failed = now.status.failed if now.status else ()

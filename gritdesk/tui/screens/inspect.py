@@ -12,7 +12,7 @@ from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
 from textual.message import Message
 from textual.reactive import reactive
-from textual.widgets import Footer, OptionList, Static
+from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
 from gritdesk.grit_format import passage_input
@@ -20,14 +20,16 @@ from gritdesk.records import Chunk, Hit, PathReport, SimilarFiles
 from gritdesk.tui.lane import Lane
 from gritdesk.tui.screens.base import DeskScreen, beginning_of
 from gritdesk.tui.text import one_line, plain, short_folder
+from gritdesk.tui.widgets.key_footer import KeyFooter
+from gritdesk.tui.widgets.rows import Rows
 from gritdesk.tui.widgets.status_line import StatusLine, count
 
 if TYPE_CHECKING:
     pass
 
 
-_ROW_CHARS = 34
-"""Of a passage in its row: what fits one line beside the text."""
+_ROW_CHARS = 100
+"""Of a passage in its row, which ends where the list does."""
 
 
 class FileInspected(Message):
@@ -43,6 +45,10 @@ class NeighboursFound(Message):
 
 
 class InspectScreen(DeskScreen):
+    HELP = (
+        "**Inspect.** One file as the index has it, passage by passage. `inspect.model` shows what the model reads of "
+        "a passage, `inspect.similar` the files nearest by meaning."
+    )
     BINDING_GROUP_TITLE = "Inspect"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,q", "close", "Back", id="inspect.close", tooltip="Back to where you came from"),
@@ -70,12 +76,12 @@ class InspectScreen(DeskScreen):
         yield StatusLine("")
         yield Static(Content.styled(plain(str(self._path)), "bold"), id="inspect-title")
         with Horizontal(id="inspect-body"):
-            yield OptionList(id="inspect-chunks", markup=False)
+            yield Rows(id="inspect-chunks", markup=False)
             with Vertical(id="inspect-side"):
                 yield Static(id="inspect-facts")
                 with VerticalScroll(id="inspect-scroll"):
                     yield Static(id="inspect-text")
-        yield Footer(show_command_palette=False)
+        yield KeyFooter()
 
     def on_mount(self) -> None:
         super().on_mount()

@@ -14,11 +14,12 @@ from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.message import Message
 from textual.reactive import reactive
-from textual.widgets import Footer, OptionList, Static
+from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
 from gritdesk.records import FileRow, FolderRow, IndexProgress, Library, PathReport, Skip
 from gritdesk.terminal import in_words
+from gritdesk.tui.keymap import keymap_of
 from gritdesk.tui.lane import Lane
 from gritdesk.tui.messages import Activity
 from gritdesk.tui.screens.base import DeskScreen, beginning_of
@@ -26,6 +27,8 @@ from gritdesk.tui.screens.confirm import ConfirmScreen
 from gritdesk.tui.screens.inspect import InspectScreen
 from gritdesk.tui.text import ago, one_line, plain, short_folder, size
 from gritdesk.tui.widgets.empty_state import EmptyState
+from gritdesk.tui.widgets.key_footer import KeyFooter
+from gritdesk.tui.widgets.rows import Rows
 from gritdesk.tui.widgets.status_line import StatusLine, count
 
 if TYPE_CHECKING:
@@ -64,6 +67,10 @@ class LibraryChanged(Message):
 
 
 class LibraryScreen(DeskScreen):
+    HELP = (
+        "**Library.** `library.next` leads through folders, files, what waits, what failed and what is skipped; beside "
+        "each stands why. `library.inspect` shows what the index holds of a file."
+    )
     BINDING_GROUP_TITLE = "Library"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(
@@ -98,11 +105,11 @@ class LibraryScreen(DeskScreen):
         yield Static(id="library-work")
         yield Static(id="library-tabs")
         with Horizontal(id="library-body"):
-            yield OptionList(id="library-rows", markup=False)
+            yield Rows(id="library-rows", markup=False)
             with Vertical(id="library-side"):
                 yield Static(id="library-detail")
         yield EmptyState(id="library-empty")
-        yield Footer(show_command_palette=False)
+        yield KeyFooter()
 
     def on_mount(self) -> None:
         super().on_mount()
@@ -117,7 +124,7 @@ class LibraryScreen(DeskScreen):
         if now.desk == "open" and (before.desk != "open" or before.status is not now.status):
             self._read()
         elif now.desk == "failed":
-            self._say("The index could not be opened", now.desk_problem, "", "`ctrl+r` tries again.")
+            self._say("The index could not be opened", now.desk_problem, "", "`app.reopen` tries again.")
 
     # reading and showing
 
@@ -133,7 +140,7 @@ class LibraryScreen(DeskScreen):
 
     def on_library_refused(self, message: LibraryRefused) -> None:
         message.stop()
-        self._say("The library could not be read", message.problem, "", "`r` looks again.")
+        self._say("The library could not be read", message.problem, "", "`library.retry` looks again.")
 
     def watch_tab(self) -> None:
         self._show()
@@ -200,7 +207,8 @@ class LibraryScreen(DeskScreen):
     def action_remove(self) -> None:
         chosen = self._chosen
         if not isinstance(chosen, FolderRow):
-            self.notify("Only whole folders are removed: Tab leads to them. A .gritignore leaves out single files.")
+            key = keymap_of(self).key_of("library.next")
+            self.notify(f"Only whole folders are removed: {key} leads to them. A .gritignore leaves out single files.")
             return
         self.app.push_screen(
             ConfirmScreen("Take this folder out of the index?", _cost_of_removing(chosen), "Remove it"),
@@ -255,8 +263,11 @@ class LibraryScreen(DeskScreen):
 
 
 _EMPTY: dict[Tab, tuple[str, ...]] = {
-    "folders": ("No folders yet", "`+` adds one. It is found by words at once, by meaning soon after."),
-    "files": ("No files", "The folders hold no file that gritdesk reads. `Tab` goes on to what is skipped, and why."),
+    "folders": ("No folders yet", "`library.add` adds one. It is found by words at once, by meaning soon after."),
+    "files": (
+        "No files",
+        "The folders hold no file that gritdesk reads. `library.next` goes on to what is skipped, and why.",
+    ),
     "waiting": ("Nothing waits", "Every file is in the index as it lies on the disk."),
     "failed": ("Every file could be read", "Files that cannot be read are listed here, each with its reason."),
     "skipped": ("Nothing is skipped", "What `.gitignore`, `.gritignore` and the usual rules leave out is listed here."),
@@ -349,7 +360,7 @@ _STATES = {
     "indexed": "in the index as it lies on the disk",
     "changed": "in the index with an older content; it is read again soon",
     "waiting": "not read yet",
-    "failed": "could not be read; it is tried again when it changes, or with r",
+    "failed": "could not be read; it is tried again when it changes, or by Retry",
     "missing": "in the index, but not on the disk now",
 }
 

@@ -13,7 +13,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.message import Message
-from textual.widgets import Footer, OptionList, Static
+from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
 from gritdesk.records import Map, MapPoint
@@ -22,7 +22,9 @@ from gritdesk.tui.messages import Activity
 from gritdesk.tui.screens.base import DeskScreen, beginning_of
 from gritdesk.tui.text import one_line, plain, short_folder
 from gritdesk.tui.widgets.empty_state import EmptyState
+from gritdesk.tui.widgets.key_footer import KeyFooter
 from gritdesk.tui.widgets.map_view import MapView
+from gritdesk.tui.widgets.rows import Rows
 from gritdesk.tui.widgets.status_line import StatusLine, count
 
 if TYPE_CHECKING:
@@ -67,6 +69,10 @@ class _Level:
 
 
 class MapScreen(DeskScreen):
+    HELP = (
+        "**Map.** Documents near in meaning lie near each other. `Enter` opens a theme, then a document; `map.back` "
+        "goes back, `map.search` searches for the words of the theme."
+    )
     BINDING_GROUP_TITLE = "Map"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,backspace", "back", "Back", id="map.back", tooltip="Back to the map this one was opened from"),
@@ -94,8 +100,8 @@ class MapScreen(DeskScreen):
             yield MapView(id="map-view")
             with Vertical(id="map-side"):
                 yield Static(id="map-title")
-                yield OptionList(id="map-list", markup=False)
-        yield Footer(show_command_palette=False)
+                yield Rows(id="map-list", markup=False)
+        yield KeyFooter()
 
     def on_mount(self) -> None:
         super().on_mount()
@@ -146,7 +152,7 @@ class MapScreen(DeskScreen):
 
     def on_map_failed(self, message: MapFailed) -> None:
         message.stop()
-        self._say("The map could not be drawn", message.problem, "", "`r` tries again.")
+        self._say("The map could not be drawn", message.problem, "", "`map.redraw` tries again.")
         self.grit_app.report(message.problem)
 
     def on_map_made(self, message: MapMade) -> None:
@@ -154,7 +160,9 @@ class MapScreen(DeskScreen):
         if message.number != self._number:
             return
         if not message.found.points:
-            self._say("Nothing to draw yet", "No document has its meaning yet. `F2` searches by words meanwhile.")
+            self._say(
+                "Nothing to draw yet", "No document has its meaning yet. `app.search` searches by words meanwhile."
+            )
             return
         self._show(message.found)
 
@@ -192,7 +200,7 @@ class MapScreen(DeskScreen):
 
     def _theme_row(self, number: int) -> Content:
         cluster = self._view.found.clusters[number]
-        colour = self._view.colour_of(number).hex6
+        colour = self._view.colour_of(number).css
         words = one_line(", ".join(cluster.words)) or "without words"
         return Content.assemble(("● ", colour), (words, "bold"), (f"  {cluster.num_documents:,}", "$text-muted"))
 

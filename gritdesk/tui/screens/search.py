@@ -21,7 +21,7 @@ from textual.containers import Horizontal
 from textual.message import Message
 from textual.reactive import reactive
 from textual.timer import Timer
-from textual.widgets import Footer, Input
+from textual.widgets import Input
 
 from gritdesk.completing import FilterValues, Offer, is_filter, offers, settled
 from gritdesk.errors import GritDeskError, QueryError
@@ -35,6 +35,7 @@ from gritdesk.tui.screens.why import WhyScreen
 from gritdesk.tui.text import plain, query_words
 from gritdesk.tui.widgets.empty_state import EmptyState
 from gritdesk.tui.widgets.hit_list import HitList, SearchHits
+from gritdesk.tui.widgets.key_footer import KeyFooter
 from gritdesk.tui.widgets.mode_line import MODES, ModeLine
 from gritdesk.tui.widgets.nothing_found import NothingFound
 from gritdesk.tui.widgets.preview import Preview
@@ -88,6 +89,10 @@ class PastQueriesRead(Message):
 
 
 class SearchScreen(ResultsScreen):
+    HELP = (
+        "**Search.** Words are found at once, meaning a moment after the last key. `search.rerank` has the model read "
+        "the results again, `search.view` shows one in its file, `search.ask` asks the query as a question."
+    )
     BINDING_GROUP_TITLE = "Search"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("x", "why", "Why", id="search.why", tooltip="Say why the highlighted result stands where it does"),
@@ -147,7 +152,7 @@ class SearchScreen(ResultsScreen):
             yield NothingFound(id="nothing-found")
             yield Preview(id="preview")
         yield EmptyState(id="empty")
-        yield Footer(show_command_palette=False)
+        yield KeyFooter()
 
     def on_mount(self) -> None:
         super().on_mount()
@@ -390,11 +395,11 @@ class SearchScreen(ResultsScreen):
         if activity.desk == "opening":
             return ("Opening the index …", "You can type already.")
         if activity.desk == "failed":
-            return ("The index could not be opened", activity.desk_problem, "", "`ctrl+r` tries again.")
+            return ("The index could not be opened", activity.desk_problem, "", "`app.reopen` tries again.")
         if activity.has_folders is False:
             return (
                 "No folders yet",
-                "Press `+` to add one, or run `gritdesk index FOLDER` in a shell.",
+                "Press `search.add_folder` to add one, or run `gritdesk index FOLDER` in a shell.",
                 "It is searched by words at once, and by meaning as soon as it is read.",
             )
         if not self.query_text:
@@ -410,15 +415,19 @@ class SearchScreen(ResultsScreen):
         title = f"{count(status.files, 'file')} in {count(len(status.folders), 'folder')}" if status else "Ready"
         return (
             title,
-            "Type to search.  `F3` asks a question.",
-            "`Tab` changes the mode.  `F1` shows every key.",
+            "Type to search.  `app.ask` asks a question.",
+            "`search.mode` changes the mode.  `app.help` shows every key.",
         )
 
     def _pending_lines(self) -> tuple[str, ...]:
         if self.mode == "semantic" and self.activity.model == "loading":
-            return ("The model is being loaded", "`Tab` to keyword searches by words meanwhile.")
+            return ("The model is being loaded", "`search.mode` to keyword searches by words meanwhile.")
         if self.mode == "semantic" and self.activity.model == "failed":
-            return ("The model cannot be used", self.activity.model_problem, "`Tab` to keyword searches by words.")
+            return (
+                "The model cannot be used",
+                self.activity.model_problem,
+                "`search.mode` to keyword searches by words.",
+            )
         return ("Searching …",)
 
     def _nothing_found_lines(self) -> tuple[str, ...]:
@@ -426,7 +435,7 @@ class SearchScreen(ResultsScreen):
         if not self._misses.removed:
             lines.append("Try fewer or other words.")
         if self.mode != "hybrid":
-            lines.append("`Tab` goes on to another mode.")
+            lines.append("`search.mode` goes on to another mode.")
         if self.activity.is_indexing:
             lines.append("Indexing is under way; what is read later will be found later.")
         return tuple(lines)

@@ -11,7 +11,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.content import Content
 from textual.message import Message
-from textual.widgets import Footer, Static
+from textual.widgets import Static
 
 from gritdesk.records import SimilarFiles
 from gritdesk.tui.lane import Lane
@@ -19,6 +19,7 @@ from gritdesk.tui.screens.results import ResultsScreen
 from gritdesk.tui.text import one_line, query_words, short_folder
 from gritdesk.tui.widgets.empty_state import EmptyState
 from gritdesk.tui.widgets.hit_list import HitList, SearchHits
+from gritdesk.tui.widgets.key_footer import KeyFooter
 from gritdesk.tui.widgets.preview import Preview
 from gritdesk.tui.widgets.status_line import StatusLine
 
@@ -69,7 +70,7 @@ class SimilarScreen(ResultsScreen):
             yield SearchHits(id="hits")
             yield Preview(id="preview")
         yield EmptyState(id="empty")
-        yield Footer(show_command_palette=False)
+        yield KeyFooter()
 
     def on_mount(self) -> None:
         super().on_mount()

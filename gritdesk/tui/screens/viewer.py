@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, ClassVar
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.content import Content
-from textual.widgets import Footer, Static
+from textual.widgets import Static
 
 from gritdesk.records import Hit
 from gritdesk.tui.lane import Lane
 from gritdesk.tui.messages import SurroundingsRead
 from gritdesk.tui.screens.base import DeskScreen
 from gritdesk.tui.text import heading_path, one_line, opens_as_text, place, surroundings
+from gritdesk.tui.widgets.key_footer import KeyFooter
 from gritdesk.tui.widgets.passage_view import PassageView
 from gritdesk.tui.widgets.status_line import StatusLine
 
@@ -27,6 +28,7 @@ VIEWER_CHARS = 300_000
 
 
 class ViewerScreen(DeskScreen):
+    HELP = "**Viewer.** A file's text as it is indexed, the passage marked. `viewer.open` opens it in your editor."
     BINDING_GROUP_TITLE = "Viewer"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,q", "close", "Back", id="viewer.close", tooltip="Back to where you came from"),
@@ -47,7 +49,7 @@ class ViewerScreen(DeskScreen):
         yield StatusLine(self._tab)
         yield Static(self._title(), id="viewer-title")
         yield PassageView(id="viewer-text")
-        yield Footer(show_command_palette=False)
+        yield KeyFooter()
 
     def on_mount(self) -> None:
         super().on_mount()

@@ -17,6 +17,7 @@ from textual.widgets import Static
 from textual.widgets.markdown import MarkdownStream
 
 from gritdesk.records import MOST_COUNTED, UNSUPPORTED, Answer, Citation, Evidence, Exchange, Hit
+from gritdesk.tui.keymap import keymap_of
 from gritdesk.tui.text import cited_place, plain, speed
 from gritdesk.tui.widgets.answer_markdown import AnswerMarkdown
 from gritdesk.tui.widgets.status_line import count
@@ -31,10 +32,11 @@ class AnswerBlock(Vertical, can_focus=True):
     """Takes the events of one answer, in order; what it shows follows from its state."""
 
     HELP = (
-        "**Answer.** `1` to `9` show the numbered sources at the lines that are cited, and `Enter`, or the same number "
-        "again, opens one in your editor. What is underlined and marked [?] no passage supports.\n\n"
-        "`Esc` stops an answer at once and keeps what came; then it goes back to the question line. `x` asks all files "
-        "again, `n` begins a new conversation."
+        "**Answer.** `ask.open_1` to `ask.open_9` show the numbered sources at the lines that are cited; `Enter`, or "
+        "the same key again, opens one in your editor. What is underlined and marked [?] no passage supports.\n\n"
+        "`ask.stop` stops an answer at once and keeps what came; then it goes back to the question line. `ask.next` "
+        "and `ask.previous` go from answer to answer, `ask.all` asks all files again, `ask.new` begins a new "
+        "conversation."
     )
     BINDING_GROUP_TITLE = "Answer"
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -104,7 +106,10 @@ class AnswerBlock(Vertical, can_focus=True):
     def show_evidence(self, hits: tuple[Hit, ...], evidence: Evidence = "found") -> None:
         self.hits = hits
         self._is_from_model = evidence == "none" and not hits
-        self._say(f"Reading {count(len(hits), 'passage')} …  Esc stops" if hits else "No passage found; Esc stops")
+        stop = keymap_of(self).key_of("ask.stop")
+        self._say(
+            f"Reading {count(len(hits), 'passage')} …  {stop} stops" if hits else f"No passage found; {stop} stops"
+        )
 
     async def write(self, pieces: Sequence[str]) -> None:
         self.state = "writing"
@@ -200,7 +205,8 @@ class AnswerBlock(Vertical, can_focus=True):
         ]
         lines = [Content(_found_without(*each)) for each in answer.removed]
         lines += [Content("The nearest:"), *quotes] if quotes else [Content("No passage was found.")]
-        return Content("\n").join([*lines, Content.styled("g has the model answer from itself", "$text-muted")])
+        told = f"{keymap_of(self).key_of('ask.anyway')} has the model answer from itself"
+        return Content("\n").join([*lines, Content.styled(told, "$text-muted")])
 
     def _closest(self, answer: Answer) -> Content:
         warning = ("⚠ No passage in your files supports this answer.", "bold $text-warning")

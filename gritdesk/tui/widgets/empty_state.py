@@ -5,11 +5,13 @@ from __future__ import annotations
 from textual.content import Content
 from textual.widgets import Static
 
+from gritdesk.tui.keymap import keymap_of
+
 
 class EmptyState(Static):
     def say(self, title: str, *lines: str) -> None:
-        """A title and what to do; keys between backquotes are set off. All of it is taken as text."""
-        body = Content("\n").join([with_keys(line) for line in lines])
+        """A title and what to do; keys, or ids of bindings, between backquotes are set off. All is taken as text."""
+        body = Content("\n").join([with_keys(keymap_of(self).told(line)) for line in lines])
         self.update(Content.assemble((title, "bold"), "\n\n", body.stylize_before("$text-muted")))
 
 

@@ -19,6 +19,7 @@ from textual.widgets.option_list import Option
 
 from gritdesk.records import Hit
 from gritdesk.tui.text import heading_path, place, plain, short_folder, snippet
+from gritdesk.tui.widgets.rows import Rows
 
 _MARK = "✓ "
 _MARK_WIDTH = 3
@@ -90,10 +91,13 @@ class HitVisual(Visual):
         return [Content.assemble(indent, line.rstrip()) for line in text.wrap(room)[:2]]
 
 
-class HitList(OptionList):
+class HitList(Rows):
     """Hits, or the evidence of an answer; the highlight stays on its hit when hits change."""
 
-    HELP = "**Passages.** Enter opens the highlighted one in your editor, `v` shows it here."
+    HELP = (
+        "**Passages.** `hits.open` opens the highlighted one in your editor at its line; what no editor can show is "
+        "shown here."
+    )
     BINDING_GROUP_TITLE = "Results"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "select", "Open", id="hits.open", tooltip="Open the highlighted result at its line"),

@@ -21,6 +21,7 @@ _WIDE, _HIGH = 2, 4
 """Dots to a cell."""
 _CELLS_FOR_DOTS = 6
 """Cells to a document from which on each has a letter of its own, which is easier to see."""
+_ANSI = ("ansi_blue", "ansi_yellow", "ansi_green", "ansi_magenta", "ansi_cyan", "ansi_red")
 _GOLDEN_ANGLE = 137.5
 """Hues this far apart stay apart, however many there are."""
 
@@ -44,10 +45,12 @@ class MapView(Widget):
         segments = [Segment(*cells[x]) if x in cells else Segment(" ", ground) for x in range(width)]
         for start, text, style in self._labels().get(y, ()):
             segments[start : start + len(text)] = [Segment(letter, style) for letter in text]
-        return Strip(segments, width)
+        return Strip(segments, width).simplify()
 
     def colour_of(self, cluster: int) -> Color:
-        """Of a cluster's dots and its row in a list; light or dark as the theme is not."""
+        """Of a cluster's dots and its row in a list; light or dark as the theme is not, or one the terminal has."""
+        if self.app.native_ansi_color:
+            return Color.parse(_ANSI[cluster % len(_ANSI)])
         hue = (cluster * _GOLDEN_ANGLE % 360) / 360
         return Color.from_hsl(hue, 0.55, 0.68 if self.app.current_theme.dark else 0.36)
 
@@ -68,7 +71,7 @@ class MapView(Widget):
             rows[row][column] = (letter, self._style(cluster, is_faint=not count))
         if self.marked is not None:
             column, row = self._dot(self.marked.x, self.marked.y)
-            style = self.rich_style + Style(color=self._colours()[1], bold=True)
+            style = self.rich_style + self._label_style()
             rows[row // _HIGH][column // _WIDE] = ("◉", style)
         return rows
 
@@ -86,8 +89,7 @@ class MapView(Widget):
             row //= _HIGH
             others = [each for near in (row - 1, row, row + 1) for each in taken[near]]
             if text.strip() and all(start + len(text) < at or at + len(other) < start for at, other, _ in others):
-                ground, ink = self._colours()
-                taken[row].append((start, text, Style(color=ink, bgcolor=ground, bold=True)))
+                taken[row].append((start, text, self._label_style()))
         return taken
 
     def _dot(self, x: float, y: float) -> Cell:
@@ -97,9 +99,12 @@ class MapView(Widget):
     def _style(self, cluster: int, *, is_faint: bool) -> Style:
         _, ground = self.background_colors
         colour = self.colour_of(cluster)
+        if self.app.native_ansi_color:
+            return self.rich_style + Style(color=colour.rich_color, dim=is_faint)
         return self.rich_style + Style(color=(ground.blend(colour, 0.25) if is_faint else colour).rich_color)
 
-    def _colours(self) -> tuple[str, str]:
-        """Of the ground, and of what is written on it."""
+    def _label_style(self) -> Style:
+        if self.app.native_ansi_color:
+            return Style(bold=True, reverse=True)
         _, ground = self.background_colors
-        return ground.hex6, ground.get_contrast_text(0.9).hex6
+        return Style(color=ground.get_contrast_text(0.9).hex6, bgcolor=ground.hex6, bold=True)

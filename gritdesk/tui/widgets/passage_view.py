@@ -20,6 +20,8 @@ from gritdesk.tui.text import Surroundings, plain, word_spans
 
 _CONTEXT_ROWS = 3
 """Rows left above the passage when it is scrolled to."""
+_LONGEST_ROW = 110
+"""Longer ones are hard to read, however wide the screen is."""
 
 Row = tuple[int, int, int]
 """(line number, start, end): a slice of the shown text; the line number is 0 on continued rows."""
@@ -105,7 +107,7 @@ class PassageView(ScrollView, can_focus=True):
         return max(3, len(str(self._first_line + self._text.count("\n")))) + 3
 
     def _text_width(self) -> int:
-        return max(1, self.scrollable_content_region.width - self._gutter_width())
+        return max(1, min(_LONGEST_ROW, self.scrollable_content_region.width - self._gutter_width()))
 
     def _wrap(self) -> None:
         self._wrapped_width = self._text_width()
@@ -137,8 +139,9 @@ class PassageView(ScrollView, can_focus=True):
         yield Segment(f"{shown:>{number_width}}  " if self._is_numbered else " ", style)
 
     def _segments(self, start: int, end: int, base: RichStyle, in_passage: bool) -> Iterator[Segment]:
-        color = self.get_component_rich_style("passage-view--word").color
-        word_style = RichStyle(color=color, bold=True) if in_passage else RichStyle(underline=True)
+        marked = self.get_component_rich_style("passage-view--word")
+        in_words = RichStyle(color=marked.color, bold=True, underline=marked.underline)
+        word_style = in_words if in_passage else RichStyle(underline=True)
         cited_style = RichStyle(bgcolor=self.get_component_rich_style("passage-view--cited").bgcolor)
         first = bisect_right(self._word_spans, start, key=lambda span: span[1])
         words = takewhile(lambda span: span[0] < end, islice(self._word_spans, first, None))

@@ -10,6 +10,8 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.widgets import TextArea
 
+from gritdesk.tui.keymap import keymap_of
+
 _MENTION = re.compile(r"(?:^|(?<=\s))@(\S*)$")
 """An @ that begins a word, and the letters behind it up to the cursor."""
 _PICKING_KEYS = {"up": -1, "down": 1, "tab": 0, "enter": 0}
@@ -20,12 +22,13 @@ _KEYS_OF_SCREENS = ("f6", "f7")
 
 class QuestionInput(TextArea):
     HELP = (
-        "**Question.** `Enter` sends, `ctrl+n` makes a new line (so do `shift+enter` and `alt+enter` where the "
-        "terminal tells them apart), `up` in an empty line brings back earlier questions.\n\n"
+        "**Question.** `question.send` sends, `question.new_line` makes a new line (so do `shift+enter` and "
+        "`alt+enter` where the terminal tells them apart), `up` in an empty line brings back earlier questions.\n\n"
         "`@` and some letters pick a file or folder to ask: `Tab` or `Enter` takes one, `Esc` leaves the text as it "
         "is. `Backspace` in an empty line takes the last one away, `/all` asks all files again, `/new` begins a new "
-        "conversation.\n\n"
-        "`Esc` stops an answer. `Tab` goes to the evidence and `alt+up` to the answers, where `1` to `9` show sources."
+        "conversation. A follow-up may leave out what was said before.\n\n"
+        "`ask.stop` stops an answer. `Tab` goes to the evidence and `ask.previous` to the answers, where `ask.open_1` "
+        "to `ask.open_9` show sources."
     )
     BINDING_GROUP_TITLE = "Question"
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -93,7 +96,8 @@ class QuestionInput(TextArea):
             else:
                 self.post_message(self.Picking(_PICKING_KEYS[event.key]))
             return
-        if event.key == "enter":  # TextArea would take it for a new line before any binding
+        # TextArea would take it for a new line before any binding
+        if event.key in keymap_of(self).keys_of("question.send"):
             event.stop()
             event.prevent_default()
             self.action_send()

@@ -15,13 +15,14 @@ from textual.suggester import SuggestionReady
 from textual.widgets import Input
 
 from gritdesk.completing import Offer
+from gritdesk.tui.keymap import keymap_of
 from gritdesk.tui.text import one_line
 
 
 class SearchInput(Input):
     """Down goes to the results; what a filter may say is offered on the lower border, where Tab takes the first."""
 
-    HELP = """**Query.** Results come as you type. `Tab` changes the mode, `Down` goes to the results.
+    HELP = """**Query.** Results come as you type. `search.mode` changes the mode, `query.results` goes to the results.
 
 - `"two words"` in this order
 - `-word` passages without it
@@ -51,12 +52,12 @@ scrolls its text.
         """The person wants to be in the results."""
 
     class FolderWanted(Message):
-        """`+` was pressed where it means: add a folder."""
+        """That key was pressed where it means: add a folder."""
 
     virtual_size = Reactive(Size(0, 0))
     """As every widget has it, without the layout of the screen that it brings at each key: here no place changes."""
     adds_folders = False
-    """Whether `+` in an empty line means that; the screen knows."""
+    """Whether it does in an empty line means that; the screen knows."""
     offers: Sequence[Offer] = ()
     past_queries: Sequence[str] = ()
     """The latest last."""
@@ -99,7 +100,7 @@ scrolls its text.
         self.post_message(self.LeftDown())
 
     async def _on_key(self, event: events.Key) -> None:
-        if event.character == "+" and self.adds_folders and not self.value:
+        if event.key in keymap_of(self).keys_of("search.add_folder") and self.adds_folders and not self.value:
             event.stop()
             event.prevent_default()
             self.post_message(self.FolderWanted())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 from textual.content import Content
 from textual.reactive import reactive
@@ -11,16 +12,12 @@ from textual.widget import Widget
 from gritdesk.tui.messages import Activity
 from gritdesk.tui.text import plain
 
-_TABS = (
-    ("search", "F2", "Search"),
-    ("ask", "F3", "Ask"),
-    ("library", "F4", "Library"),
-    ("chats", "F5", "Chats"),
-    ("map", "F7", "Map"),
-)
+if TYPE_CHECKING:
+    from gritdesk.tui.app import GritDeskApp
+
 _GAP = "  "
-_FULL_TABS_WIDTH = 100
-"""Below it only the screen at hand is named; of the others the keys stand."""
+_STATUS_WIDTH = 40
+"""Left for what goes on; where the names of all screens leave less, only the one at hand is named."""
 
 
 class StatusLine(Widget):
@@ -40,17 +37,21 @@ class StatusLine(Widget):
 
     def render(self) -> Content:
         width = self.content_size.width
-        tabs = self._tabs(is_full=width >= _FULL_TABS_WIDTH)
+        tabs = self._tabs(is_full=True)
+        if width - tabs.cell_length < _STATUS_WIDTH:
+            tabs = self._tabs(is_full=False)
         room = width - tabs.cell_length - len(_GAP)
         shown = next((each for each in status_lines(self.activity) if each.cell_length <= room), Content())
         return Content.assemble(tabs, " " * (width - tabs.cell_length - shown.cell_length), shown)
 
     def _tabs(self, *, is_full: bool) -> Content:
+        app = cast("GritDeskApp", self.app)
         parts: list[Content | str | tuple[str, str]] = [("gritdesk", "bold $primary"), _GAP]
-        for name, key, title in _TABS:
+        for name in app.MODES:
             is_active = name == self._active_tab
-            parts.append((key, "$text-muted"))
+            parts.append((app.keymap.key_of(f"app.{name}"), "$text-muted"))
             if is_full or is_active:
+                title = app.keymap.bound[f"app.{name}"].title
                 parts.append((f" {title}", "bold underline" if is_active else "$text-muted"))
             parts.append(_GAP)
         return Content.assemble(*parts).rstrip()

@@ -1,0 +1,299 @@
+"""Keys by their ids: what config.toml changes holds in every screen and text, and what it cannot change is told."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from conftest import ready, screen_text, until
+from fake_desk import FakeDesk
+from textual.binding import Binding
+from textual.command import CommandList, CommandPalette
+from textual.widget import Widget
+from textual.widgets import Footer, Input
+
+from gritdesk.cli import main
+from gritdesk.config import Config, load_config
+from gritdesk.errors import ConfigError
+from gritdesk.tui.app import GritDeskApp
+from gritdesk.tui.keymap import Keymap, contexts, owners, parsed, shown, swallowed
+from gritdesk.tui.screens.add_folder import AddFolderScreen
+from gritdesk.tui.screens.ask import AskScreen
+from gritdesk.tui.screens.jump import JumpScreen
+from gritdesk.tui.screens.search import SearchScreen
+from gritdesk.tui.screens.viewer import ViewerScreen
+from gritdesk.tui.widgets.help_panel import HelpPanel
+
+SIZE = (120, 40)
+
+
+def app_with(desk: FakeDesk, keys: dict[str, object]) -> GritDeskApp:
+    return GritDeskApp(lambda: desk, Config(Path("/nowhere"), keys=keys))  # type: ignore[arg-type, return-value]
+
+
+# what stands in the code
+
+
+def test_every_binding_has_an_id_of_its_own_a_tooltip_and_keys_that_arrive() -> None:
+    ids = []
+    for owner in owners():
+        for binding in owner.BINDINGS:
+            assert isinstance(binding, Binding) and binding.id and binding.tooltip, binding
+            ids.append(binding.id)
+    assert len(ids) == len(set(ids)) and "search.ask" in ids and "hits.open" in ids
+    for bound in Keymap().bound.values():
+        lost = [key for key in bound.default if swallowed(key)]
+        assert not lost or bound.id == "app.quit", bound  # ctrl+c twice quits where ctrl+q is taken
+
+
+def test_no_two_bindings_that_hold_at_the_same_time_share_a_key() -> None:
+    keymap = Keymap()
+    for context in contexts():
+        ids = [binding.id for owner in context for binding in owner.BINDINGS if getattr(binding, "id", "")]
+        keys = [key for id in ids for key in keymap.bound[str(id)].default]
+        assert sorted(keys) == sorted(set(keys)), context
+
+
+def test_every_screen_with_a_tab_has_a_key_named_like_it() -> None:
+    assert {f"app.{mode}" for mode in GritDeskApp.MODES} <= set(Keymap().bound)
+
+
+def test_every_screen_and_every_widget_that_takes_the_focus_has_help_whose_ids_exist() -> None:
+    keymap = Keymap()
+    for owner in owners()[1:]:
+        assert issubclass(owner, Widget) and owner.HELP, owner
+        told = keymap.told(inspect.cleandoc(owner.HELP))
+        assert not any(f"`{each.split('.')[0]}." in told for each in keymap.bound), told
+
+
+# what config.toml says
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "told"),
+    [
+        ("Ctrl+G", "ctrl+g", "ctrl+g"),
+        ("?", "question_mark", "?"),
+        ("+", "plus", "+"),
+        ("Esc", "escape", "Esc"),
+        ("PgUp", "pageup", "PgUp"),
+        ("alt+up", "alt+up", "alt+Up"),
+        ("F9", "f9", "F9"),
+        ("R", "R", "R"),
+        ("comma", "comma", ","),
+    ],
+)
+def test_keys_are_read_as_people_write_them_and_shown_so_that_they_can_be_written(
+    text: str, key: str, told: str
+) -> None:
+    assert parsed(text) == key and shown(key) == told
+    assert told == "," or parsed(told) == key
+
+
+@pytest.mark.parametrize("text", ["ctrl+h", "ctrl+j", "ctrl+m", "ctrl+i", "ctrl+[", "ctrl+enter", "shift+a", "ctrl+1"])
+def test_keys_that_no_terminal_hands_on_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="does not arrive"):
+        parsed(text)
+
+
+@pytest.mark.parametrize(
+    ("id", "keys", "told"),
+    [
+        ("search.asks", "x", "[keys] search.asks: no binding has this id; `gritdesk keys` lists them"),
+        ("search.ask", "strg+x", "[keys] search.ask: 'strg+x' is no key; keys are written as"),
+        ("search.ask", "ctrl+s", "[keys] search.ask: ctrl+s does not arrive: some terminals keep ctrl+s"),
+        ("search.ask", 7, "[keys] search.ask: its keys must be text such as"),
+        ("search.ask", "r", "[keys] search.ask: r is search.rerank (Search: Look harder) already; it stays a"),
+        ("search.ask", "f4", "[keys] search.ask: F4 is app.library (Everywhere: Library) already; it stays a"),
+        ("app.jump", "e", "[keys] app.jump: e is ask.evidence (Ask: Evidence) already; it stays ctrl+o"),
+        ("hits.open", "v", "[keys] hits.open: v is"),
+        ("search.view", "ctrl+e", "[keys] search.view: ctrl+e is Input's own (Go to end) already; it stays v"),
+    ],
+)
+def test_a_line_that_cannot_be_followed_is_told_and_the_rest_holds(id: str, keys: object, told: str) -> None:
+    keymap = Keymap({id: keys, "search.copy": "Y"})
+    [problem] = keymap.problems
+    assert problem.startswith(told)
+    assert keymap.changed == {"search.copy": ("Y",)}
+
+
+def test_two_keys_may_be_exchanged_and_what_one_gives_back_another_loses() -> None:
+    assert Keymap({"search.ask": "v", "search.view": "a"}).problems == []
+    keymap = Keymap({"search.ask": "v", "search.view": "r"})  # `r` is taken, so `v` stays where it is
+    assert [each.split(":")[0] for each in keymap.problems] == ["[keys] search.view", "[keys] search.ask"]
+    assert keymap.key_of("search.view") == "v" and keymap.key_of("search.ask") == "a"
+
+
+def test_ids_in_texts_become_keys_and_other_words_between_backquotes_stay() -> None:
+    keymap = Keymap({"app.ask": "f9"})
+    assert keymap.told("`app.ask` asks; `config.toml` and `gritdesk keys`") == (
+        "`F9` asks; `config.toml` and `gritdesk keys`"
+    )
+
+
+def test_keys_section_is_taken_with_and_without_quotes(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text('[keys]\n"search.ask" = "x"\nsearch.view = "ctrl+e"\n', encoding="utf-8")
+    assert load_config(tmp_path).keys == {"search.ask": "x", "search.view": "ctrl+e"}
+    (tmp_path / "config.toml").write_text("keys = 3\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="unknown section"):
+        load_config(tmp_path)
+
+
+# in the app
+
+
+async def test_a_changed_key_works_while_typing_too_and_its_old_one_types(desk: FakeDesk) -> None:
+    app = app_with(desk, {"search.view": "ctrl+t", "search.mode": "f9"})
+    async with app.run_test(size=SIZE) as pilot:
+        await ready(pilot)
+        await pilot.press(*"bv")
+        await until(pilot, lambda: "rate-limits.md" in screen_text(app))
+        assert app.screen.query_one("#query", Input).value == "bv"
+        await pilot.press("f9")
+        assert isinstance(app.screen, SearchScreen) and app.screen.mode == "semantic"
+        await pilot.press("ctrl+t")
+        await until(pilot, lambda: isinstance(app.screen, ViewerScreen))
+
+
+async def test_a_changed_key_of_a_widget_and_of_the_app_works(desk: FakeDesk) -> None:
+    app = app_with(desk, {"question.send": "ctrl+t", "app.ask": "f12"})
+    async with app.run_test(size=SIZE) as pilot:
+        await ready(pilot)
+        await pilot.press("f3")
+        assert isinstance(app.screen, SearchScreen)
+        await pilot.press("f12")
+        await until(pilot, lambda: isinstance(app.screen, AskScreen))
+        await pilot.press("w", "enter", "x", "ctrl+t")
+        await until(pilot, lambda: desk.named("ask"))
+        assert desk.named("ask")[0][0] == "w\nx"
+
+
+async def test_footer_tabs_texts_help_and_palette_name_the_changed_key(desk: FakeDesk) -> None:
+    app = app_with(desk, {"app.ask": "f12", "search.mode": "f9", "app.help": "f10"})
+    async with app.run_test(size=SIZE) as pilot:
+        await ready(pilot)
+        await until(pilot, lambda: "F10 Help" in screen_text(app))
+        rows = screen_text(app).splitlines()
+        assert "F12 Ask" in rows[0] and "F9 Mode" in rows[-1]
+        assert "F12 asks a question" in screen_text(app) and "F9 changes the mode.  F10 shows" in screen_text(app)
+        await pilot.press("f10")
+        await until(pilot, lambda: "F9 changes the mode" in " ".join(screen_text(app).split()))
+        await pilot.press("f10", "ctrl+p")
+        await until(pilot, lambda: isinstance(app.screen, CommandPalette))
+        commands = app.screen.query_one(CommandList)
+        titles = lambda: [str(each.prompt).splitlines()[0] for each in commands.options]  # noqa: E731
+        await until(pilot, lambda: {"Ask (F12)", "Mode (F9)", "Look harder (r)", "Jump (ctrl+o)"} <= set(titles()))
+        assert "Unread files" in titles() and "Theme" in titles() and len(titles()) == len(set(titles()))
+
+
+async def test_lines_of_config_that_cannot_be_followed_are_told_at_the_start(desk: FakeDesk) -> None:
+    app = app_with(desk, {"search.asks": "x", "app.ask": "f12"})
+    async with app.run_test(size=SIZE, notifications=True) as pilot:
+        await until(pilot, lambda: "search.asks" in screen_text(app))
+        assert "no binding has this id" in " ".join(screen_text(app).split())
+
+
+@pytest.mark.parametrize("width", [80, 60])
+async def test_footers_fit_and_keep_help(app: GritDeskApp, width: int) -> None:
+    async with app.run_test(size=(width, 24)) as pilot:
+        await ready(pilot)
+        for mode in app.MODES:
+            await app.switch_mode(mode)
+            await until(pilot, lambda: screen_text(app).splitlines()[-1].rstrip().endswith("F1 Help"), mode)
+            footer = app.screen.query_one(Footer)
+            assert sum(each.size.width for each in footer.children) <= width
+
+
+# help
+
+
+async def test_help_follows_the_focus_with_the_keys_of_widget_screen_and_app(app: GritDeskApp) -> None:
+    async with app.run_test(size=(120, 60)) as pilot:
+        await ready(pilot)
+        await pilot.press("f1")
+        await until(pilot, lambda: "Query." in screen_text(app) and "Search. Words are found" in screen_text(app))
+        assert "Go to the results" in screen_text(app) and "Everywhere" in screen_text(app)
+        await pilot.press(*"bu")
+        await until(pilot, lambda: "rate-limits.md" in screen_text(app))
+        await pilot.press("down")
+        await until(pilot, lambda: "Passages. Enter opens" in screen_text(app) and "Query." not in screen_text(app))
+        app.screen.query_one(HelpPanel).focus()
+        await pilot.pause()
+        assert "Passages. Enter opens" in screen_text(app)
+        await pilot.press("f1")
+        await until(pilot, lambda: not app.screen.query(HelpPanel))
+
+
+async def test_help_is_there_in_a_box_too_and_numbered_keys_are_one_line(app: GritDeskApp) -> None:
+    async with app.run_test(size=(120, 60)) as pilot:
+        await ready(pilot)
+        app.action_add_folder()
+        await until(pilot, lambda: isinstance(app.screen, AddFolderScreen))
+        await pilot.press("f1")
+        await until(pilot, lambda: "Take the suggested path" in screen_text(app))
+        await pilot.press("f1", "escape", "f3", "f1")
+        await until(pilot, lambda: "1 … 9" in screen_text(app) and "Open source [2]" not in screen_text(app))
+
+
+# jump mode
+
+
+async def test_jump_mode_goes_to_the_pane_of_the_letter_and_any_other_key_leaves(app: GritDeskApp) -> None:
+    async with app.run_test(size=SIZE) as pilot:
+        await ready(pilot)
+        await pilot.press(*"bu")
+        await until(pilot, lambda: "rate-limits.md" in screen_text(app))
+        for letter, pane in (("s", "hits"), ("d", "preview-text"), ("a", "query")):
+            await pilot.press("ctrl+o")
+            await until(pilot, lambda: isinstance(app.screen, JumpScreen))
+            await pilot.press(letter)
+            await until(pilot, lambda pane=pane: app.focused is not None and app.focused.id == pane)
+        for key in ("escape", "f1", "z", "down"):
+            await pilot.press("ctrl+o")
+            await until(pilot, lambda: isinstance(app.screen, JumpScreen))
+            assert " S " in screen_text(app)
+            await pilot.press(key)
+            await until(pilot, lambda: isinstance(app.screen, SearchScreen))
+            assert app.focused is not None and app.focused.id == "query"
+        assert app.screen.query_one("#query", Input).value == "bu"
+
+
+async def test_jump_mode_is_in_the_palette_and_bears_a_screen_without_panes(app: GritDeskApp) -> None:
+    async with app.run_test(size=SIZE) as pilot:
+        await ready(pilot)
+        await pilot.press("ctrl+p", *"jump")
+        commands = app.screen.query_one(CommandList)
+        await until(pilot, lambda: commands.option_count == 1)
+        await pilot.press("enter")
+        await until(pilot, lambda: isinstance(app.screen, JumpScreen))
+        await pilot.resize_terminal(20, 5)
+        await pilot.press("q")
+        await until(pilot, lambda: isinstance(app.screen, SearchScreen))
+
+
+# the command
+
+
+def test_keys_command_lists_every_key_and_what_is_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRITDESK_HOME", str(tmp_path))
+    (tmp_path / "config.toml").write_text('[keys]\n"search.ask" = "x"\n"app.map" = "ctrl+h"\n', encoding="utf-8")
+    told = CliRunner().invoke(main, ["keys"])
+    assert told.exit_code == 0
+    rows = {line.split()[1]: line for line in told.stdout.splitlines() if line.startswith("  ") and "." in line}
+    assert "by default a ctrl+g" in rows["search.ask"] and rows["search.ask"].split()[0] == "x"
+    assert "ctrl+h does not arrive" in told.stderr
+    found = json.loads(CliRunner().invoke(main, ["keys", "--json"]).stdout)
+    by_id = {each["id"]: each for each in found["keys"]}
+    assert by_id["search.ask"] | {"what": ""} == {
+        "id": "search.ask",
+        "screen": "Search",
+        "keys": ["x"],
+        "default": ["a", "ctrl+g"],
+        "changed": True,
+        "title": "Ask",
+        "what": "",
+    }
+    assert len(found["problems"]) == 1 and set(by_id) == set(Keymap().bound)
