@@ -13,12 +13,11 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from gritdesk.config import TITLE_TOKENS, Config, add_folder, load_config, remove_folder
+from gritdesk.config import TITLE_TOKENS, Config, add_folder, load_config, remove_folder, written_at
 from gritdesk.errors import ConfigError, FingerprintMismatch, ModelError, ServerUnreachable, StoreBusy
 from gritdesk.keeping import Keeper, Pace, Pause, find_keeper, find_pause, index_lock, may_work_ahead
 from gritdesk.records import (
@@ -94,7 +93,7 @@ class Desk:
         self._has_told_of_cut_ends = False
         self._has_told_of_words_alone = False
         self._has_told_of_silent_server = False
-        self._config_read = self._config_stamp()
+        self._config_read = written_at(config)
         self._wanted: set[Path] = set()
         """Files to be read again at once."""
         self._is_sweep_wanted = False
@@ -749,21 +748,22 @@ class Desk:
         return sum(files[path].state == "indexed" for path in gone)
 
     def _folders_were_written(self) -> bool:
-        """Take over the folders that another process wrote into config.toml; whether they are others than before."""
-        if (stamp := self._config_stamp()) == self._config_read:
+        """Take over what another process wrote into config.toml; whether its folders are others than before."""
+        if (stamp := written_at(self.config)) == self._config_read:
             return False
         self._config_read = stamp
         before = self.config.index.folders
         with suppress(ConfigError):  # half written by a person: it is read again when it is whole
-            index = replace(self.config.index, folders=load_config(self.config.home).index.folders)
-            self.config = replace(self.config, index=index)
+            self._follow(load_config(self.config.home))
         return self.config.index.folders != before
 
-    def _config_stamp(self) -> int:
-        try:
-            return self.config.path.stat().st_mtime_ns
-        except OSError:
-            return 0
+    def _follow(self, written: Config) -> None:
+        """Go by what config.toml says now, but for what the index and the model were opened with."""
+        from gritdesk.settings import followed
+
+        with self._lock:
+            self.config = followed(self.config, written)
+            self._chat_keeper = None  # made anew with the next question, as the settings are now
 
     def _known_name(self, folder: Path) -> Path:
         """A folder by the name under which its files are in the index, if they are: it may have several by links."""

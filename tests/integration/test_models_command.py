@@ -52,7 +52,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def model_in(person: Person) -> str:
     import tomllib
 
-    return str(tomllib.loads((person.home / "config.toml").read_text())["engine"]["model"])
+    return str(tomllib.loads((person.home / "config.toml").read_text()).get("engine", {}).get("model", ""))
 
 
 def here(person: Person) -> set[str]:
