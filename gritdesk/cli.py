@@ -22,8 +22,10 @@ import click
 
 from gritdesk.cli_chats import chats
 from gritdesk.cli_convert import convert, imatrix, verify
+from gritdesk.cli_estimate import print_estimate
 from gritdesk.cli_map import map_
 from gritdesk.cli_models import models
+from gritdesk.cli_settings import settings
 from gritdesk.cli_states import states
 from gritdesk.config import CACHES
 from gritdesk.records import UNSUPPORTED
@@ -137,17 +139,22 @@ def _run_tui() -> None:
     from gritdesk.desk import Desk
     from gritdesk.tui.app import run
 
-    config = load_config()
-    run(lambda: Desk.open(config))
+    load_config()  # what is wrong with it is said before the screen is taken
+    run(lambda: Desk.open(load_config()))  # anew when the index is opened again: a setting may have changed
 
 
 @main.command()
 @click.argument("folders", nargs=-1, callback=_paths)
 @click.option("--states", is_flag=True, help="Then keep what answers need of passages, as far as there is room.")
+@click.option("--estimate", is_flag=True, help="Only say what it would take: files, bytes, what is skipped, time.")
 @json_option
-def index(folders: tuple[Path, ...], states: bool, as_json: bool) -> None:
+def index(folders: tuple[Path, ...], states: bool, estimate: bool, as_json: bool) -> None:
     """Add FOLDERS to the index and bring it up to date; alone: the folders it has."""
     from gritdesk.errors import ConfigError, StoreBusy
+
+    if estimate:
+        print_estimate(folders, as_json)
+        return
 
     with stopped_by_signals() as stop, _open_desk() as desk:
         if not folders and not desk.folders:
@@ -613,6 +620,7 @@ main.add_command(convert)
 main.add_command(imatrix)
 main.add_command(verify)
 main.add_command(models)
+main.add_command(settings)
 main.add_command(map_)
 main.add_command(states)
 
