@@ -560,6 +560,7 @@ def status(as_json: bool) -> None:
                 "sizes": {"index_bytes": found.index_bytes, "text_bytes": found.text_bytes},
                 "keeper": found.keeper,
                 "paused": found.paused,
+                "quiet": found.quiet,
                 "skipped": dict(found.skipped),
                 "sends": found.sends,
                 "chats": {"number": found.chats, "size_bytes": found.chats_bytes},
@@ -579,6 +580,8 @@ def status(as_json: bool) -> None:
     click.echo(f"kept up  {shown(found.keeper) or 'by no process now; `gritdesk watch` does it'}")
     if found.paused:
         click.echo(f"waits    {found.paused}")
+    if found.quiet:
+        click.echo("quiet    rests twice as long as it works; `gritdesk settings --reset quiet` ends that")
     if found.chats:
         click.echo(f"chats    {found.chats} ({found.chats_bytes / 1e6:.1f} MB), on this machine")
     click.echo(f"model    {shown(found.model)}")

@@ -173,6 +173,7 @@ class Desk:
             except StoreBusy as error:
                 if not stands_by:
                     raise
+                self._folders_were_written()
                 if (keeper := str(find_keeper(self.config) or error)) != told:
                     told = keeper
                     on_progress(IndexProgress(0, 0, note=f"another gritdesk keeps the index up: {keeper}"))
@@ -581,6 +582,7 @@ class Desk:
             text_bytes=text_bytes,
             keeper=str(find_keeper(self.config) or ""),
             paused=str(find_pause(self.config) or ""),
+            quiet=self.config.index.quiet,
             skipped=skipped,
             sends=self.sends,
             chats=num_chats,
@@ -665,10 +667,15 @@ class Desk:
         return estimator.estimate(counts)
 
     def settings(self) -> tuple[Setting, ...]:
-        """Every setting with its meaning, value and limits, as config.toml has them now."""
+        """Every setting with its meaning, value and limits, as config.toml has them now; those that can count now do.
+
+        Raises: ConfigError if it cannot be read.
+        """
         from gritdesk.settings import settings_of
 
-        return settings_of(load_config(self.config.home))
+        written = load_config(self.config.home)
+        self._follow(written)
+        return settings_of(written)
 
     def price(self, key: str, typed: str | None) -> Price:
         """What it costs to change a setting; where that embeds anew, the model that would do it is tried.
@@ -703,6 +710,10 @@ class Desk:
             sends_to = changed.engine.embed_url if is_new else ""
             reading = reading_of(changed.index, tokenizer)
             return price_of(self._store(), other.fingerprint, reading, speed, sends_to=sends_to)
+
+    def check_setting(self, key: str, typed: str | None) -> None:
+        """Whether a setting may be that, without finding out what it costs; args and raises as `price`."""
+        self._with_setting(key, typed)
 
     def change_setting(self, key: str, typed: str | None) -> Setting:
         """Write a setting into config.toml, and go by it at once where that is possible; args and raises as `price`.
@@ -915,8 +926,9 @@ class Desk:
         from gritdesk.settings import followed
 
         with self._lock:
-            self.config = followed(self.config, written)
-            self._chat_keeper = None  # made anew with the next question, as the settings are now
+            before, self.config = self.config, followed(self.config, written)
+            if self.config.answer != before.answer:
+                self._chat_keeper = None  # made anew with the next question, as the settings are now
 
     def _known_name(self, folder: Path) -> Path:
         """A folder by the name under which its files are in the index, if they are: it may have several by links."""

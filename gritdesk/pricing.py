@@ -51,16 +51,16 @@ def _seconds(store: Store, num_passages: int, speed: Callable[[Sequence[Chunk]],
 
 def _told(num_files: int, num_passages: int, seconds: float | None, *, embeds_anew: bool) -> str:
     files = "1 file is" if num_files == 1 else f"{num_files:,} files are"
-    passages = "1 passage" if num_passages == 1 else f"{num_passages:,} passages"
+    passages = "1 passage is" if num_passages == 1 else f"{num_passages:,} passages are"
     takes = f", {about(seconds)} on this machine" if seconds is not None else ""
     if not embeds_anew:
         return (
-            f"{files} read and cut anew, and of their {passages} those embedded again that come out otherwise{takes} "
-            "at most. What is found meanwhile is what was found before."
+            f"{files} read and cut anew, and the passages that come out otherwise are embedded again: at most all of "
+            f"them{takes}. What is found meanwhile is what was found before."
         )
     reads = f" {files} read and cut anew for it." if num_files else ""
     return (
-        f"The index was made by another model or other settings: its {passages} are embedded anew{takes}.{reads} "
+        f"The index was made by another model or other settings: its {passages} embedded anew{takes}.{reads} "
         "Until then it is searched as it was made."
     )
 

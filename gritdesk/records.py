@@ -531,6 +531,8 @@ class Status:
     """Passages that are found by words and await their meaning."""
     paused: str = ""
     """Since and until when indexing is paused; "" if it is not."""
+    quiet: bool = False
+    """Whether what watches rests twice as long as it works."""
     skipped: Mapping[str, int] = field(default_factory=dict)
     """How many files and folders each rule leaves out, by Skip.rule; what lies in such a folder is not counted."""
     sends: str = ""

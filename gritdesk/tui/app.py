@@ -25,7 +25,7 @@ from textual.reactive import reactive
 from textual.screen import Screen
 from textual.widgets import Input
 
-from gritdesk.errors import StoreBusy
+from gritdesk.errors import GritDeskError, StoreBusy
 from gritdesk.records import Exchange, Hit, IndexProgress
 from gritdesk.tui.editor import EditorCommand, editor_command
 from gritdesk.tui.lane import Lane, problem_of
@@ -34,11 +34,13 @@ from gritdesk.tui.messages import (
     CallFailed,
     DeskOpened,
     DeskRefused,
+    FoldersListed,
     IndexingEnded,
     IndexProgressed,
     ModelLoaded,
     ModelRefused,
     NoticeGiven,
+    QuietChanged,
     StatusRead,
     StatusRefused,
 )
@@ -46,9 +48,11 @@ from gritdesk.tui.screens.add_folder import AddFolderScreen
 from gritdesk.tui.screens.ask import AskScreen
 from gritdesk.tui.screens.doctor import DoctorScreen
 from gritdesk.tui.screens.failures import FailuresScreen
+from gritdesk.tui.screens.first_run import FirstRunScreen
 from gritdesk.tui.screens.library import LibraryScreen
 from gritdesk.tui.screens.map import MapScreen
 from gritdesk.tui.screens.search import SearchScreen
+from gritdesk.tui.screens.settings import SettingsScreen
 from gritdesk.tui.screens.viewer import ViewerScreen
 from gritdesk.tui.text import opens_as_text, plain
 from gritdesk.tui.themes import THEMES
@@ -76,7 +80,13 @@ def run(desk_factory: Callable[[], Desk]) -> None:
 class GritDeskApp(App[None]):
     TITLE = "gritdesk"
     CSS_PATH = "gritdesk.tcss"
-    MODES = {"search": SearchScreen, "ask": AskScreen, "library": LibraryScreen, "map": MapScreen}
+    MODES = {
+        "search": SearchScreen,
+        "ask": AskScreen,
+        "library": LibraryScreen,
+        "settings": SettingsScreen,
+        "map": MapScreen,
+    }
     DEFAULT_MODE = "search"
     BINDING_GROUP_TITLE = "Everywhere"
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -84,6 +94,7 @@ class GritDeskApp(App[None]):
         Binding("f2", "go('search')", "Search", show=False, id="app.search", tooltip="Go to Search"),
         Binding("f3", "go('ask')", "Ask", show=False, id="app.ask", tooltip="Go to Ask"),
         Binding("f4", "go('library')", "Library", show=False, id="app.library", tooltip="Go to the Library"),
+        Binding("f6", "go('settings')", "Settings", show=False, id="app.settings", tooltip="Go to the Settings"),
         Binding("f7", "go('map')", "Map", show=False, id="app.map", tooltip="Go to the Map"),
         Binding("f8", "examine", "Doctor", show=False, id="app.doctor", tooltip="Check installation, model and index"),
         Binding("ctrl+r", "reopen", "Try again", show=False, id="app.reopen", tooltip="Open the index again"),
@@ -108,6 +119,8 @@ class GritDeskApp(App[None]):
         self._status_lane = Lane(self, "status")
         self._last_report = ("", 0.0)
         self._quit_asked_at = float("-inf")
+        self._settings_lane = Lane(self, "quiet mode")
+        self._has_offered_folders = False
 
     # opening and closing
 
@@ -127,11 +140,23 @@ class GritDeskApp(App[None]):
             ):  # Windows; not the main thread
                 loop.add_signal_handler(getattr(signal, name), self.exit)
 
-    def _open_desk(self) -> None:
-        self.run_worker(self._open_desk_in_thread, group="open", thread=True, exclusive=True, exit_on_error=False)
+    def _open_desk(self, in_place_of: Desk | None = None) -> None:
+        work = partial(self._open_desk_in_thread, in_place_of)
+        self.run_worker(work, group="open", thread=True, exclusive=True, exit_on_error=False)
 
-    def _open_desk_in_thread(self) -> None:
+    def reopen_desk(self) -> None:
+        """Close the index and the model, and open them by the settings as they are written now."""
+        with self._desk_lock:
+            self._indexing_stop.set()
+            outdated, self.desk = self.desk, None
+        if outdated is not None:
+            self.activity = Activity()
+            self._open_desk(outdated)
+
+    def _open_desk_in_thread(self, in_place_of: Desk | None) -> None:
         try:
+            if in_place_of is not None:
+                in_place_of.close()
             desk = self._desk_factory()
         except Exception as error:  # a worker's edge
             self.post_message(DeskRefused(problem_of(error)))
@@ -211,7 +236,15 @@ class GritDeskApp(App[None]):
     # the index
 
     def _read_status(self, desk: Desk) -> None:
-        self._status_lane.submit(lambda: StatusRead(desk.status()), StatusRefused)
+        def read() -> StatusRead | None:
+            try:
+                return StatusRead(desk.status())
+            except GritDeskError:
+                if desk is not self.desk:  # closed meanwhile, for another one
+                    return None
+                raise
+
+        self._status_lane.submit(read, StatusRefused)
 
     def read_status(self) -> None:
         """Have the status read anew."""
@@ -225,32 +258,48 @@ class GritDeskApp(App[None]):
 
     def on_status_read(self, message: StatusRead) -> None:
         self.activity = replace(self.activity, status=message.status)
+        if not message.status.folders and not self._has_offered_folders:
+            self._has_offered_folders = True
+            if isinstance(self.screen, SearchScreen):
+                self.action_choose_folders()
+
+    def action_choose_folders(self) -> None:
+        """Show what is here and which folders may be read, as on the first run."""
+        if not isinstance(self.screen, FirstRunScreen):
+            self.push_screen(FirstRunScreen())
 
     def on_status_refused(self, message: StatusRefused) -> None:
         self.activity = replace(self.activity, index_problem=message.problem)
         self.report(message.problem)
 
-    def _keep_index(self, desk: Desk, new_folder: Path | None = None) -> None:
-        """Keep the index up to date from now on, with `new_folder` among its folders if one is given."""
+    def _keep_index(self, desk: Desk, new_folders: Sequence[Path] = ()) -> None:
+        """Keep the index up to date from now on, with `new_folders` among its folders."""
         self._indexing_stop.set()
         stop = self._indexing_stop = threading.Event()
         self.activity = replace(self.activity, is_indexing=True, index_problem="", progress=None)
-        work = partial(self._keep_index_in_thread, desk, new_folder, stop)
+        work = partial(self._keep_index_in_thread, desk, new_folders, stop)
         self.run_worker(work, group="indexing", thread=True, exit_on_error=False)
 
-    def _keep_index_in_thread(self, desk: Desk, new_folder: Path | None, stop: threading.Event) -> None:
+    def _keep_index_in_thread(self, desk: Desk, new_folders: Sequence[Path], stop: threading.Event) -> None:
+        are_listed = False
+
         def post_progress(progress: IndexProgress) -> None:
+            nonlocal are_listed
+            if new_folders and not are_listed:
+                are_listed = True
+                self.post_message(FoldersListed())
             if not stop.is_set():
                 self.post_message(IndexProgressed(progress))
 
         problem = ""
         with self._indexing_lock:  # the worker before this one has been told to stop, and lets go here
             try:
-                if new_folder is not None and not stop.is_set():
+                if new_folders and not stop.is_set():
                     try:
-                        desk.index([new_folder], post_progress, stop.is_set)
-                    except StoreBusy:  # the process that keeps the index up finds the folder in the configuration
-                        desk.add_folder(new_folder)
+                        desk.index(new_folders, post_progress, stop.is_set)
+                    except StoreBusy:  # the process that keeps the index up finds the folders in the configuration
+                        for folder in new_folders:
+                            desk.add_folder(folder)
                 if not stop.is_set() and (status := desk.status()).folders:
                     self.post_message(StatusRead(status))
                     desk.watch(post_progress, stop, stands_by=True)
@@ -258,6 +307,9 @@ class GritDeskApp(App[None]):
                 problem = problem_of(error)
         if not stop.is_set():
             self.post_message(IndexingEnded(problem))
+
+    def on_folders_listed(self) -> None:
+        self.read_status()
 
     def on_index_progressed(self, message: IndexProgressed) -> None:
         progress = message.progress
@@ -278,13 +330,38 @@ class GritDeskApp(App[None]):
         self.push_screen(AddFolderScreen(), self._add_folder)
 
     def _add_folder(self, folder: Path | None) -> None:
-        if folder is None:
-            return
+        if folder is not None:
+            self.read_folders([folder])
+
+    def read_folders(self, folders: Sequence[Path]) -> None:
+        """Keep these folders in the index from now on."""
         if self.desk is None:
             self.report("the index is not open yet; add the folder again when it is")
             return
-        self.notify(str(folder), title="Folder added; it is being read", markup=False)
-        self._keep_index(self.desk, folder)
+        title = "Folder added; it is being read" if len(folders) == 1 else "Folders added; they are being read"
+        self.notify("\n".join(map(str, folders)), title=title, markup=False)
+        self._keep_index(self.desk, folders)
+
+    # settings
+
+    def action_toggle_quiet(self) -> None:
+        """Index slowly behind everything else, or as fast as it goes; whatever process watches sees it at once."""
+        if (desk := self.desk) is not None:
+            self._settings_lane.submit(lambda: QuietChanged(_toggle_quiet(desk)))
+
+    def on_quiet_changed(self, message: QuietChanged) -> None:
+        self.notify(
+            "Quiet: indexing rests twice as long as it works" if message.is_quiet else "Indexing goes at full speed",
+            markup=False,
+        )
+        self.read_status()
+
+    def edit_file(self, path: Path, line: int = 1) -> None:
+        """Open a file that need not be there yet in the editor; says why if that cannot be done."""
+        command = editor_command(path, line)
+        problem = self._start_editor(command) if command else f"Set EDITOR to open {path} in your editor."
+        if problem:
+            self.notify(problem, severity="warning", markup=False)
 
     # what a person is told
 
@@ -386,9 +463,16 @@ class GritDeskApp(App[None]):
         yield SystemCommand("Search (F2)", "Find passages by words and by meaning", partial(self.action_go, "search"))
         yield SystemCommand("Ask (F3)", "Ask a question of your files", partial(self.action_go, "ask"))
         yield SystemCommand("Library (F4)", "Folders, files and their states", partial(self.action_go, "library"))
+        yield SystemCommand(
+            "Settings (F6)", "What can be set, and what is kept where", partial(self.action_go, "settings")
+        )
         yield SystemCommand("Map (F7)", "See the library by what it is about", partial(self.action_go, "map"))
         yield SystemCommand("Doctor (F8)", "Check the installation, the model and the index", self.action_examine)
         yield SystemCommand("Add a folder (+)", "Keep one more folder in the index", self.action_add_folder)
+        yield SystemCommand(
+            "Choose folders", "As on the first run: what is here, and how long it takes", self.action_choose_folders
+        )
+        yield SystemCommand("Quiet mode (q in the Library)", "Index slowly, or at full speed", self.action_toggle_quiet)
         yield SystemCommand("Unread files", "Files that could not be read, and why", self._show_failures)
         yield SystemCommand("Try again (ctrl+r)", "Open the index or load the model again", self.action_reopen)
         if isinstance(screen, AskScreen):
@@ -407,6 +491,11 @@ class GritDeskApp(App[None]):
 
     def _show_failures(self) -> None:
         self.push_screen(FailuresScreen())
+
+
+def _toggle_quiet(desk: Desk) -> bool:
+    quiet = next(each for each in desk.settings() if each.key == "index.quiet")
+    return bool(desk.change_setting(quiet.key, "off" if quiet.value else "on").value)
 
 
 def _run_editor(command: EditorCommand) -> str:

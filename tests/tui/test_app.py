@@ -22,6 +22,7 @@ from gritdesk.tui.app import GritDeskApp
 from gritdesk.tui.editor import editor_command
 from gritdesk.tui.screens.ask import AskScreen
 from gritdesk.tui.screens.failures import FailuresScreen
+from gritdesk.tui.screens.first_run import FirstRunScreen
 from gritdesk.tui.screens.search import SearchScreen
 from gritdesk.tui.screens.viewer import ViewerScreen
 from gritdesk.tui.text import opens_as_text, plain, surroundings
@@ -273,6 +274,8 @@ def test_control_codes_are_never_handed_to_the_terminal() -> None:
 
 def test_every_binding_has_an_id_and_a_tooltip_and_reaches_the_app() -> None:
     from gritdesk.tui.screens.add_folder import AddFolderScreen
+    from gritdesk.tui.screens.edit_setting import EditSettingScreen
+    from gritdesk.tui.screens.settings import SettingsScreen
     from gritdesk.tui.widgets.answer_block import AnswerBlock
     from gritdesk.tui.widgets.hit_list import HitList
     from gritdesk.tui.widgets.question_input import QuestionInput
@@ -280,6 +283,7 @@ def test_every_binding_has_an_id_and_a_tooltip_and_reaches_the_app() -> None:
 
     swallowed = {"ctrl+h", "ctrl+j", "ctrl+m", "ctrl+i", "ctrl+left_square_bracket", "ctrl+s", "ctrl+z", "ctrl+enter"}
     owners = [GritDeskApp, SearchScreen, AskScreen, ViewerScreen, FailuresScreen, AddFolderScreen]
+    owners += [FirstRunScreen, SettingsScreen, EditSettingScreen]
     ids: list[str] = []
     for owner in [*owners, AnswerBlock, HitList, QuestionInput, SearchInput]:
         for binding in owner.BINDINGS:
@@ -292,7 +296,13 @@ def test_every_binding_has_an_id_and_a_tooltip_and_reaches_the_app() -> None:
 
 def test_snapshot_of_an_empty_search(snap_compare, desk: FakeDesk) -> None:  # type: ignore[no-untyped-def]
     desk.folders = ()
-    assert snap_compare(GritDeskApp(lambda: desk), terminal_size=(80, 24), run_before=ready)  # type: ignore[arg-type, return-value]
+
+    async def leave_first_run(pilot) -> None:  # type: ignore[no-untyped-def]
+        await ready(pilot)
+        await until(pilot, lambda: isinstance(pilot.app.screen, FirstRunScreen))
+        await pilot.press("escape")
+
+    assert snap_compare(GritDeskApp(lambda: desk), terminal_size=(80, 24), run_before=leave_first_run)  # type: ignore[arg-type, return-value]
 
 
 def test_snapshot_of_a_failed_index(snap_compare) -> None:  # type: ignore[no-untyped-def]

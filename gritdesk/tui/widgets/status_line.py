@@ -9,10 +9,17 @@ from textual.widget import Widget
 from gritdesk.tui.messages import Activity
 from gritdesk.tui.text import plain
 
-_TABS = (("search", "F2", "Search"), ("ask", "F3", "Ask"), ("library", "F4", "Library"), ("map", "F7", "Map"))
+_TABS = (
+    ("search", "F2", "Search"),
+    ("ask", "F3", "Ask"),
+    ("library", "F4", "Library"),
+    ("settings", "F6", "Settings"),
+    ("map", "F7", "Map"),
+)
 _GAP = "  "
-_FULL_TABS_WIDTH = 100
-"""Below it only the screen at hand is named; of the others the keys stand."""
+_FULL_TABS_WIDTH, _FULL_WORK_WIDTH = 100, 140
+"""Below the first only the screen at hand is named, below the second while files are read; of the others the keys stand.
+"""
 
 
 class StatusLine(Widget):
@@ -32,7 +39,7 @@ class StatusLine(Widget):
 
     def render(self) -> Content:
         width = self.content_size.width
-        tabs = self._tabs(is_full=width >= _FULL_TABS_WIDTH)
+        tabs = self._tabs(is_full=width >= (_FULL_WORK_WIDTH if _current(self.activity) else _FULL_TABS_WIDTH))
         room = width - tabs.cell_length - len(_GAP)
         shown = next((each for each in status_lines(self.activity) if each.cell_length <= room), Content())
         return Content.assemble(tabs, " " * (width - tabs.cell_length - shown.cell_length), shown)
@@ -69,24 +76,25 @@ def _index(activity: Activity) -> Content:
     if activity.index_problem:
         return Content.styled("✕ indexing stopped", "$text-warning")
     progress = activity.progress
+    quiet = ", quiet" if activity.status is not None and activity.status.quiet else ""
     if activity.is_indexing and progress is not None and progress.files_done < progress.files_total:
         return Content.assemble(
             ("▸ ", "$primary"),
             (f"{progress.files_done:,}", "bold"),
-            (f" of {progress.files_total:,} files", ""),
+            (f" of {progress.files_total:,} files{quiet}", ""),
         )
     if activity.is_indexing and progress is not None and progress.chunks_awaiting:
         return Content.assemble(
             ("▸ ", "$primary"),
             (f"{progress.chunks_awaiting:,}", "bold"),
-            (" passages await meaning", ""),
+            (f" passages await meaning{quiet}", ""),
         )
     if activity.status is None:
         return Content.styled("reading the index …", "$text-muted")
     if not activity.status.folders:
         return Content.styled("no folders yet", "$text-muted")
     paused = ", paused" if activity.status.paused else ""
-    return Content.styled(f"{count(activity.status.files, 'file')} indexed{paused}", "$text-muted")
+    return Content.styled(f"{count(activity.status.files, 'file')} indexed{paused}{quiet}", "$text-muted")
 
 
 def _current(activity: Activity) -> Content:
