@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -164,6 +166,23 @@ def test_change_counts_at_once_where_it_can(desk: Desk) -> None:
     opened_with = desk.config.engine
     assert desk.change_setting("engine.n_ctx", "512").applies == "on opening"
     assert desk.config.engine == opened_with and load_config(desk.config.home).engine.n_ctx == 512
+
+
+def test_process_that_watches_goes_by_what_another_one_writes(desk: Desk) -> None:
+    stop = threading.Event()
+    watching = threading.Thread(target=desk.watch, args=(lambda progress: None, stop))
+    watching.start()
+    try:
+        with Desk(load_config(desk.config.home)) as other:
+            other.change_setting("quiet", "on")
+            other.change_setting("num_passages", "5")
+        ends_at = time.monotonic() + 30
+        while not (desk.config.index.quiet and desk.config.search.num_passages == 5) and time.monotonic() < ends_at:
+            stop.wait(0.05)
+        assert desk.config.index.quiet and desk.config.search.num_passages == 5 and desk.status().quiet
+    finally:
+        stop.set()
+        watching.join()
 
 
 def test_mistake_in_config_toml_is_named_before_anything_is_changed(tmp_path: Path, tiny_gguf: Path) -> None:

@@ -91,6 +91,17 @@ async def test_escape_leaves_for_later_and_the_palette_leads_back(app: GritDeskA
         await until(pilot, lambda: isinstance(app.screen, FirstRunScreen))
 
 
+async def test_folders_chosen_from_the_library_lead_to_search(app: GritDeskApp, desk: FakeDesk) -> None:
+    desk.folders = (Path("/notes"),)
+    async with app.run_test(size=SIZE) as pilot:
+        await ready(pilot)
+        await pilot.press("f4")
+        app.action_choose_folders()
+        await begun(app, pilot)
+        await pilot.press("enter")
+        await until(pilot, lambda: isinstance(app.screen, SearchScreen) and desk.named("index") == [(DOCUMENTS,)])
+
+
 async def test_another_folder_is_added_counted_and_chosen(app: GritDeskApp, desk: FakeDesk, tmp_path: Path) -> None:
     async with app.run_test(size=SIZE) as pilot:
         await begun(app, pilot)
@@ -164,3 +175,12 @@ async def test_a_real_first_run_ends_with_hits(tmp_path: Path, monkeypatch: pyte
         await pilot.press(*"walrus")
         await until(pilot, lambda: "walrus.md" in screen_text(app))
         assert load_config().index.folders == (str(tmp_path / "Documents"),)
+
+
+def test_snapshot_of_a_first_run(snap_compare, desk: FakeDesk) -> None:  # type: ignore[no-untyped-def]
+    async def wait(pilot) -> None:  # type: ignore[no-untyped-def]
+        await begun(pilot.app, pilot)
+        await until(pilot, lambda: "You can search meanwhile" in screen_text(pilot.app))
+        await until(pilot, lambda: "a GPU in use" in screen_text(pilot.app))
+
+    assert snap_compare(GritDeskApp(lambda: desk), terminal_size=(80, 24), run_before=wait)  # type: ignore[arg-type, return-value]

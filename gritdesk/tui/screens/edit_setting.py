@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from textual import on
 from textual.app import ComposeResult
@@ -16,10 +16,12 @@ from textual.screen import ModalScreen
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
-from gritdesk.desk import Desk
 from gritdesk.settings import Setting, shown_value
 from gritdesk.tui.lane import Lane
 from gritdesk.tui.text import one_line, plain
+
+if TYPE_CHECKING:
+    from gritdesk.desk import Desk
 
 
 class ValueTaken(Message):

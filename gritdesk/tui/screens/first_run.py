@@ -287,6 +287,7 @@ class FirstRunScreen(DeskScreen):
             return
         self.grit_app.read_folders([folder for folder in self._counts if folder in self._chosen])
         self.dismiss()
+        self.app.call_later(self.grit_app.action_go, "search")
 
     def action_leave(self) -> None:
         self.dismiss()

@@ -18,8 +18,7 @@ _TABS = (
 )
 _GAP = "  "
 _FULL_TABS_WIDTH, _FULL_WORK_WIDTH = 100, 140
-"""Below the first only the screen at hand is named, below the second while files are read; of the others the keys stand.
-"""
+"""Below the first only the screen at hand is named, below the second while files are read; the others are keys."""
 
 
 class StatusLine(Widget):
