@@ -51,7 +51,7 @@ def settings(key: str | None, value: str | None, reset: bool, yes: bool, as_json
         print_json(_setting_json(changed) | {"price": _price_json(price)})
         return
     click.echo(f"{changed.key} is {_quoted(changed)} now, as {shown(str(config.path))} says")
-    if changed.applies == "on opening":
+    if changed.applies != "at once":
         click.echo("a gritdesk that runs goes by it when it is started again")
 
 

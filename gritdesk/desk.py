@@ -691,7 +691,7 @@ class Desk:
         from gritdesk.pricing import price_of, price_of_moving
 
         changed, setting = self._with_setting(key, typed)
-        if setting.applies == "at once":
+        if setting.applies != "on opening":
             return Price()
         with Desk(changed) as other:  # not opened: it is the model that is looked at
 

@@ -17,8 +17,12 @@ from typing import Any, Literal
 from gritdesk.config import Config, choices_of, least_of
 from gritdesk.errors import ConfigError
 
-Applies = Literal["at once", "on opening"]
-"""on opening: where the index or the model is opened next; the terminal UI opens both anew."""
+Applies = Literal["at once", "on opening", "at start"]
+"""on opening: where the index or the model is opened next, and the terminal UI opens both anew at once; at start: where
+the terminal UI is started next."""
+
+_STARTED_WITH = frozenset({"appearance", "keys"})
+"""Sections that the terminal UI reads when it starts."""
 
 _OPENED_WITH = frozenset({"index.chunk_tokens", "index.max_file_mb", "index.store"})
 """Beside [engine], what is used to open the index and its readers; all else is looked up when it is needed."""
@@ -26,6 +30,7 @@ _KEPT_BY_COMMANDS = {
     "index.folders": "`gritdesk index FOLDER` adds one, `gritdesk forget FOLDER` takes one out; here the Library does"
 }
 """Settings whose change is more than a line of config.toml."""
+_BY_HAND = "it is written in config.toml itself"
 _YES, _NO = frozenset({"true", "yes", "on", "1"}), frozenset({"false", "no", "off", "0"})
 
 
@@ -140,6 +145,8 @@ def _truth(typed: str) -> bool:
 def _settings(config: Config) -> Iterator[Setting]:
     for section in dataclasses.fields(config):
         values = getattr(config, section.name)
+        if isinstance(values, Mapping):
+            yield from _open_settings(section.name, values)
         if not dataclasses.is_dataclass(values) or isinstance(values, type):
             continue  # the home
         meanings = _meanings(type(values))
@@ -155,9 +162,24 @@ def _settings(config: Config) -> Iterator[Setting]:
                 default=default,
                 choices=choices_of(key),
                 least=least_of(key),
-                applies="on opening" if section.name == "engine" or key in _OPENED_WITH else "at once",
-                kept_by=_KEPT_BY_COMMANDS.get(key, "" if is_open else "it is written in config.toml itself"),
+                applies=_applies(key),
+                kept_by=_KEPT_BY_COMMANDS.get(key, "" if is_open else _BY_HAND),
             )
+
+
+def _open_settings(section: str, values: Mapping[str, Any]) -> Iterator[Setting]:
+    """Of a section whose keys are not known beforehand: what stands there."""
+    meaning = _meanings(Config).get(section, "")
+    for name, value in values.items():
+        key = f"{section}.{name}"
+        yield Setting(key, meaning, value, "", applies=_applies(key), kept_by=_BY_HAND)
+
+
+def _applies(key: str) -> Applies:
+    section = key.partition(".")[0]
+    if section in _STARTED_WITH:
+        return "at start"
+    return "on opening" if section == "engine" or key in _OPENED_WITH else "at once"
 
 
 @cache

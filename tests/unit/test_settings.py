@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,18 @@ def test_unknown_key_is_answered_with_what_is_near(config: Config, key: str, sai
     with pytest.raises(ConfigError) as caught:
         find_setting(config, key)
     assert said in str(caught.value)
+
+
+def test_section_whose_keys_nobody_knows_beforehand_is_shown_as_it_stands(tmp_path: Path) -> None:
+    @dataclass(frozen=True)
+    class Wider(Config):
+        keys: Mapping[str, object] = field(default_factory=dict)
+
+    found = settings_of(Wider(tmp_path, keys={"search.ask": "ctrl+y"}))[-1]
+    assert (found.key, found.section, found.name) == ("keys.search.ask", "keys", "search.ask")
+    assert found.applies == "at start" and not found.is_default
+    with pytest.raises(ConfigError, match="written in config.toml itself"):
+        parsed(found, "ctrl+x")
 
 
 def test_values_are_shown_as_they_are_typed() -> None:

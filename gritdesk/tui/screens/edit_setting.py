@@ -63,7 +63,8 @@ class EditSettingScreen(ModalScreen[str | None]):
                 yield OptionList(*map(self._option, self._choices), id="values", markup=False)
             if self._may_type:
                 yield Input(value, id="value", placeholder=self._placeholder)
-            yield Static(Content(f"{self._setting.kind}; Enter sets it, Esc leaves it."), id="value-note")
+            kind = "" if self._choices else f"{self._setting.kind}; "
+            yield Static(Content(f"{kind}Enter sets it, Esc leaves it."), id="value-note")
 
     @property
     def _placeholder(self) -> str:

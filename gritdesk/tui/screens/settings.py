@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -262,10 +263,14 @@ class SettingsScreen(DeskScreen):
         setting = message.setting
         value = shown_value(setting.value) or "nothing"
         if setting.applies == "on opening":
-            self.notify(plain(f"{setting.key} is {value}; the index is opened anew"), markup=False)
+            keeper = self.activity.status.keeper if self.activity.status else ""
+            is_ours = not keeper or keeper.startswith(f"process {os.getpid()},")
+            others = "" if is_ours else f"; the {keeper} goes by it when it is started again"
+            self.notify(plain(f"{setting.key} is {value}; the index is opened anew{others}"), markup=False)
             self.grit_app.reopen_desk()
         else:
-            self.notify(plain(f"{setting.key} is {value} now"), markup=False)
+            counts = " now" if setting.applies == "at once" else " when gritdesk is started again"
+            self.notify(plain(f"{setting.key} is {value}{counts}"), markup=False)
             self.grit_app.read_status()
             self.action_look_again()
 
@@ -318,9 +323,16 @@ def _setting_row(setting: Setting, shown: str) -> Content:
     return Content.assemble("  ", setting.name.ljust(_NAME_WIDTH), value.stylize(style))
 
 
+_COUNTS = {
+    "at once": "A change counts at once.",
+    "on opening": "A change opens the index anew.",
+    "at start": "A change counts when gritdesk is started again.",
+}
+
+
 def _setting_detail(setting: Setting, shown: str) -> Content:
     default = one_line(shown_value(setting.default)) or "—"
-    counts = "A change counts at once." if setting.applies == "at once" else "A change opens the index anew."
+    counts = _COUNTS[setting.applies]
     keys = "Enter changes it, d takes the default."
     lines = [
         Content.styled(setting.key, "bold"),
