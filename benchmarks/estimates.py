@@ -18,10 +18,11 @@ from gritdesk.terminal import LEAST_OF_ESTIMATE, MOST_OF_ESTIMATE
 
 
 def main() -> None:
-    print(
-        "| folder | files | MB | passages | were | words, s | took | all, s | and after it | took | took / said | in the range |"
+    columns = "folder|files|MB|passages|were|words, s|took|all, s|said after it|took|took / said|in the range".split(
+        "|"
     )
-    print("|---|---|---|---|---|---|---|---|---|---|---|---|")
+    print(f"| {' | '.join(columns)} |")
+    print("|---" * len(columns) + "|")
     for name in sys.argv[1:]:
         with tempfile.TemporaryDirectory() as home:
             print(_row(Path(name).absolute(), Path(home)), flush=True)

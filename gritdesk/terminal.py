@@ -90,7 +90,7 @@ def in_words(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-LEAST_OF_ESTIMATE, MOST_OF_ESTIMATE = 0.75, 1.4
+LEAST_OF_ESTIMATE, MOST_OF_ESTIMATE = 0.75, 1.5
 """What a trial of some seconds tells is right within these; benchmarks/estimates.py holds it against the time."""
 
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import App, SuspendNotSupported, SystemCommand
 from textual.binding import Binding, BindingType
+from textual.message import Message
 from textual.reactive import reactive
 from textual.screen import Screen
 from textual.widgets import Input
@@ -224,7 +225,20 @@ class GritDeskApp(App[None]):
             desk.embed(["ready"])
             return ModelLoaded()
 
-        self._model_lane.submit(probe, ModelRefused)
+        self._model_lane.submit(self._unless_closed(desk, probe), ModelRefused)
+
+    def _unless_closed(self, desk: Desk, call: Callable[[], Message]) -> Callable[[], Message | None]:
+        """A call of a desk that says nothing of its failure once another desk is opened in its place."""
+
+        def guarded() -> Message | None:
+            try:
+                return call()
+            except GritDeskError:
+                if desk is not self.desk:
+                    return None
+                raise
+
+        return guarded
 
     def on_model_loaded(self) -> None:
         self.activity = replace(self.activity, model="ready", model_problem="")
@@ -236,15 +250,7 @@ class GritDeskApp(App[None]):
     # the index
 
     def _read_status(self, desk: Desk) -> None:
-        def read() -> StatusRead | None:
-            try:
-                return StatusRead(desk.status())
-            except GritDeskError:
-                if desk is not self.desk:  # closed meanwhile, for another one
-                    return None
-                raise
-
-        self._status_lane.submit(read, StatusRefused)
+        self._status_lane.submit(self._unless_closed(desk, lambda: StatusRead(desk.status())), StatusRefused)
 
     def read_status(self) -> None:
         """Have the status read anew."""
@@ -258,7 +264,8 @@ class GritDeskApp(App[None]):
 
     def on_status_read(self, message: StatusRead) -> None:
         self.activity = replace(self.activity, status=message.status)
-        if not message.status.folders and not self._has_offered_folders:
+        is_empty = not message.status.folders and not message.status.files  # a team's index has files without folders
+        if is_empty and not self._has_offered_folders:
             self._has_offered_folders = True
             if isinstance(self.screen, SearchScreen):
                 self.action_choose_folders()

@@ -202,6 +202,8 @@ class FakeDesk:
         """What `ask` plays: events are yielded, gates waited for, exceptions raised."""
         self.progress: list[IndexProgress] = []
         self.folders: tuple[Path, ...] = (NOTES,)
+        self.is_shared = False
+        """The index is a team's, and holds files without a folder of this home."""
         self.failed: tuple[FailedFile, ...] = ()
         self.documents: dict[Path, str] = dict(DOCUMENTS)
         self.places: dict[int, Place] = {}
@@ -368,7 +370,8 @@ class FakeDesk:
         self._called("status")
         place = Path("/home/index.sqlite")
         waits = {"paused": self.paused, "quiet": self.config.index.quiet}
-        return Status(1204, 8310, 0, self.failed, self.folders, "grit-nano.gguf", "f", place, 1, 1, **waits)
+        files, chunks = (1204, 8310) if self.folders or self.is_shared else (0, 0)
+        return Status(files, chunks, 0, self.failed, self.folders, "grit-nano.gguf", "f", place, 1, 1, **waits)
 
     def machine(self) -> Machine:
         self._called("machine")

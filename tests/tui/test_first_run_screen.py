@@ -47,7 +47,7 @@ async def test_machine_model_and_folders_are_told_before_anything_is_read(app: G
         assert "[x] /me/Documents  1,204 files, 13 MB, 83 skipped" in shown
         assert "[ ] /me/Projects  more than 200,000 files, 900 MB" in shown
         assert "[ ] /me/Closed  no permission to list it" in shown
-        assert "1,204 files, 12,040 passages" in shown and "about 9 to 17 s" in shown
+        assert "1,204 files, 12,040 passages" in shown and "about 9 to 18 s" in shown
         assert desk.named("index") == []
 
 
@@ -143,8 +143,11 @@ async def test_a_model_that_fails_hinders_no_reading(app: GritDeskApp, desk: Fak
         await until(pilot, lambda: desk.named("index") == [(DOCUMENTS,)])
 
 
-async def test_an_index_that_has_folders_begins_with_search(app: GritDeskApp, desk: FakeDesk) -> None:
-    desk.folders = (Path("/notes"),)
+@pytest.mark.parametrize("folders", [(Path("/notes"),), ()])
+async def test_an_index_that_holds_something_begins_with_search(
+    app: GritDeskApp, desk: FakeDesk, folders: tuple[Path, ...]
+) -> None:
+    desk.folders, desk.is_shared = folders, True
     async with app.run_test(size=SIZE) as pilot:
         await ready(pilot)
         assert isinstance(app.screen, SearchScreen) and desk.named("usual_folders") == []
