@@ -13,14 +13,14 @@ from gritdesk.config import Config, set_model
 from gritdesk.desk import Desk
 from gritdesk.engine.host import EngineHost
 from gritdesk.errors import FingerprintMismatch, GritDeskError, ModelError
+from gritdesk.estimating import SENTENCE, embedding_speed, sentences
 from gritdesk.grit_format import query_input
-from gritdesk.models import default_model, find_model, list_models
+from gritdesk.models import find_model, setting_for
 from gritdesk.records import Sampling, Turn
 
 DEFAULT = "default"
 """What a person says for the model that comes with gritdesk."""
 
-_SENTENCE = "The keeper climbed the stairs of the lighthouse at dusk and lit the lamp before the first ship came by. "
 _QUESTIONS = (
     "Tell a long story about a lighthouse and the people who live in it.",
     "Describe how a harbour works, step by step, in many sentences.",
@@ -69,7 +69,7 @@ def use_model(config: Config, wanted: str) -> Choice:
     path = find_model(chosen)
     generates = prove(config, path)
     choice = Choice(path, _embeds_anew(chosen), generates)
-    set_model(config, _setting(config, path))
+    set_model(config, setting_for(config, path))
     return choice
 
 
@@ -143,7 +143,7 @@ def prove(config: Config, path: Path) -> bool:
     Raises: ModelError with the reason if one of them fails.
     """
     with _engine(config, path) as engine:
-        engine.embed([query_input(_QUESTIONS[0]), ("", _SENTENCE)])
+        engine.embed([query_input(_QUESTIONS[0]), ("", SENTENCE)])
         if not engine.info().generates:
             return False
         for _ in engine.stream([Turn("user", _QUESTIONS[0])], Sampling(max_tokens=1)):
@@ -156,22 +156,8 @@ def measure(config: Config, path: Path) -> Speed:
     with _engine(config, path) as engine:
         info = engine.info()
         generation_speed = _generation_speed(engine) if info.generates else None
-        return Speed(_embedding_speed(engine), generation_speed, info.self_test["load_s"])
-
-
-def _embedding_speed(engine: EngineHost) -> float:
-    """Tokens per second of passages, as indexing embeds them; more of them at a time while it takes no time."""
-    passage = _SENTENCE * 5
-    (tokens_each,) = engine.count_tokens([passage])
-    num_passages, num_tokens, seconds = 1, 0, 0.0
-    engine.embed([("", _SENTENCE)])  # the first call reads the weights from the disk
-    while seconds < _MEASURED_S:
-        started = time.perf_counter()
-        engine.embed([("", passage)] * num_passages)
-        took_s = time.perf_counter() - started
-        num_tokens, seconds = num_tokens + num_passages * tokens_each, seconds + took_s
-        num_passages = min(num_passages * 4, 64) if took_s < _MEASURED_S / 8 else num_passages
-    return num_tokens / seconds
+        speed = embedding_speed(engine.embed, [sentences(engine.count_tokens)], _MEASURED_S)
+        return Speed(speed, generation_speed, info.self_test["load_s"])
 
 
 def _generation_speed(engine: EngineHost) -> float | None:
@@ -201,16 +187,6 @@ def _blamed_on(source: Path, whole: Path) -> Iterator[None]:
         yield
     except ModelError as error:
         raise ModelError(str(error).replace(str(whole), str(source))) from error
-
-
-def _setting(config: Config, path: Path) -> str:
-    """What `engine.model` says for this file: nothing for the default, a name in HOME/models, otherwise its path."""
-    by_name = {model.path: model.name for model in list_models(config) if not model.is_default}
-    try:
-        is_default = path == default_model()
-    except ModelError:
-        is_default = False
-    return "" if is_default else by_name.get(path, str(path))
 
 
 def _embeds_anew(chosen: Config) -> bool:

@@ -22,9 +22,11 @@ import click
 
 from gritdesk.cli_chats import chats
 from gritdesk.cli_convert import convert, imatrix, verify
+from gritdesk.cli_estimate import print_estimate
 from gritdesk.cli_keys import keys
 from gritdesk.cli_map import map_
 from gritdesk.cli_models import models
+from gritdesk.cli_settings import settings
 from gritdesk.cli_states import states
 from gritdesk.config import CACHES
 from gritdesk.records import UNSUPPORTED
@@ -143,17 +145,23 @@ def _run_tui() -> None:
     from gritdesk.desk import Desk
     from gritdesk.tui.app import run
 
-    config = load_config()
-    run(lambda: Desk.open(config), config)
+    config = load_config()  # what is wrong with it is said before the screen is taken
+    # read anew when the index is opened again: a setting may have changed
+    run(lambda: Desk.open(load_config()), config)
 
 
 @main.command()
 @click.argument("folders", nargs=-1, callback=_paths)
 @click.option("--states", is_flag=True, help="Then keep what answers need of passages, as far as there is room.")
+@click.option("--estimate", is_flag=True, help="Only say what it would take: files, bytes, what is skipped, time.")
 @json_option
-def index(folders: tuple[Path, ...], states: bool, as_json: bool) -> None:
+def index(folders: tuple[Path, ...], states: bool, estimate: bool, as_json: bool) -> None:
     """Add FOLDERS to the index and bring it up to date; alone: the folders it has."""
     from gritdesk.errors import ConfigError, StoreBusy
+
+    if estimate:
+        print_estimate(folders, as_json)
+        return
 
     with stopped_by_signals() as stop, _open_desk() as desk:
         if not folders and not desk.folders:
@@ -574,6 +582,7 @@ def status(as_json: bool) -> None:
                 "sizes": {"index_bytes": found.index_bytes, "text_bytes": found.text_bytes},
                 "keeper": found.keeper,
                 "paused": found.paused,
+                "quiet": found.quiet,
                 "skipped": dict(found.skipped),
                 "sends": found.sends,
                 "chats": {"number": found.chats, "size_bytes": found.chats_bytes},
@@ -593,6 +602,8 @@ def status(as_json: bool) -> None:
     click.echo(f"kept up  {shown(found.keeper) or 'by no process now; `gritdesk watch` does it'}")
     if found.paused:
         click.echo(f"waits    {found.paused}")
+    if found.quiet:
+        click.echo("quiet    rests twice as long as it works; `gritdesk settings --reset quiet` ends that")
     if found.chats:
         click.echo(f"chats    {found.chats} ({found.chats_bytes / 1e6:.1f} MB), on this machine")
     click.echo(f"model    {shown(found.model)}")
@@ -634,6 +645,7 @@ main.add_command(convert)
 main.add_command(imatrix)
 main.add_command(verify)
 main.add_command(models)
+main.add_command(settings)
 main.add_command(map_)
 main.add_command(keys)
 main.add_command(states)

@@ -176,6 +176,8 @@ def _shape_lines(facts: ModelFacts, size_bytes: int) -> Iterator[tuple[str, str]
     yield "layers", f"{facts.num_layers}, {facts.hidden_size} wide ({heads})"
     yield "vocabulary", f"{facts.vocab_size} tokens"
     yield "context", f"{facts.n_ctx_train} tokens"
+    if facts.licence:
+        yield "licence", facts.licence
     yield "file", f"{facts.file_type or 'of a type not said'}, {size_bytes / 1e6:.1f} MB"
 
 
@@ -251,6 +253,7 @@ def _info_json(
         "vocabulary": facts.vocab_size,
         "context": facts.n_ctx_train,
         "file_type": facts.file_type,
+        "licence": facts.licence or None,
         "can": _abilities(facts),
         "problem": facts.problem,
         "grit": facts.grit.to_gguf() if facts.grit else None,

@@ -10,12 +10,15 @@ import dataclasses
 import math
 import os
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gritdesk.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tomlkit import TOMLDocument
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,9 @@ class SearchConfig:
     """[search]: what words and meaning weigh in a hybrid search, measured by benchmarks/fusion.py."""
 
     keyword_weight: float = 1.0
+    """What a hit's rank by words weighs in a hybrid search."""
     semantic_weight: float = 0.3
+    """What its rank by meaning weighs."""
     num_passages: int = 3
     """Passages given to an answer."""
     rerank_by: str = "windows"
@@ -88,8 +93,11 @@ class AnswerConfig:
     """[answer]"""
 
     max_tokens: int = 160
+    """Longest answer, in the model's tokens."""
     temperature: float = 0.0
+    """How freely an answer chooses its words; 0 takes the likeliest, and gives the same answer every time."""
     repeat_penalty: float = 1.1
+    """How much less likely a word becomes that the answer has used; 1 is not at all."""
     keep_chats: bool = True
     """Questions and answers are kept at home, to go on with and to search; false: never, by nobody."""
     rewrite: str = "rules"
@@ -236,6 +244,11 @@ def load_config(home: Path | None = None) -> Config:
         return Config(home)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"cannot read {path}: {error}; mend it or move it away to use the defaults") from error
+    return _read_config(home, values)
+
+
+def _read_config(home: Path, values: Mapping[str, Any]) -> Config:
+    path = home / "config.toml"
     config = Config(home, **{name: _read_section(path, name, section) for name, section in values.items()})
     if config.index.chunk_tokens + TITLE_TOKENS > config.engine.batch_tokens:
         raise ConfigError(
@@ -256,7 +269,7 @@ def add_folder(config: Config, folder: Path) -> Config:
     listed = load_config(config.home).index.folders
     folders = listed if str(folder) in listed else (*listed, str(folder))
     if folders != listed:
-        _write_folders(config, folders, folder)
+        write_setting(config, "index.folders", folders)
     return dataclasses.replace(config, index=dataclasses.replace(config.index, folders=folders))
 
 
@@ -271,7 +284,7 @@ def remove_folder(config: Config, folder: str) -> Config:
     listed = load_config(config.home).index.folders
     folders = tuple(each for each in listed if each != folder)
     if folders != listed:
-        _write_folders(config, folders, Path(folder))
+        write_setting(config, "index.folders", folders)
     return dataclasses.replace(config, index=dataclasses.replace(config.index, folders=folders))
 
 
@@ -283,44 +296,92 @@ def set_model(config: Config, model: str) -> Config:
     Raises: ConfigError if config.toml cannot be read or written.
     """
     if load_config(config.home).engine.model != model:
-        try:
-            _write_setting(config, "engine", "model", model)
-        except UnicodeEncodeError as error:
-            raise ConfigError(f"the path {model!r} is not valid Unicode, as config.toml needs it; rename it") from error
+        write_setting(config, "engine.model", model)
     return dataclasses.replace(config, engine=dataclasses.replace(config.engine, model=model))
 
 
-def set_theme(config: Config, theme: str) -> None:
-    """Write `appearance.theme` into config.toml, keeping everything else that stands there.
+def with_setting(config: Config, key: str, value: Any) -> Config:
+    """The configuration as it would be read if config.toml said so; nothing is written.
 
-    Raises: ConfigError if config.toml cannot be read or written.
+    Args:
+        key: SECTION.NAME.
+        value: as config.toml would hold it; None: the default.
+    Raises: ConfigError as load_config, naming the key; its message begins with the path of config.toml.
     """
-    if load_config(config.home).appearance.theme != theme:
-        _write_setting(config, "appearance", "theme", theme)
+    return _read_config(config.home, _document_with(config, key, value).unwrap())
 
 
-def _write_folders(config: Config, folders: Sequence[str], folder: Path) -> None:
-    try:
-        _write_setting(config, "index", "folders", list(folders))
-    except UnicodeEncodeError as error:
-        raise ConfigError(f"the name of {folder} is not valid Unicode, as config.toml needs it; rename it") from error
+def write_setting(config: Config, key: str, value: Any) -> Config:
+    """Write one setting into config.toml, or take it out if it is the default's, and leave all else as it stands.
 
-
-def _write_setting(config: Config, section: str, key: str, value: str | list[str]) -> None:
-    """Change one setting of config.toml and nothing else. Raises: ConfigError; UnicodeEncodeError of the value."""
+    Args: as `with_setting`.
+    Returns: the configuration as it is written now.
+    Raises: as `with_setting`, and ConfigError if the file cannot be written. Nothing is changed then.
+    """
     import tomlkit
-    import tomlkit.items
 
+    document = _document_with(config, key, value)
+    changed = _read_config(config.home, document.unwrap())
     try:
-        text = config.path.read_text(encoding="utf-8") if config.path.exists() else ""
-        document = tomlkit.parse(text)
-        document.setdefault(section, tomlkit.table())[key] = value
+        text = tomlkit.dumps(document).encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"{key} {value!r} is not valid Unicode, as config.toml needs it; rename it") from error
+    try:
         config.home.mkdir(parents=True, exist_ok=True)
         beside = config.path.with_suffix(".toml.new")
-        beside.write_text(tomlkit.dumps(document), encoding="utf-8")
+        beside.write_bytes(text)
         beside.replace(config.path)
     except OSError as error:
         raise ConfigError(f"cannot write {config.path}: {error.strerror}; check that you may write there") from error
+    return changed
+
+
+def _document_with(config: Config, key: str, value: Any) -> TOMLDocument:
+    """config.toml with one setting changed. Raises: ConfigError if it cannot be read as it stands."""
+    import tomlkit
+    import tomlkit.items
+
+    load_config(config.home)  # what was wrong before is said of its own place
+    section, _, name = key.partition(".")
+    document = tomlkit.parse(config.path.read_text(encoding="utf-8") if config.path.exists() else "")
+    defaults = {each.name: each.default for each in dataclasses.fields(_SECTIONS.get(section, EngineConfig))}
+    if section not in _SECTIONS or name not in defaults:
+        raise ConfigError(f"{config.path}: unknown key {key}; `gritdesk settings` lists those that are known")
+    table: Any = document.get(section)
+    is_default = value is None or value == defaults[name]
+    if is_default and (table is None or name not in table):
+        return document
+    if is_default and not _has_remark(table, name):
+        del table[name]
+        if isinstance(table, tomlkit.items.Table) and not table.as_string().strip():
+            del document[section]
+    else:  # a line that a person wrote a remark behind stays, whatever it says now
+        value = defaults[name] if value is None else value
+        document.setdefault(section, tomlkit.table())[name] = list(value) if isinstance(value, tuple) else value
+    return document
+
+
+def _has_remark(table: Any, name: str) -> bool:
+    item = table.item(name) if hasattr(table, "item") else table[name]
+    return bool(getattr(item, "trivia", None) and item.trivia.comment)
+
+
+def written_at(config: Config) -> int:
+    """When config.toml was written, to tell whether it was since; 0 if it is not there."""
+    try:
+        return config.path.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def least_of(key: str) -> float | None:
+    """The smallest number that SECTION.NAME may be; None if there is none."""
+    return _LEAST.get(key)
+
+
+def choices_of(key: str) -> tuple[str, ...]:
+    """All that SECTION.NAME may be; none if it may be anything of its type."""
+    return _CHOICES.get(key, ())
 
 
 def _read_section(path: Path, name: str, values: Any) -> Any:

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from gritdesk.config import TITLE_TOKENS, Config, add_folder, load_config, remove_folder
+from gritdesk.config import TITLE_TOKENS, Config, add_folder, load_config, remove_folder, written_at
 from gritdesk.errors import ConfigError, FingerprintMismatch, ModelError, QueryError, ServerUnreachable, StoreBusy
 from gritdesk.keeping import Keeper, Pace, Pause, find_keeper, find_pause, index_lock, may_work_ahead
 from gritdesk.records import (
@@ -26,8 +26,10 @@ from gritdesk.records import (
     Chunk,
     Citation,
     EmbeddingInput,
+    Estimate,
     Evidence,
     Exchange,
+    FolderCount,
     Hit,
     IndexProgress,
     IndexReport,
@@ -36,6 +38,7 @@ from gritdesk.records import (
     Misses,
     PathReport,
     Place,
+    Price,
     Prompt,
     Query,
     Reranking,
@@ -56,12 +59,18 @@ if TYPE_CHECKING:
     from gritdesk.engine.endpoint import EndpointEmbedder
     from gritdesk.engine.host import EngineHost, EngineInfo
     from gritdesk.engine.states import StateSettings, StateUse
+    from gritdesk.estimating import Estimator
     from gritdesk.extract.worker import Reader
     from gritdesk.grit_format import Cache
     from gritdesk.indexer import Indexer
+    from gritdesk.machine import Machine
+    from gritdesk.model_facts import ModelFacts
+    from gritdesk.models import ModelFile
     from gritdesk.reranker import Reading
     from gritdesk.retriever import Retriever
     from gritdesk.scoping import Places
+    from gritdesk.settings import Setting
+    from gritdesk.stored import Stored
 
 T = TypeVar("T")
 Listener = Callable[[str], None]
@@ -97,10 +106,11 @@ class Desk:
         self._has_told_of_cut_ends = False
         self._has_told_of_words_alone = False
         self._has_told_of_silent_server = False
-        self._config_read = self._config_stamp()
+        self._config_read = written_at(config)
         self._wanted: set[Path] = set()
         """Files to be read again at once."""
         self._is_sweep_wanted = False
+        self._estimator: Estimator | None = None
 
     @classmethod
     def open(cls, config: Config) -> Desk:
@@ -166,6 +176,7 @@ class Desk:
             except StoreBusy as error:
                 if not stands_by:
                     raise
+                self._folders_were_written()
                 if (keeper := str(find_keeper(self.config) or error)) != told:
                     told = keeper
                     on_progress(IndexProgress(0, 0, note=f"another gritdesk keeps the index up: {keeper}"))
@@ -620,6 +631,7 @@ class Desk:
             text_bytes=text_bytes,
             keeper=str(find_keeper(self.config) or ""),
             paused=str(find_pause(self.config) or ""),
+            quiet=self.config.index.quiet,
             skipped=skipped,
             sends=self.sends,
             chats=num_chats,
@@ -650,6 +662,157 @@ class Desk:
         from gritdesk.explaining import explain
 
         return explain(path, self.folders, self._store(), self.config.home)
+
+    # what a person decides by: the machine, the time it takes, the settings
+
+    def machine(self) -> Machine:
+        """What this machine has to work with; starts no engine."""
+        from gritdesk.machine import look_at_machine
+
+        return look_at_machine(self.config.home)
+
+    def models(self) -> list[tuple[ModelFile, ModelFacts | None]]:
+        """The models that are here, the one in use first, and what their files say; None of one that cannot be read."""
+        from gritdesk.gguf_file import read_header
+        from gritdesk.model_facts import describe
+        from gritdesk.models import list_models, model_in_use
+
+        used = model_in_use(self.config)
+        found = [used] if used else []
+        found += [each for each in list_models(self.config) if each != used]
+        told: list[tuple[ModelFile, ModelFacts | None]] = []
+        for each in found:
+            try:
+                told.append((each, describe(read_header(each.path))))
+            except ModelError:
+                told.append((each, None))
+        return told
+
+    def usual_folders(self) -> list[Path]:
+        """Folders of this person's where documents may lie."""
+        from gritdesk.estimating import usual_folders
+
+        return usual_folders()
+
+    def count_files(self, folder: Path, is_stopped: Callable[[], bool] = lambda: False) -> Iterator[FolderCount]:
+        """What a folder holds for the index; comes some times a second while it grows. Nothing is changed.
+
+        Raises: ConfigError for a folder that is not there.
+        """
+        from gritdesk.estimating import count_files
+
+        folder = self._known_name(_existing_folder(folder))
+        has_index = bool(self.config.index.store) or self.config.index_path.exists()
+        known = self._store().files() if has_index else {}
+        yield from count_files(folder, known, self.config.index, self.config.home, is_stopped)
+
+    def estimate(self, counts: Sequence[FolderCount]) -> Estimate:
+        """How long indexing these folders would take; a few files are read and embedded to find out, none is kept.
+
+        Raises: ModelError if the engine cannot embed.
+        """
+        from gritdesk.estimating import Estimator
+
+        with self._lock:
+            if self._estimator is None:
+                self._estimator = Estimator(
+                    self._read, self._count_tokens, self._embed_passages, self.config.index, self.config.home
+                )
+            estimator = self._estimator
+        return estimator.estimate(counts)
+
+    def settings(self) -> tuple[Setting, ...]:
+        """Every setting with its meaning, value and limits, as config.toml has them now; those that can count now do.
+
+        Raises: ConfigError if it cannot be read.
+        """
+        from gritdesk.settings import settings_of
+
+        written = load_config(self.config.home)
+        self._follow(written)
+        return settings_of(written)
+
+    def price(self, key: str, typed: str | None) -> Price:
+        """What it costs to change a setting; where that embeds anew, the model that would do it is tried.
+
+        Args:
+            key: as settings.find_setting takes it.
+            typed: as a person types it; None: the default.
+        Raises: ConfigError if there is no such setting or it may not be that; ModelError if the model cannot be used.
+        """
+        from gritdesk.estimating import embedding_speed, sentences
+        from gritdesk.indexer import reading_of
+        from gritdesk.models import find_model, tokenizer_identity
+        from gritdesk.pricing import price_of, price_of_moving
+
+        changed, setting = self._with_setting(key, typed)
+        if setting.applies != "on opening":
+            return Price()
+        with Desk(changed) as other:  # not opened: it is the model that is looked at
+
+            def speed(chunks: Sequence[Chunk]) -> float:
+                if other.endpoint():  # nothing of a person's goes there before they have said so
+                    return embedding_speed(other._embed_passages, [sentences(other._count_tokens)])
+                return embedding_speed(other._embed_passages, chunks)
+
+            if changed.index.store != self.config.index.store:
+                to = place(changed) if changed.index.store else str(changed.index_path)
+                return price_of_moving(self._store(), to, speed, from_=place(self.config))
+            if setting.key == "engine.model":
+                other.engine().start()  # one that cannot be loaded is not chosen
+            tokenizer = tokenizer_identity(find_model(changed), changed.home)
+            is_new = changed.engine.embed_url != self.config.engine.embed_url
+            sends_to = changed.engine.embed_url if is_new else ""
+            reading = reading_of(changed.index, tokenizer)
+            return price_of(self._store(), other.fingerprint, reading, speed, sends_to=sends_to)
+
+    def check_setting(self, key: str, typed: str | None) -> None:
+        """Whether a setting may be that, without finding out what it costs; args and raises as `price`."""
+        self._with_setting(key, typed)
+
+    def change_setting(self, key: str, typed: str | None) -> Setting:
+        """Write a setting into config.toml, and go by it at once where that is possible; args and raises as `price`.
+
+        Returns: the setting as it is now; what `applies` "on opening" counts for a desk that is opened next.
+        """
+        from gritdesk.config import write_setting
+        from gritdesk.settings import find_setting, parsed
+
+        changed, setting = self._with_setting(key, typed)
+        value = None if typed is None else parsed(setting, typed)
+        if setting.key == "engine.model":
+            value = changed.engine.model
+        self._follow(write_setting(changed, setting.key, value))
+        return find_setting(changed, setting.key)
+
+    def _with_setting(self, key: str, typed: str | None) -> tuple[Config, Setting]:
+        """The configuration with a setting changed, and the setting as it was."""
+        from gritdesk.config import with_setting
+        from gritdesk.models import find_model, setting_for
+        from gritdesk.settings import find_setting, parsed
+
+        now = load_config(self.config.home)
+        setting = find_setting(now, key)
+        value = None if typed is None else parsed(setting, typed)
+        try:
+            changed = with_setting(now, setting.key, value)
+        except ConfigError as error:  # of a line that nobody has written yet
+            raise ConfigError(str(error).removeprefix(f"{now.path}: ")) from error
+        if setting.key == "engine.model":
+            model = "" if typed == "default" else setting_for(changed, find_model(changed))
+            changed = replace(changed, engine=replace(changed.engine, model=model))
+        if setting.key == "index.store":
+            opener(changed)  # says what is wrong with an address
+        if setting.key.startswith("engine.embed_"):
+            with Desk(changed) as other:
+                other.endpoint()
+        return changed, setting
+
+    def stored(self) -> list[Stored]:
+        """What gritdesk keeps, where, and how to be rid of it."""
+        from gritdesk.stored import stored
+
+        return list(stored(self.config, place(self.config), size_bytes(self.config, self._store())))
 
     def check(self) -> list[str]:
         """Problems found in the index; an empty list is good."""
@@ -804,21 +967,23 @@ class Desk:
         return sum(files[path].state == "indexed" for path in gone)
 
     def _folders_were_written(self) -> bool:
-        """Take over the folders that another process wrote into config.toml; whether they are others than before."""
-        if (stamp := self._config_stamp()) == self._config_read:
+        """Take over what another process wrote into config.toml; whether its folders are others than before."""
+        if (stamp := written_at(self.config)) == self._config_read:
             return False
         self._config_read = stamp
         before = self.config.index.folders
         with suppress(ConfigError):  # half written by a person: it is read again when it is whole
-            index = replace(self.config.index, folders=load_config(self.config.home).index.folders)
-            self.config = replace(self.config, index=index)
+            self._follow(load_config(self.config.home))
         return self.config.index.folders != before
 
-    def _config_stamp(self) -> int:
-        try:
-            return self.config.path.stat().st_mtime_ns
-        except OSError:
-            return 0
+    def _follow(self, written: Config) -> None:
+        """Go by what config.toml says now, but for what the index and the model were opened with."""
+        from gritdesk.settings import followed
+
+        with self._lock:
+            before, self.config = self.config, followed(self.config, written)
+            if self.config.answer != before.answer:
+                self._chat_keeper = None  # made anew with the next question, as the settings are now
 
     def _known_name(self, folder: Path) -> Path:
         """A folder by the name under which its files are in the index, if they are: it may have several by links."""

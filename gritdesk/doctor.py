@@ -44,6 +44,7 @@ def examine(desk: Desk | None = None) -> Iterator[Check]:
 
 
 def _checks_of(desk: Desk) -> Iterator[Check]:
+    yield _check("machine", lambda: _machine(desk))
     yield _check("index", lambda: _index(desk))
     yield _check("folders", lambda: _folders(desk))
     yield _check("chats", lambda: _chats(desk))
@@ -65,6 +66,12 @@ def _sqlite_versions() -> str:
     import sqlite_vec
 
     return f"SQLite {apsw.sqlite_lib_version()} by apsw, sqlite-vec {sqlite_vec.__version__}"
+
+
+def _machine(desk: Desk) -> str:
+    machine = desk.machine()
+    memory = f"{machine.memory_bytes / 1e9:.1f} GB of memory, {machine.memory_free_bytes / 1e9:.1f} GB of it free"
+    return f"{machine.name}, {machine.num_cores} cores; {memory}; {machine.disk_free_bytes / 1e9:.1f} GB of disk free"
 
 
 def _index(desk: Desk) -> str:
@@ -96,7 +103,8 @@ def _model(desk: Desk) -> str:
     info = desk.engine_info()
     tests = ", ".join(f"{name} {value:.4g}" for name, value in info.self_test.items())
     jobs = f"context {info.n_ctx}" if info.generates else f"only embeds, texts of {info.max_text_tokens} tokens"
-    return f"{info.model_path.name}: {info.description}; {jobs}; self-test: {tests}"
+    where = "on the GPU" if info.on_gpu else "on the processor"
+    return f"{info.model_path.name}: {info.description}; {where}; {jobs}; self-test: {tests}"
 
 
 def _embeddings(desk: Desk) -> str:

@@ -55,6 +55,11 @@ _TICK_S = 0.02
 """Two changes of a file within this time may leave the same modification time; file systems count in such steps."""
 
 
+def reading_of(config: IndexConfig, tokenizer: str) -> str:
+    """Names what makes the rows of a file: readers, and how its text is cut, measured by whose tokens."""
+    return f"{_READERS}/{config.chunk_tokens}/{tokenizer}"
+
+
 class Indexer:
     """Keeps the store up with folders; the only writer of its store while it lives.
 
@@ -89,7 +94,7 @@ class Indexer:
         self._fingerprint = fingerprint
         self._config = config
         self._model = model
-        self._reading = f"{_READERS}/{config.chunk_tokens}/{tokenizer}"
+        self._reading = reading_of(config, tokenizer)
         self._home = home
         self._embeds = embeds
         self._known: dict[Path, FileState] | None = None

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from gritdesk.config import Config
+from gritdesk.config import Config, IndexConfig, load_config, written_at
 from gritdesk.errors import ConfigError, StoreBusy, StoreError
 
 _LOOK_EVERY_S = 0.5
@@ -146,9 +146,12 @@ def may_work_ahead(config: Config) -> bool:
 class Pace:
     """Tells index work when to wait; asked between two files and two slices.
 
+    What config.toml says of it counts as soon as it is written, by whatever process.
+
     Args:
         on_notice: called with one line when work begins to wait.
-        is_awaited: a person waits for this work, so that battery and quiet mode are no reasons to hold it back.
+        is_awaited: a person waits for this work, so that battery and quiet mode are no reasons to hold it back, unless
+            quiet mode was switched on since.
     """
 
     def __init__(self, config: Config, on_notice: Callable[[str], None], *, is_awaited: bool = False) -> None:
@@ -159,8 +162,24 @@ class Pace:
         self._told = ""
         self._looked_at = self._battery_looked_at = self._worked_since = float("-inf")
         self._is_on_battery = False
+        self._config_looked_at = time.monotonic()
+        self._config_read = written_at(config)
+        self._was_quieted = False
+        """Since it began: a person who is in a hurry does not do that."""
         self._meaning_waits_until = float("-inf")
         self._server_is_away = False
+
+    @property
+    def _settings(self) -> IndexConfig:
+        now = time.monotonic()
+        if now - self._config_looked_at >= _LOOK_EVERY_S:
+            self._config_looked_at = now
+            if (written := written_at(self._config)) != self._config_read:
+                self._config_read, was_quiet = written, self._config.index.quiet
+                with suppress(ConfigError):  # half written by a person: it is read again when it is whole
+                    self._config = load_config(self._config.home)
+                self._was_quieted = self._was_quieted or (self._config.index.quiet and not was_quiet)
+        return self._config.index
 
     def holds(self) -> bool:
         """Whether all work is to wait now. The first answer after a change tells why."""
@@ -177,7 +196,7 @@ class Pace:
         """Whether meaning is worked on now, besides words."""
         if time.monotonic() < self._meaning_waits_until:
             return False
-        return self._is_awaited or self._config.index.on_battery != "words only" or not self._on_battery()
+        return self._is_awaited or self._settings.on_battery != "words only" or not self._on_battery()
 
     def put_off_meaning(self, reason: str) -> None:
         """Work on words alone for a while, because of a server that does not answer; said once until it does."""
@@ -195,19 +214,20 @@ class Pace:
 
     def rest(self, is_stopped: Callable[[], bool]) -> None:
         """In quiet mode, rest after a slice of work; otherwise nothing."""
-        if not self._config.index.quiet or self._is_awaited:
-            return
         began_at = time.monotonic()
         rest_s = min(_REST * (began_at - self._worked_since), 10.0) if self._worked_since > 0 else 0.0
-        while time.monotonic() < began_at + rest_s and not is_stopped():
+        while self._is_to_rest() and time.monotonic() < began_at + rest_s and not is_stopped():
             time.sleep(min(0.1, rest_s))
         self._worked_since = time.monotonic()
+
+    def _is_to_rest(self) -> bool:
+        return self._settings.quiet and (self._was_quieted or not self._is_awaited)
 
     def _find_reason(self) -> str:
         paused = find_pause(self._config)
         if paused:
             return f"indexing is {paused}"
-        if not self._is_awaited and self._config.index.on_battery == "pause" and self._on_battery():
+        if not self._is_awaited and self._settings.on_battery == "pause" and self._on_battery():
             return "indexing waits for mains, as index.on_battery says"
         return ""
 

@@ -38,6 +38,8 @@ class ModelFacts:
     """How it embeds and, unless it only embeds, generates; None if gritdesk cannot use it."""
     problem: str = ""
     """Why it cannot."""
+    licence: str = ""
+    """As the file names it, such as apache-2.0; "" where it does not."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ def describe(header: GgufHeader) -> ModelFacts:
         kv_bytes_per_token=0 if grit and grit.is_encoder else number("block_count") * num_kv_heads * row * 2,
         grit=grit,
         problem=problem,
+        licence=str(header.values.get("general.license", "")),
     )
 
 

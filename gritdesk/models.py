@@ -79,6 +79,16 @@ def find_model(config: Config) -> Path:
     raise ModelError(f"there is no model {wanted!r}, neither as a name (known: {names}) nor as a file {path}")
 
 
+def setting_for(config: Config, path: Path) -> str:
+    """What `engine.model` says for this file: nothing for the default, a name in HOME/models, otherwise its path."""
+    by_name = {model.path: model.name for model in list_models(config) if not model.is_default}
+    try:
+        is_default = path == default_model()
+    except ModelError:
+        is_default = False
+    return "" if is_default else by_name.get(path, str(path))
+
+
 def model_in_use(config: Config) -> ModelFile | None:
     """The model that is searched and answered with, wherever it lies; None if it is not there."""
     try:

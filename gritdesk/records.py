@@ -546,6 +546,8 @@ class Status:
     """Passages that are found by words and await their meaning."""
     paused: str = ""
     """Since and until when indexing is paused; "" if it is not."""
+    quiet: bool = False
+    """Whether what watches rests twice as long as it works."""
     skipped: Mapping[str, int] = field(default_factory=dict)
     """How many files and folders each rule leaves out, by Skip.rule; what lies in such a folder is not counted."""
     sends: str = ""
@@ -625,3 +627,92 @@ class PathReport:
     """When the content that was read, or tried, had been written, in nanoseconds since 1970."""
     has_changed: bool = False
     """Whether the file has another content by now, by its size and time."""
+
+
+@dataclass(frozen=True)
+class KindCount:
+    """Files of one suffix in a folder that the index does not hold as they are."""
+
+    num_files: int
+    size_bytes: int
+    drawn: tuple[tuple[Path, int], ...] = ()
+    """A few of them, with their bytes, drawn by chance."""
+
+
+@dataclass(frozen=True)
+class FolderCount:
+    """What a folder holds for the index, as far as it was counted."""
+
+    folder: Path
+    num_files: int = 0
+    size_bytes: int = 0
+    num_known: int = 0
+    """Of the files, those that the index holds as they are."""
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    """How many files and folders each rule leaves out, by Skip.rule, and what is too large or in the cloud."""
+    kinds: Mapping[str, KindCount] = field(default_factory=dict)
+    """By suffix."""
+    problem: str = ""
+    """Why the folder cannot be looked into; "" if it can."""
+    is_over: bool = False
+    """Counting has ended."""
+    is_whole: bool = True
+    """False if it ended before all was counted: there is more than this."""
+
+    @property
+    def num_skipped(self) -> int:
+        return sum(self.skipped.values())
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """How long indexing would take, as far as a short trial can tell."""
+
+    folders: tuple[FolderCount, ...]
+    """What it is of; none of them lies in another."""
+    num_passages: int
+    words_s: float
+    """Until everything is found by words."""
+    meaning_s: float
+    """Until it is found by meaning, from then on."""
+    tokens_per_s: float
+    """Of passages, as the model embeds them here."""
+
+    @property
+    def num_files(self) -> int:
+        return sum(each.num_files for each in self.folders)
+
+    @property
+    def num_new(self) -> int:
+        """Files that the index does not hold as they are."""
+        return self.num_files - sum(each.num_known for each in self.folders)
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(each.size_bytes for each in self.folders)
+
+    @property
+    def num_skipped(self) -> int:
+        return sum(each.num_skipped for each in self.folders)
+
+    @property
+    def is_whole(self) -> bool:
+        return all(each.is_whole for each in self.folders)
+
+    @property
+    def seconds(self) -> float:
+        return self.words_s + self.meaning_s
+
+
+@dataclass(frozen=True)
+class Price:
+    """What it costs to change a setting."""
+
+    num_files: int = 0
+    """Read again."""
+    num_passages: int = 0
+    """Embedded anew; at most, where files are read again."""
+    seconds: float | None = None
+    """About; None where nobody can tell."""
+    told: str = ""
+    """All of it for a person; "" if it costs nothing."""

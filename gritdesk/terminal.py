@@ -88,3 +88,18 @@ def in_words(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+LEAST_OF_ESTIMATE, MOST_OF_ESTIMATE = 0.75, 1.5
+"""What a trial of some seconds tells is right within these; benchmarks/estimates.py holds it against the time."""
+
+
+def about(seconds: float) -> str:
+    """A length of time that a trial told, as the range it may be: "about 12 to 23 min"."""
+    if seconds * MOST_OF_ESTIMATE < 2:
+        return "about 1 s"
+    least, most = in_words(seconds * LEAST_OF_ESTIMATE), in_words(seconds * MOST_OF_ESTIMATE)
+    number, unit = least.split(" ")
+    if least == most:
+        return f"about {most}"
+    return f"about {number if most.endswith(f' {unit}') else least} to {most}"

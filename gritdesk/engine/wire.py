@@ -54,6 +54,8 @@ class EngineInfo:
     """See `self_test.self_test`; and load_s, the seconds until all was ready."""
     passages: Passages = "plain"
     """How the model reads the passages of a question, as grit_format.Passages."""
+    on_gpu: bool = False
+    """Whether llama.cpp was built for a GPU and is given layers to it."""
 
     @property
     def generates(self) -> bool:

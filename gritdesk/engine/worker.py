@@ -263,6 +263,7 @@ def _load(load: wire.Load, on_notice: Callable[[str], None]) -> tuple[Embedder, 
         pid=os.getpid(),
         self_test={**measured, "load_s": time.perf_counter() - started},
         passages=model.grit.passages,
+        on_gpu=model.on_gpu,
     )
     return embedder, generator, info
 

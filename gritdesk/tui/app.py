@@ -23,13 +23,14 @@ from typing import TYPE_CHECKING, ClassVar
 from textual.actions import SkipAction
 from textual.app import App, SuspendNotSupported, SystemCommand
 from textual.binding import Binding, BindingType
+from textual.message import Message
 from textual.reactive import reactive
 from textual.screen import Screen
 from textual.theme import Theme
 from textual.widgets import Input
 
-from gritdesk.config import Config, set_theme
-from gritdesk.errors import StoreBusy
+from gritdesk.config import Config, load_config, write_setting
+from gritdesk.errors import GritDeskError, StoreBusy
 from gritdesk.records import Exchange, Hit, IndexProgress
 from gritdesk.tui.editor import EditorCommand, editor_command
 from gritdesk.tui.keymap import Keymap, shown
@@ -39,11 +40,13 @@ from gritdesk.tui.messages import (
     CallFailed,
     DeskOpened,
     DeskRefused,
+    FoldersListed,
     IndexingEnded,
     IndexProgressed,
     ModelLoaded,
     ModelRefused,
     NoticeGiven,
+    QuietChanged,
     StatusRead,
     StatusRefused,
 )
@@ -52,10 +55,12 @@ from gritdesk.tui.screens.ask import AskScreen
 from gritdesk.tui.screens.chats import ChatsScreen
 from gritdesk.tui.screens.doctor import DoctorScreen
 from gritdesk.tui.screens.failures import FailuresScreen
+from gritdesk.tui.screens.first_run import FirstRunScreen
 from gritdesk.tui.screens.jump import JumpScreen
 from gritdesk.tui.screens.library import LibraryScreen
 from gritdesk.tui.screens.map import MapScreen
 from gritdesk.tui.screens.search import SearchScreen
+from gritdesk.tui.screens.settings import SettingsScreen
 from gritdesk.tui.screens.viewer import ViewerScreen
 from gritdesk.tui.text import opens_as_text, plain
 from gritdesk.tui.themes import ANSI, THEMES
@@ -84,7 +89,14 @@ def run(desk_factory: Callable[[], Desk], config: Config) -> None:
 class GritDeskApp(App[None]):
     TITLE = "gritdesk"
     CSS_PATH = "gritdesk.tcss"
-    MODES = {"search": SearchScreen, "ask": AskScreen, "library": LibraryScreen, "chats": ChatsScreen, "map": MapScreen}
+    MODES = {
+        "search": SearchScreen,
+        "ask": AskScreen,
+        "library": LibraryScreen,
+        "chats": ChatsScreen,
+        "settings": SettingsScreen,
+        "map": MapScreen,
+    }
     DEFAULT_MODE = "search"
     BINDING_GROUP_TITLE = "Everywhere"
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -92,6 +104,9 @@ class GritDeskApp(App[None]):
         Binding("f3", "go('ask')", "Ask", show=False, id="app.ask", tooltip="Ask a question of your files"),
         Binding("f4", "go('library')", "Library", show=False, id="app.library", tooltip="Folders, files, their states"),
         Binding("f5", "go('chats')", "Chats", show=False, id="app.chats", tooltip="Past conversations: search, go on"),
+        Binding(
+            "f6", "go('settings')", "Settings", show=False, id="app.settings", tooltip="What can be set, and its price"
+        ),
         Binding("f7", "go('map')", "Map", show=False, id="app.map", tooltip="See the library by what it is about"),
         Binding("f8", "examine", "Doctor", show=False, id="app.doctor", tooltip="Check installation, model and index"),
         Binding("ctrl+o", "jump", "Jump", show=False, id="app.jump", tooltip="Go to a pane of the screen by a letter"),
@@ -136,6 +151,8 @@ class GritDeskApp(App[None]):
         self._status_lane = Lane(self, "status")
         self._last_report = ("", 0.0)
         self._quit_asked_at = float("-inf")
+        self._settings_lane = Lane(self, "quiet mode")
+        self._has_offered_folders = False
 
     # opening and closing
 
@@ -159,11 +176,23 @@ class GritDeskApp(App[None]):
             ):  # Windows; not the main thread
                 loop.add_signal_handler(getattr(signal, name), self.exit)
 
-    def _open_desk(self) -> None:
-        self.run_worker(self._open_desk_in_thread, group="open", thread=True, exclusive=True, exit_on_error=False)
+    def _open_desk(self, in_place_of: Desk | None = None) -> None:
+        work = partial(self._open_desk_in_thread, in_place_of)
+        self.run_worker(work, group="open", thread=True, exclusive=True, exit_on_error=False)
 
-    def _open_desk_in_thread(self) -> None:
+    def reopen_desk(self) -> None:
+        """Close the index and the model, and open them by the settings as they are written now."""
+        with self._desk_lock:
+            self._indexing_stop.set()
+            outdated, self.desk = self.desk, None
+        if outdated is not None:
+            self.activity = Activity()
+            self._open_desk(outdated)
+
+    def _open_desk_in_thread(self, in_place_of: Desk | None) -> None:
         try:
+            if in_place_of is not None:
+                in_place_of.close()
             desk = self._desk_factory()
         except Exception as error:  # a worker's edge
             self.post_message(DeskRefused(problem_of(error)))
@@ -239,7 +268,8 @@ class GritDeskApp(App[None]):
 
     def _keep_theme_in_thread(self, config: Config, name: str) -> None:
         try:
-            set_theme(config, name)
+            if load_config(config.home).appearance.theme != name:
+                write_setting(config, "appearance.theme", name)
         except Exception as error:  # a worker's edge
             self.post_message(CallFailed(problem_of(error)))
 
@@ -256,7 +286,20 @@ class GritDeskApp(App[None]):
             desk.embed(["ready"])
             return ModelLoaded()
 
-        self._model_lane.submit(probe, ModelRefused)
+        self._model_lane.submit(self._unless_closed(desk, probe), ModelRefused)
+
+    def _unless_closed(self, desk: Desk, call: Callable[[], Message]) -> Callable[[], Message | None]:
+        """A call of a desk that says nothing of its failure once another desk is opened in its place."""
+
+        def guarded() -> Message | None:
+            try:
+                return call()
+            except GritDeskError:
+                if desk is not self.desk:
+                    return None
+                raise
+
+        return guarded
 
     def on_model_loaded(self) -> None:
         self.activity = replace(self.activity, model="ready", model_problem="")
@@ -268,7 +311,7 @@ class GritDeskApp(App[None]):
     # the index
 
     def _read_status(self, desk: Desk) -> None:
-        self._status_lane.submit(lambda: StatusRead(desk.status()), StatusRefused)
+        self._status_lane.submit(self._unless_closed(desk, lambda: StatusRead(desk.status())), StatusRefused)
 
     def read_status(self) -> None:
         """Have the status read anew."""
@@ -282,32 +325,49 @@ class GritDeskApp(App[None]):
 
     def on_status_read(self, message: StatusRead) -> None:
         self.activity = replace(self.activity, status=message.status)
+        is_empty = not message.status.folders and not message.status.files  # a team's index has files without folders
+        if is_empty and not self._has_offered_folders:
+            self._has_offered_folders = True
+            if isinstance(self.screen, SearchScreen):
+                self.action_choose_folders()
+
+    def action_choose_folders(self) -> None:
+        """Show what is here and which folders may be read, as on the first run."""
+        if not isinstance(self.screen, FirstRunScreen):
+            self.push_screen(FirstRunScreen())
 
     def on_status_refused(self, message: StatusRefused) -> None:
         self.activity = replace(self.activity, index_problem=message.problem)
         self.report(message.problem)
 
-    def _keep_index(self, desk: Desk, new_folder: Path | None = None) -> None:
-        """Keep the index up to date from now on, with `new_folder` among its folders if one is given."""
+    def _keep_index(self, desk: Desk, new_folders: Sequence[Path] = ()) -> None:
+        """Keep the index up to date from now on, with `new_folders` among its folders."""
         self._indexing_stop.set()
         stop = self._indexing_stop = threading.Event()
         self.activity = replace(self.activity, is_indexing=True, index_problem="", progress=None)
-        work = partial(self._keep_index_in_thread, desk, new_folder, stop)
+        work = partial(self._keep_index_in_thread, desk, new_folders, stop)
         self.run_worker(work, group="indexing", thread=True, exit_on_error=False)
 
-    def _keep_index_in_thread(self, desk: Desk, new_folder: Path | None, stop: threading.Event) -> None:
+    def _keep_index_in_thread(self, desk: Desk, new_folders: Sequence[Path], stop: threading.Event) -> None:
+        are_listed = False
+
         def post_progress(progress: IndexProgress) -> None:
+            nonlocal are_listed
+            if new_folders and not are_listed:
+                are_listed = True
+                self.post_message(FoldersListed())
             if not stop.is_set():
                 self.post_message(IndexProgressed(progress))
 
         problem = ""
         with self._indexing_lock:  # the worker before this one has been told to stop, and lets go here
             try:
-                if new_folder is not None and not stop.is_set():
+                if new_folders and not stop.is_set():
                     try:
-                        desk.index([new_folder], post_progress, stop.is_set)
-                    except StoreBusy:  # the process that keeps the index up finds the folder in the configuration
-                        desk.add_folder(new_folder)
+                        desk.index(new_folders, post_progress, stop.is_set)
+                    except StoreBusy:  # the process that keeps the index up finds the folders in the configuration
+                        for folder in new_folders:
+                            desk.add_folder(folder)
                 if not stop.is_set() and (status := desk.status()).folders:
                     self.post_message(StatusRead(status))
                     desk.watch(post_progress, stop, stands_by=True)
@@ -315,6 +375,9 @@ class GritDeskApp(App[None]):
                 problem = problem_of(error)
         if not stop.is_set():
             self.post_message(IndexingEnded(problem))
+
+    def on_folders_listed(self) -> None:
+        self.read_status()
 
     def on_index_progressed(self, message: IndexProgressed) -> None:
         progress = message.progress
@@ -335,13 +398,38 @@ class GritDeskApp(App[None]):
         self.push_screen(AddFolderScreen(), self._add_folder)
 
     def _add_folder(self, folder: Path | None) -> None:
-        if folder is None:
-            return
+        if folder is not None:
+            self.read_folders([folder])
+
+    def read_folders(self, folders: Sequence[Path]) -> None:
+        """Keep these folders in the index from now on."""
         if self.desk is None:
             self.report("the index is not open yet; add the folder again when it is")
             return
-        self.notify(str(folder), title="Folder added; it is being read", markup=False)
-        self._keep_index(self.desk, folder)
+        title = "Folder added; it is being read" if len(folders) == 1 else "Folders added; they are being read"
+        self.notify("\n".join(map(str, folders)), title=title, markup=False)
+        self._keep_index(self.desk, folders)
+
+    # settings
+
+    def action_toggle_quiet(self) -> None:
+        """Index slowly behind everything else, or as fast as it goes; whatever process watches sees it at once."""
+        if (desk := self.desk) is not None:
+            self._settings_lane.submit(lambda: QuietChanged(_toggle_quiet(desk)))
+
+    def on_quiet_changed(self, message: QuietChanged) -> None:
+        self.notify(
+            "Quiet: indexing rests twice as long as it works" if message.is_quiet else "Indexing goes at full speed",
+            markup=False,
+        )
+        self.read_status()
+
+    def edit_file(self, path: Path, line: int = 1) -> None:
+        """Open a file that need not be there yet in the editor; says why if that cannot be done."""
+        command = editor_command(path, line)
+        problem = self._start_editor(command) if command else f"Set EDITOR to open {path} in your editor."
+        if problem:
+            self.notify(problem, severity="warning", markup=False)
 
     # what a person is told
 
@@ -464,6 +552,11 @@ class GritDeskApp(App[None]):
         yield from self._commands_of(self)
         if not screen.query("SearchInput, #library-rows"):  # these have a key for it
             yield SystemCommand("Add folder", "Keep one more folder in the index", self.action_add_folder)
+        yield SystemCommand(
+            "Choose folders", "As on the first run: what is here, and how long it takes", self.action_choose_folders
+        )
+        if not isinstance(screen, LibraryScreen):  # which has a key for it
+            yield SystemCommand("Quiet mode", "Index slowly, or at full speed", self.action_toggle_quiet)
         yield SystemCommand("Unread files", "Files that could not be read, and why", self._show_failures)
         if isinstance(screen, AskScreen):
             yield SystemCommand("Continue the last chat", "Go on where you left off", screen.action_continue_chat)
@@ -488,6 +581,11 @@ class GritDeskApp(App[None]):
 
     def _show_failures(self) -> None:
         self.push_screen(FailuresScreen())
+
+
+def _toggle_quiet(desk: Desk) -> bool:
+    quiet = next(each for each in desk.settings() if each.key == "index.quiet")
+    return bool(desk.change_setting(quiet.key, "off" if quiet.value else "on").value)
 
 
 def _run_editor(command: EditorCommand) -> str:

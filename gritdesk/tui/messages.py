@@ -102,6 +102,16 @@ class IndexingEnded(Message):
         self.problem = problem
 
 
+class FoldersListed(Message):
+    """Folders that were added are among those of the index now; it begins to read them."""
+
+
+class QuietChanged(Message):
+    def __init__(self, is_quiet: bool) -> None:
+        super().__init__()
+        self.is_quiet = is_quiet
+
+
 class NoticeGiven(Message):
     """The Desk has something to say that no call asked for."""
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from time import time
+from typing import TYPE_CHECKING
 
 from textual.content import Content
 
@@ -17,6 +18,10 @@ from gritdesk.extract import ZIP_SUFFIXES
 from gritdesk.querying import parse
 from gritdesk.records import Answer, Chunk, Citation, Hit
 from gritdesk.store.words import is_stop_word
+
+if TYPE_CHECKING:
+    from gritdesk.model_facts import ModelFacts
+    from gritdesk.models import ModelFile
 
 _TAB = "    "
 # C0 and C1 controls drive terminals; the bidirectional overrides make a line read otherwise than it stands
@@ -99,11 +104,27 @@ def heading_path(hit: Hit) -> str:
 
 def short_folder(path: Path) -> str:
     """The folder of a path, with the home folder as ~."""
-    folder = path.parent
+    return short_path(path.parent)
+
+
+def short_path(path: Path) -> str:
+    """A path with the home folder as ~."""
     try:
-        return plain(str(Path("~") / folder.relative_to(Path.home())))
+        return plain(str(Path("~") / path.relative_to(Path.home())))
     except (ValueError, RuntimeError):  # elsewhere, or no home is known
-        return plain(str(folder))
+        return plain(str(path))
+
+
+def model_line(file: ModelFile, facts: ModelFacts | None) -> str:
+    """What a person decides by: size, licence, family and quantization type of a model."""
+    if facts is None:
+        return f"{size(file.size_bytes)}, not to be read"
+    licence = facts.licence or ("Apache-2.0 as all of gritdesk" if file.is_default else "licence not said")
+    does = "not usable here"
+    if facts.grit is not None:
+        does = "embeds and writes" if facts.grit.generates else "only embeds"
+    parts = (size(file.size_bytes), licence, facts.family, facts.file_type, does)
+    return plain(", ".join(part for part in parts if part))
 
 
 def size(num_bytes: int) -> str:

@@ -415,6 +415,7 @@ def test_models_and_doctor_give_a_list_each(person: Person) -> None:
         "python",
         "sqlite",
         "config",
+        "machine",
         "index",
         "folders",
         "chats",

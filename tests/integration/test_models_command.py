@@ -52,7 +52,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def model_in(person: Person) -> str:
     import tomllib
 
-    return str(tomllib.loads((person.home / "config.toml").read_text())["engine"]["model"])
+    return str(tomllib.loads((person.home / "config.toml").read_text()).get("engine", {}).get("model", ""))
 
 
 def here(person: Person) -> set[str]:
@@ -136,9 +136,9 @@ def test_chosen_model_is_used_and_all_else_is_kept(person: Person, tiny_gguf_q8:
         done = person.run("models", "use", wanted)
         assert (done.code, done.errors, done.output.count("\n")) == (0, "", 1)
         assert model_in(person) == written
-        assert (person.home / "config.toml").read_text() == before.replace(
-            before.split("model = ")[1].split("\n")[0], json.dumps(written)
-        )
+        line = next(each for each in before.splitlines(keepends=True) if each.startswith("model = "))
+        expected = before.replace(line, f"model = {json.dumps(written)}\n" if written else "")
+        assert (person.home / "config.toml").read_text() == expected, "the default leaves no line"
     shutil.copy(tiny_gguf_q8, tmp_path / "near.gguf")
     assert person.run("models", "use", "near.gguf").code == 0
     assert model_in(person) == str(tmp_path / "near.gguf")  # wherever gritdesk is started next

@@ -5,15 +5,21 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gritdesk.completing import FilterValues
+from gritdesk.config import Config, with_setting
 from gritdesk.errors import ConfigError
+from gritdesk.gguf_file import read_header
 from gritdesk.grit_format import Cache
 from gritdesk.keeping import Keeper, Pause
+from gritdesk.machine import Machine
+from gritdesk.model_facts import ModelFacts, describe
+from gritdesk.models import ModelFile, default_model
 from gritdesk.records import (
     Answer,
     AnswerEvent,
@@ -22,10 +28,12 @@ from gritdesk.records import (
     ChatSummary,
     Chunk,
     Citation,
+    Estimate,
     EvidenceFound,
     Exchange,
     FailedFile,
     FileRow,
+    FolderCount,
     FolderRow,
     Hit,
     IndexProgress,
@@ -38,6 +46,7 @@ from gritdesk.records import (
     PathReport,
     PieceGenerated,
     Place,
+    Price,
     Reranking,
     SearchMode,
     SimilarFiles,
@@ -45,6 +54,8 @@ from gritdesk.records import (
     Status,
 )
 from gritdesk.scoping import Places
+from gritdesk.settings import Setting, find_setting, parsed, settings_of
+from gritdesk.stored import Stored
 
 PATIENCE_S = 15.0
 """After this a gate opens by itself, so that a failed test ends."""
@@ -160,6 +171,11 @@ def sample_library() -> Library:
     return Library(folders, files, (skip,), {skip.rule: 1})
 
 
+def sample_facts() -> ModelFacts:
+    """Of the model that comes with gritdesk."""
+    return describe(read_header(default_model()))
+
+
 class FakeChats:
     """Keeps nothing; one chat may be there."""
 
@@ -194,6 +210,8 @@ class FakeDesk:
         """What `ask` plays: events are yielded, gates waited for, exceptions raised."""
         self.progress: list[IndexProgress] = []
         self.folders: tuple[Path, ...] = (NOTES,)
+        self.is_shared = False
+        """The index is a team's, and holds files without a folder of this home."""
         self.failed: tuple[FailedFile, ...] = ()
         self.documents: dict[Path, str] = dict(DOCUMENTS)
         self.cited_places: dict[int, Place] = {}
@@ -223,6 +241,19 @@ class FakeDesk:
         self.notify: Callable[[str], None] = lambda notice: None
         self.chats = FakeChats()
         self.most_at_once: dict[str, int] = {}
+        self.usual: dict[Path, FolderCount] = {
+            each.folder: each
+            for each in (
+                FolderCount(Path("/me/Documents"), 1204, 13_000_000, skipped={"hidden name": 83}, is_over=True),
+                FolderCount(Path("/me/Projects"), 200_000, 900_000_000, is_over=True, is_whole=False),
+                FolderCount(Path("/me/Closed"), problem="no permission to list it", is_over=True),
+            )
+        }
+        """Folders where documents may lie, and what counting each of them gives."""
+        self.count_gate: threading.Event | None = None
+        self.config = Config(Path("/home/gritdesk"))
+        self.prices: dict[str, Price] = {}
+        """By key; what is not there costs nothing."""
         self._running: dict[str, int] = {}
         self._lock = threading.Lock()
 
@@ -377,7 +408,77 @@ class FakeDesk:
     def status(self) -> Status:
         self._called("status")
         place = Path("/home/index.sqlite")
-        return Status(1204, 8310, 0, self.failed, self.folders, "grit-nano.gguf", "f", place, 1, 1, paused=self.paused)
+        waits = {"paused": self.paused, "quiet": self.config.index.quiet}
+        files, chunks = (1204, 8310) if self.folders or self.is_shared else (0, 0)
+        return Status(files, chunks, 0, self.failed, self.folders, "grit-nano.gguf", "f", place, 1, 1, **waits)
+
+    def machine(self) -> Machine:
+        self._called("machine")
+        return Machine("Linux x86_64", 8, 32_000_000_000, 21_000_000_000, 98_000_000_000)
+
+    def models(self) -> list[tuple[ModelFile, ModelFacts | None]]:
+        self._called("models")
+        files = [
+            ModelFile("grit-nano", Path("/app/grit-nano.gguf"), 9_700_000, True),
+            ModelFile("large", Path("/home/gritdesk/models/large.gguf"), 4_100_000_000, False),
+        ]
+        return [(each, None if each.name == "large" else sample_facts()) for each in files]
+
+    def engine_info(self) -> Any:
+        self._called("engine_info")
+
+        class Info:
+            on_gpu = True
+
+        return Info()
+
+    def usual_folders(self) -> list[Path]:
+        self._called("usual_folders")
+        return list(self.usual)
+
+    def count_files(self, folder: Path, is_stopped: Callable[[], bool] = lambda: False) -> Iterator[FolderCount]:
+        """Seven files at first; the rest comes when the gate opens."""
+        self._called("count_files", folder)
+        yield FolderCount(folder, 7, 700)
+        self._wait(self.count_gate, is_stopped)
+        yield self.usual.get(folder, FolderCount(folder, 3, 3_000, is_over=True))
+
+    def estimate(self, counts: Sequence[FolderCount]) -> Estimate:
+        """A second of meaning for every file."""
+        self._called("estimate", *(each.folder for each in counts))
+        num_files = sum(each.num_files for each in counts)
+        return Estimate(tuple(counts), 10 * num_files, 0.01 * num_files, float(num_files), 2_000.0)
+
+    def settings(self) -> tuple[Setting, ...]:
+        self._called("settings")
+        return settings_of(self.config)
+
+    def check_setting(self, key: str, typed: str | None) -> None:
+        self._called("check_setting", key, typed)
+        self._with(key, typed)
+
+    def price(self, key: str, typed: str | None) -> Price:
+        self._called("price", key, typed)
+        return self.prices.get(key, Price())
+
+    def change_setting(self, key: str, typed: str | None) -> Setting:
+        self._called("change_setting", key, typed)
+        self.config = self._with(key, typed)
+        return find_setting(self.config, key)
+
+    def _with(self, key: str, typed: str | None) -> Config:
+        setting = find_setting(self.config, key)
+        value = setting.default if typed is None else parsed(setting, typed)
+        with_setting(Config(self.config.home), setting.key, value)
+        section = getattr(self.config, setting.section)
+        return replace(self.config, **{setting.section: replace(section, **{setting.name: value})})
+
+    def stored(self) -> list[Stored]:
+        self._called("stored")
+        return [
+            Stored("index", Path("/home/gritdesk/index.sqlite"), 12_000_000, "gritdesk forget FOLDER"),
+            Stored("states", Path("/home/gritdesk/states"), 700_000_000, "gritdesk states --clear"),
+        ]
 
     def watch(
         self, on_progress: Callable[[IndexProgress], None], stop: threading.Event, *, stands_by: bool = False

@@ -21,6 +21,7 @@ from gritdesk.tui.app import GritDeskApp
 from gritdesk.tui.editor import editor_command
 from gritdesk.tui.screens.ask import AskScreen
 from gritdesk.tui.screens.failures import FailuresScreen
+from gritdesk.tui.screens.first_run import FirstRunScreen
 from gritdesk.tui.screens.search import SearchScreen
 from gritdesk.tui.screens.viewer import ViewerScreen
 from gritdesk.tui.text import opens_as_text, plain, surroundings
@@ -282,7 +283,13 @@ def test_control_codes_are_never_handed_to_the_terminal() -> None:
 
 def test_snapshot_of_an_empty_search(snap_compare, desk: FakeDesk) -> None:  # type: ignore[no-untyped-def]
     desk.folders = ()
-    assert snap_compare(GritDeskApp(lambda: desk), terminal_size=(80, 24), run_before=ready)  # type: ignore[arg-type, return-value]
+
+    async def leave_first_run(pilot) -> None:  # type: ignore[no-untyped-def]
+        await ready(pilot)
+        await until(pilot, lambda: isinstance(pilot.app.screen, FirstRunScreen))
+        await pilot.press("escape")
+
+    assert snap_compare(GritDeskApp(lambda: desk), terminal_size=(80, 24), run_before=leave_first_run)  # type: ignore[arg-type, return-value]
 
 
 def test_snapshot_of_a_failed_index(snap_compare) -> None:  # type: ignore[no-untyped-def]

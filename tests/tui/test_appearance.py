@@ -13,7 +13,7 @@ from rich.segment import Segment
 from textual.widgets import OptionList
 
 from gritdesk.cli import main
-from gritdesk.config import AppearanceConfig, Config, load_config, set_theme
+from gritdesk.config import AppearanceConfig, Config, load_config, write_setting
 from gritdesk.tui.app import GritDeskApp
 from gritdesk.tui.screens.ask import AskScreen
 from gritdesk.tui.themes import THEMES
@@ -48,7 +48,7 @@ async def test_a_theme_that_is_chosen_is_kept_with_all_else_that_stands_in_the_c
 
 
 async def test_a_theme_that_does_not_exist_is_told_and_the_default_is_shown(desk: FakeDesk, tmp_path: Path) -> None:
-    set_theme(Config(tmp_path), "neon")
+    write_setting(Config(tmp_path), "appearance.theme", "neon")
     app = app_at(tmp_path, desk)
     async with app.run_test(size=SIZE, notifications=True) as pilot:
         await until(pilot, lambda: "there is no 'neon'" in " ".join(screen_text(app).split()))
@@ -82,7 +82,7 @@ async def test_without_colour_no_colour_is_sent_and_highlight_words_and_focus_ar
     desk: FakeDesk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
-    set_theme(Config(tmp_path), "gritdesk-dark")
+    write_setting(Config(tmp_path), "appearance.theme", "gritdesk-dark")
     app = app_at(tmp_path, desk)
     async with app.run_test(size=SIZE) as pilot:
         await ready(pilot)

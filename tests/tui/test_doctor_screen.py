@@ -11,12 +11,14 @@ from gritdesk.config import load_config
 from gritdesk.desk import Desk
 from gritdesk.tui.app import GritDeskApp
 from gritdesk.tui.screens.doctor import DoctorScreen
+from gritdesk.tui.screens.first_run import FirstRunScreen
 from gritdesk.tui.screens.search import SearchScreen
 
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("GRITDESK_HOME", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path / "nobody"))  # whose folders are offered where none is indexed
     return tmp_path
 
 
@@ -34,5 +36,7 @@ async def test_checks_are_shown_and_made_again_when_something_was_mended(home: P
         await until(pilot, lambda: "Everything is as it should be" in screen_text(app))
         for part in ("python", "sqlite-vec", "none yet; add one", "self-test"):
             assert part in screen_text(app)
+        await pilot.press("escape")
+        await until(pilot, lambda: isinstance(app.screen, FirstRunScreen))
         await pilot.press("escape")
         await until(pilot, lambda: isinstance(app.screen, SearchScreen))

@@ -16,6 +16,7 @@ from gritdesk.records import Hit, SearchMode
 from gritdesk.tui.app import GritDeskApp
 from gritdesk.tui.screens.add_folder import AddFolderScreen
 from gritdesk.tui.screens.ask import AskScreen
+from gritdesk.tui.screens.first_run import FirstRunScreen
 from gritdesk.tui.screens.search import SearchScreen
 from gritdesk.tui.screens.viewer import ViewerScreen
 from gritdesk.tui.widgets.hit_list import HitList
@@ -342,6 +343,8 @@ async def test_without_folders_plus_adds_one_and_it_is_indexed(
     (tmp_path / "notes").mkdir()
     async with app.run_test(size=WIDE) as pilot:
         await ready(pilot)
+        await until(pilot, lambda: isinstance(app.screen, FirstRunScreen))
+        await pilot.press("escape")
         await until(pilot, lambda: "No folders yet" in screen_text(app))
         await until(pilot, lambda: "gritdesk index FOLDER" in screen_text(app))
         await pilot.press("+")

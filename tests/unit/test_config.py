@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gritdesk.config import add_folder, home_dir, load_config, set_model
+from gritdesk.config import Config, add_folder, home_dir, load_config, set_model, with_setting, write_setting
 from gritdesk.errors import ConfigError
 
 
@@ -97,3 +97,58 @@ def test_home_that_is_no_unicode_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("GRITDESK_HOME", "/tmp/h\udcff")
     with pytest.raises(ConfigError, match="not valid Unicode"):
         home_dir()
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("# mine\n[answer]\nmax_tokens = 9\n[engine]\nn_ctx = 99\n", "# mine\n[answer]\nmax_tokens = 9\n"),
+        ("[engine]\n# slow\nn_ctx = 99\nn_threads = 3\n", "[engine]\n# slow\nn_threads = 3\n"),
+        ("[engine]\nn_ctx = 99  # slow\n", "[engine]\nn_ctx = 2048  # slow\n"),
+        ("[index]\nquiet = true  # at night\n[engine]\nn_ctx = 99", "[index]\nquiet = true  # at night\n"),
+        ("engine.n_ctx = 99\nengine.n_threads = 3\n", "engine.n_threads = 3\n"),
+        ("engine = { n_threads = 3, n_ctx = 99 }\n", "engine = { n_threads = 3 }\n"),
+        ("[answer]\nmax_tokens = 9\n", "[answer]\nmax_tokens = 9\n"),
+    ],
+)
+def test_setting_that_goes_back_to_its_default_leaves_no_line_but_a_remark(
+    tmp_path: Path, before: str, after: str
+) -> None:
+    (tmp_path / "config.toml").write_text(before)
+    for value in (None, 2048):
+        config = write_setting(load_config(tmp_path), "engine.n_ctx", value)
+        assert " ".join((tmp_path / "config.toml").read_text().split()) == " ".join(after.split())
+        assert config == load_config(tmp_path) and config.engine.n_ctx == 2048
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("engine.n_ctx", 3, "engine.n_ctx must be 16 or more"),
+        ("answer.cache", "some", 'one of "auto"'),
+        ("engine.modle", "x", "unknown key engine.modle"),
+        ("motor.x", 1, "unknown key motor.x"),
+        ("engine.batch_tokens", 300, "at least 136 less than"),
+        ("engine.n_threads", "many", "must be int"),
+        ("engine.model", "\udcff", "not valid Unicode"),
+    ],
+)
+def test_setting_that_config_toml_may_not_hold_is_not_written(
+    tmp_path: Path, key: str, value: object, said: str
+) -> None:
+    text = "# mine\n[engine]\nn_threads = 3\n"
+    (tmp_path / "config.toml").write_text(text)
+    with pytest.raises(ConfigError, match=said):
+        write_setting(load_config(tmp_path), key, value)
+    assert (tmp_path / "config.toml").read_text() == text
+
+
+def test_remark_behind_a_switch_stays_when_it_is_turned_back(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text("[index]\nquiet = true  # at night\n")
+    write_setting(load_config(tmp_path), "index.quiet", None)
+    assert (tmp_path / "config.toml").read_text() == "[index]\nquiet = false  # at night\n"
+
+
+def test_setting_is_tried_without_being_written(tmp_path: Path) -> None:
+    assert with_setting(Config(tmp_path), "index.chunk_tokens", 128).index.chunk_tokens == 128
+    assert not (tmp_path / "config.toml").exists()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gritdesk import keeping
-from gritdesk.config import Config, IndexConfig
+from gritdesk.config import Config, IndexConfig, write_setting
 from gritdesk.errors import ConfigError, StoreBusy
 from gritdesk.keeping import Keeper, Pace, find_keeper, find_pause, index_lock, pause, resume
 
@@ -149,3 +149,27 @@ def test_quiet_work_rests_longer_than_it_works(config: Config, monkeypatch: pyte
         before = clock[0]
         pace.rest(lambda: False)
         assert clock[0] - before == rested
+
+
+def test_quiet_mode_counts_as_soon_as_any_process_writes_it(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(time, "sleep", lambda seconds: clock.__setitem__(0, clock[0] + seconds))
+
+    def rested(pace: Pace) -> float:
+        """After a second of work."""
+        clock[0] += 1.0
+        before = clock[0]
+        pace.rest(lambda: False)
+        return clock[0] - before
+
+    watching, awaited = (Pace(config, lambda notice: None, is_awaited=each) for each in (False, True))
+    assert [rested(watching), rested(awaited)] == [0, 0]
+    write_setting(config, "index.quiet", True)
+    assert rested(watching) > 1.9
+    assert rested(awaited) > 1.9, "who asks for quiet while work is under way wants it now"
+    assert rested(Pace(write_setting(config, "index.quiet", True), lambda notice: None, is_awaited=True)) == 0
+    write_setting(config, "index.quiet", False)
+    assert [rested(watching), rested(awaited)] == [0, 0]
+    config.path.write_text("[index\n")
+    assert rested(watching) == 0, "half a file changes nothing"

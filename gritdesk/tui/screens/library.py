@@ -83,6 +83,9 @@ class LibraryScreen(DeskScreen):
         Binding("delete,d", "remove", "Remove", id="library.remove", tooltip="Take the folder out of the index"),
         Binding("p", "toggle_pause", "Pause", id="library.pause", tooltip="Pause indexing everywhere, or go on"),
         Binding(
+            "q", "toggle_quiet", "Quiet", id="library.quiet", tooltip="Index slowly behind everything else, or not"
+        ),
+        Binding(
             "r", "retry", "Retry", id="library.retry", tooltip="Read the failed file again, or look at all folders"
         ),
         Binding("i", "inspect", "Inspect", id="library.inspect", tooltip="Show what the index holds of the file"),
@@ -223,6 +226,9 @@ class LibraryScreen(DeskScreen):
         if self.desk is not None:
             self._change(partial(_toggle_pause, self.desk))
 
+    def action_toggle_quiet(self) -> None:
+        self.grit_app.action_toggle_quiet()
+
     def action_retry(self) -> None:
         chosen = self._chosen
         if self.desk is not None and isinstance(chosen, FileRow) and chosen.state == "failed":
@@ -304,9 +310,11 @@ def _work(activity: Activity) -> Content:
         return Content.styled(f"‖ {status.paused}", "$text-warning")
     if activity.index_problem:
         return Content.styled(f"✕ {one_line(activity.index_problem)}", "$text-error")
+    quiet = ("   quiet: rests twice as long as it works, q ends that", "$text-muted")
+    quietly = quiet if status is not None and status.quiet else ""
     if not activity.is_indexing or progress is None or progress.is_done:
-        return Content.styled("Everything is read. Changes are followed.", "$text-muted")
-    return Content.assemble(("▸ ", "$primary"), _doing(progress))
+        return Content.assemble(("Everything is read. Changes are followed.", "$text-muted"), quietly)
+    return Content.assemble(("▸ ", "$primary"), _doing(progress), quietly)
 
 
 def _doing(progress: IndexProgress) -> str:

@@ -79,24 +79,25 @@ def _index(activity: Activity) -> Content:
     if activity.index_problem:
         return Content.styled("✕ indexing stopped", "$text-warning")
     progress = activity.progress
+    quiet = ", quiet" if activity.status is not None and activity.status.quiet else ""
     if activity.is_indexing and progress is not None and progress.files_done < progress.files_total:
         return Content.assemble(
             ("▸ ", "$primary"),
             (f"{progress.files_done:,}", "bold"),
-            (f" of {progress.files_total:,} files", ""),
+            (f" of {progress.files_total:,} files{quiet}", ""),
         )
     if activity.is_indexing and progress is not None and progress.chunks_awaiting:
         return Content.assemble(
             ("▸ ", "$primary"),
             (f"{progress.chunks_awaiting:,}", "bold"),
-            (" passages await meaning", ""),
+            (f" passages await meaning{quiet}", ""),
         )
     if activity.status is None:
         return Content.styled("reading the index …", "$text-muted")
     if not activity.status.folders:
         return Content.styled("no folders yet", "$text-muted")
     paused = ", paused" if activity.status.paused else ""
-    return Content.styled(f"{count(activity.status.files, 'file')} indexed{paused}", "$text-muted")
+    return Content.styled(f"{count(activity.status.files, 'file')} indexed{paused}{quiet}", "$text-muted")
 
 
 def _current(activity: Activity) -> Content:
