@@ -15,6 +15,8 @@ from pathlib import Path
 _MAX_NAMED = 3
 _LOOK_AT_STOP_EVERY = 2000
 """Places between two looks at whether a newer pick is asked for."""
+_ENOUGH = 200
+"""Names that begin with the letters, among which the shortest are shown."""
 
 
 def lies_within(path: Path, within: Collection[Path]) -> bool:
@@ -43,7 +45,7 @@ class Place:
 
 
 class Places:
-    """All files of an index and the folders that they lie in; of 100,000 files it is made in half a second.
+    """All files of an index and the folders that they lie in; used by one thread at a time.
 
     Args:
         files: full paths.
@@ -54,18 +56,20 @@ class Places:
         self._roots = {str(root): f"{root.name or root}/" for root in roots}
         self._folders: dict[str, str] = {}
         """What is shown of each folder, with the / behind it."""
-        self._paths: list[str] = []
-        self._shown: list[str] = []
+        paths: list[str] = []
+        shown_files: list[str] = []
         for path in files:
             folder, _, name = path.rpartition(os.sep)
-            self._paths.append(path)
-            self._shown.append(self._shown_folder(folder or os.sep) + name)
+            paths.append(path)
+            shown_files.append(self._shown_folder(folder or os.sep) + name)
         # of a file outside the roots the folders above it are shown in full, and are no place to ask
-        for folder, shown in self._folders.items():
-            if not os.path.isabs(shown):
-                self._paths.append(folder)
-                self._shown.append(shown)
+        folders = [(_height(shown), folder) for folder, shown in self._folders.items() if not os.path.isabs(shown)]
+        folders.sort()
+        self._paths = [folder for _, folder in folders] + paths
+        self._shown = [self._folders[folder] for _, folder in folders] + shown_files
         self._folded = [each.casefold() for each in self._shown]
+        self._last: tuple[str, Sequence[int]] = "", range(len(self._paths))
+        """Letters, and what they fit: letters that go on from them fit nothing else."""
 
     def _shown_folder(self, folder: str) -> str:
         if (shown := self._folders.get(folder)) is None:
@@ -78,18 +82,24 @@ class Places:
     def picked(self, letters: str, n: int = 20, is_stopped: Callable[[], bool] = lambda: False) -> list[Place]:
         """The `n` that letters fit best: in the name together, at its beginning first; then in order; then anywhere.
 
-        Without letters those near the top. Ends early, with what it has, once `is_stopped()` is true.
+        Without letters folders near the top. Ends early, with what it has, once `is_stopped()` is true, or where so
+        many names begin with the letters that more are needed anyway.
         """
         wanted = "".join(letters.casefold().split())
         if not wanted:
-            numbers = heapq.nsmallest(n, range(len(self._paths)), key=lambda each: _height(self._shown[each]))
-            return [self._place(each) for each in numbers]
+            return [self._place(each) for each in range(min(n, len(self._paths)))]
+        before, numbers = self._last
+        numbers = numbers if wanted.startswith(before) else range(len(self._paths))
         ranked: list[list[int]] = [[], [], [], [], []]
-        for number, folded in enumerate(self._folded):
-            if number % _LOOK_AT_STOP_EVERY == 0 and is_stopped():
+        is_whole = True
+        for count, number in enumerate(numbers):
+            if count % _LOOK_AT_STOP_EVERY == 0 and is_stopped() or len(ranked[0]) >= _ENOUGH:
+                is_whole = False
                 break
-            if (rank := _rank(folded, wanted)) is not None:
+            if (rank := _rank(self._folded[number], wanted)) is not None:
                 ranked[rank].append(number)
+        if is_whole:
+            self._last = wanted, list(chain.from_iterable(ranked))
         best = chain.from_iterable(self._shortest_first(group, n) for group in ranked)
         return [self._place(each) for each in islice(best, n)]
 
@@ -100,10 +110,8 @@ class Places:
         return Place(Path(self._paths[number]), self._shown[number])
 
 
-def _height(shown: str) -> tuple[int, bool, str]:
-    """Folders count as high as the files beside them, and stand before them."""
-    is_folder = shown.endswith("/")
-    return shown.count("/") - is_folder, not is_folder, shown
+def _height(shown: str) -> tuple[int, str]:
+    return shown.count("/"), shown
 
 
 def _rank(folded: str, wanted: str) -> int | None:

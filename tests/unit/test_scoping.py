@@ -29,8 +29,15 @@ def test_files_and_folders_are_found_by_letters_in_their_order_names_before_path
     assert found("xyz") == []
 
 
-def test_without_letters_the_places_near_the_top_come_first() -> None:
-    assert found("", 4) == ["docs/", "docs/api/", "docs/notes/", "docs/limits.txt"]
+def test_without_letters_folders_near_the_top_come_first() -> None:
+    assert found("", 6) == [
+        "docs/",
+        "docs/api/",
+        "docs/notes/",
+        "docs/api/v2/",
+        "docs/notes/rlm/",
+        "docs/api/rate-limits.md",
+    ]
     assert [each.path for each in Places(map(str, FILES), [ROOT]).picked("") if each.is_folder] == [
         ROOT,
         ROOT / "api",
@@ -44,6 +51,19 @@ def test_file_outside_of_every_folder_is_found_without_those_above_it() -> None:
     shown = [each.shown for each in Places(["/srv/old/a.md", *map(str, FILES)], [ROOT]).picked("")]
     assert "/srv/old/a.md" in shown
     assert [each for each in shown if each.endswith("/")][:1] == ["docs/"]
+
+
+def test_letters_that_are_typed_on_or_taken_back_find_what_they_would_at_once() -> None:
+    every = Places(map(str, FILES), [ROOT])
+    for letters in ("l", "li", "lim", "lx", "l", "", "rl", "rlm", "zz"):
+        assert [each.shown for each in every.picked(letters)] == found(letters), letters
+    every.picked("a", is_stopped=lambda: True)
+    assert [each.shown for each in every.picked("api")] == found("api")
+
+
+def test_short_names_are_shown_of_many_that_begin_alike() -> None:
+    files = [f"/docs/a{number}.md" for number in range(1000)]
+    assert len(Places(files, [Path("/docs")]).picked("a")) == 20
 
 
 def test_picking_ends_when_nobody_wants_it_any_more() -> None:

@@ -65,6 +65,15 @@ EVIDENCE_CHARS = 4_000
 """Shown on either side of a passage."""
 
 
+class EvidenceList(HitList):
+    HELP = (
+        "**Evidence.** The passages that the answer was written from; what it cites is numbered in colour, and marked "
+        "in the text below. `1` to `9` show one, `Enter` opens it in your editor at the cited line, `v` shows it here "
+        "in its file, `y` copies its path."
+    )
+    BINDING_GROUP_TITLE = "Evidence"
+
+
 class AskScreen(DeskScreen):
     HELP = (
         "**Ask.** Answers rest on passages of your files, and `[?]` marks what none of them supports. Where the files "
@@ -135,7 +144,7 @@ class AskScreen(DeskScreen):
                 yield QuestionInput(id="question")
             with Vertical(id="evidence"):
                 yield Static("Evidence", id="evidence-title")
-                yield HitList(id="evidence-hits")
+                yield EvidenceList(id="evidence-hits")
                 yield PassageView(id="evidence-text")
         yield KeyFooter()
 

@@ -19,6 +19,7 @@ from textual.widgets.option_list import Option
 from gritdesk.settings import Setting, shown_value
 from gritdesk.tui.lane import Lane
 from gritdesk.tui.text import one_line, plain
+from gritdesk.tui.widgets.rows import Rows
 
 if TYPE_CHECKING:
     from gritdesk.desk import Desk
@@ -60,7 +61,7 @@ class EditSettingScreen(ModalScreen[str | None]):
             yield Static(Content.styled(self._setting.key, "bold"))
             yield Static(Content(plain(self._setting.meaning)), classes="cost")
             if self._choices:
-                yield OptionList(*map(self._option, self._choices), id="values", markup=False)
+                yield Rows(*map(self._option, self._choices), id="values", markup=False)
             if self._may_type:
                 yield Input(value, id="value", placeholder=self._placeholder)
             kind = "" if self._choices else f"{self._setting.kind}; "

@@ -25,6 +25,7 @@ from gritdesk.tui.screens.add_folder import AddFolderScreen
 from gritdesk.tui.screens.base import DeskScreen
 from gritdesk.tui.text import model_line, one_line, plain, short_path, size
 from gritdesk.tui.widgets.key_footer import KeyFooter
+from gritdesk.tui.widgets.rows import Rows
 from gritdesk.tui.widgets.status_line import StatusLine, count
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ class FirstRunScreen(DeskScreen):
             yield Static(id="first-run-machine", classes="fact")
             yield Static(id="first-run-model", classes="fact")
         with Vertical(id="first-run-rest"), Vertical(id="first-run-folders"):
-            yield OptionList(id="first-run-list", markup=False)
+            yield Rows(id="first-run-list", markup=False)
             yield Static(id="first-run-estimate")
         yield KeyFooter()
 

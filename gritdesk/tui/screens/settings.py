@@ -30,6 +30,7 @@ from gritdesk.tui.screens.edit_setting import EditSettingScreen
 from gritdesk.tui.text import model_line, one_line, plain, short_path, size
 from gritdesk.tui.widgets.empty_state import EmptyState
 from gritdesk.tui.widgets.key_footer import KeyFooter
+from gritdesk.tui.widgets.rows import Rows
 from gritdesk.tui.widgets.status_line import StatusLine
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ class SettingsScreen(DeskScreen):
         yield StatusLine("settings")
         yield Static(id="settings-tabs")
         with Horizontal(id="settings-body"):
-            yield OptionList(id="settings-rows", markup=False)
+            yield Rows(id="settings-rows", markup=False)
             with VerticalScroll(id="settings-side", can_focus=False):
                 yield Static(id="settings-detail")
         yield EmptyState(id="settings-empty")

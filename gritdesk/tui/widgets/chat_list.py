@@ -13,6 +13,7 @@ from textual.widgets.option_list import Option
 
 from gritdesk.records import ChatHit, ChatSummary
 from gritdesk.tui.text import ago, one_line, snippet
+from gritdesk.tui.widgets.rows import Rows
 from gritdesk.tui.widgets.status_line import count
 
 _SNIPPET_CHARS = 90
@@ -25,7 +26,7 @@ class ChatRow:
     """The best that a search found of it."""
 
 
-class ChatList(OptionList):
+class ChatList(Rows):
     HELP = (
         "**Chats.** `Enter` goes on with the highlighted one in Ask. `r` gives it another title, `p` keeps it on top, "
         "`w` writes it to a file, `d` deletes it after a question. `Esc` goes back to the search line."

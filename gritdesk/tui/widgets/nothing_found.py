@@ -15,10 +15,11 @@ from gritdesk.records import Hit, Misses, PathReport
 from gritdesk.tui.text import one_line, plain, short_folder
 from gritdesk.tui.widgets.empty_state import with_keys
 from gritdesk.tui.widgets.hit_list import HitVisual
+from gritdesk.tui.widgets.rows import Rows
 from gritdesk.wording import counted
 
 
-class NothingFound(OptionList):
+class NothingFound(Rows):
     HELP = (
         "**Nothing found.** Enter on a filter takes it out of the query. Enter on a passage opens it, `v` shows it "
         "here. Of files that are not in the index the second line says why; Enter opens them, `y` copies the path."

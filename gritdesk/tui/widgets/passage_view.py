@@ -19,7 +19,7 @@ from textual.strip import Strip
 from gritdesk.tui.text import Surroundings, plain, word_spans
 
 _CONTEXT_ROWS = 3
-"""Rows left above the passage when it is scrolled to."""
+"""Rows left above the passage when it is scrolled to, in a view of some height."""
 _LONGEST_ROW = 110
 """Longer ones are hard to read, however wide the screen is."""
 
@@ -85,7 +85,8 @@ class PassageView(ScrollView, can_focus=True):
     def scroll_to_passage(self) -> None:
         start = self._cited[0] if any(self._cited) else self._passage[0]
         row = next((index for index, (_, _, end) in enumerate(self._rows) if end >= start), 0)
-        self.scroll_to(y=max(0, row - _CONTEXT_ROWS), animate=False, force=True)
+        above = min(_CONTEXT_ROWS, self.scrollable_content_region.height // 4)
+        self.scroll_to(y=max(0, row - above), animate=False, force=True)
 
     @property
     def passage(self) -> str:
@@ -98,7 +99,7 @@ class PassageView(ScrollView, can_focus=True):
     def on_resize(self, event: events.Resize) -> None:
         if self._text_width() != self._wrapped_width:
             self._wrap()
-            self.scroll_to_passage()
+        self.scroll_to_passage()
 
     def _gutter_width(self) -> int:
         """Bar, line number, space."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from textual.content import Content
-from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
 from gritdesk.scoping import Place
 from gritdesk.tui.text import one_line
+from gritdesk.tui.widgets.rows import Rows
 
 
-class ScopePicker(OptionList, can_focus=False):
+class ScopePicker(Rows, can_focus=False):
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id, markup=False)
         self.places: tuple[Place, ...] = ()
