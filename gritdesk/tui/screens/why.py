@@ -33,6 +33,8 @@ class WhyScreen(ModalScreen[None]):
         Binding("escape,x,q,enter", "close", "Back", id="why.close", tooltip="Back to the results"),
         Binding("down,j", "move(1)", "Next", id="why.next", tooltip="The next result"),
         Binding("up,k", "move(-1)", "Previous", id="why.previous", tooltip="The result before"),
+        Binding("pagedown", "scroll_box(1)", "Scroll down", show=False, id="why.scroll_down", tooltip="Read on"),
+        Binding("pageup", "scroll_box(-1)", "Scroll up", show=False, id="why.scroll_up", tooltip="Read back"),
     ]
 
     def __init__(self, hits: Sequence[Hit], index: int) -> None:
@@ -42,7 +44,8 @@ class WhyScreen(ModalScreen[None]):
         self.index = index
 
     def compose(self) -> ComposeResult:
-        with VerticalScroll(classes="box"):
+        with VerticalScroll(classes="box", can_focus=False) as box:  # the arrow keys are for other results
+            box.border_subtitle = with_keys("`↑` `↓` other results · `Esc` back")
             yield Static(id="why-text")
 
     def on_mount(self) -> None:
@@ -72,7 +75,6 @@ class WhyScreen(ModalScreen[None]):
         parts = [Content.assemble((f"{name:>8}  ", "$text-secondary"), plain(terms)) for name, terms in held(hit)]
         meant = [Content.styled(_MEANT_BY[each.source], "$text-muted") for each in told]
         note = Content.styled("Scores compare within one search; they are no probabilities.", "$text-muted")
-        keys = with_keys("`↑` `↓` the results around it   `Esc` back").stylize_before("$text-muted")
         lines = [
             head,
             Content(""),
@@ -82,14 +84,16 @@ class WhyScreen(ModalScreen[None]):
             Content("") if parts else None,
             *meant,
             note,
-            Content(""),
-            keys,
         ]
         self.query_one("#why-text", Static).update(Content("\n").join([each for each in lines if each is not None]))
 
     def action_move(self, step: int) -> None:
         self.index = max(0, min(len(self._hits) - 1, self.index + step))
         self._show()
+
+    def action_scroll_box(self, step: int) -> None:
+        box = self.query_one(VerticalScroll)
+        box.scroll_page_down(animate=False) if step > 0 else box.scroll_page_up(animate=False)
 
     def action_close(self) -> None:
         self.dismiss()
