@@ -83,7 +83,7 @@ class ChatsChanged(Message):
 class ChatSearchInput(SearchInput):
     HELP = (
         "**Search in chats.** What was asked and answered is found as you type, by words and then by meaning. "
-        "`Down` goes to the chats, `Enter` goes on with the highlighted one, `Esc` clears the line."
+        "`chats.list` goes to the chats, `chats.submit` goes on with the highlighted one, `chats.back` clears the line."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "submit", "Go on", id="chats.submit", tooltip="Go on with the highlighted chat in Ask"),

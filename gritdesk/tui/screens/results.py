@@ -184,7 +184,8 @@ class ResultsScreen(DeskScreen):
 
     def told_marks(self) -> str:
         """ "2 marked, c clears"; "" if none is."""
-        return f"{len(self.marks)} marked, c clears" if self.marks else ""
+        clears = self.grit_app.keymap.key_of("search.clear_marks")
+        return f"{len(self.marks)} marked, {clears} clears" if self.marks else ""
 
     # what is done with a hit
 

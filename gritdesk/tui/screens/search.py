@@ -245,7 +245,7 @@ class SearchScreen(ResultsScreen):
             return  # what was found before stays until meaning has been asked
         self._query_problem = ""
         if not message.hits and self.query_one(SearchInput).offers:  # `type:p` on its way to `type:pdf`
-            self._query_problem = "nothing yet; Tab completes the filter"
+            self._query_problem = f"nothing yet; {self.grit_app.keymap.key_of('query.complete')} completes the filter"
             self._show_state()
             return
         self._shown = (message.number, message.mode)

@@ -13,6 +13,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from gritdesk.records import Hit
+from gritdesk.tui.keymap import keymap_of
 from gritdesk.tui.text import one_line, place, plain
 from gritdesk.tui.widgets.empty_state import with_keys
 from gritdesk.wording import NEWEST_FIRST, held, reasons
@@ -45,7 +46,7 @@ class WhyScreen(ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(classes="box", can_focus=False) as box:  # the arrow keys are for other results
-            box.border_subtitle = with_keys("`↑` `↓` other results · `Esc` back")
+            box.border_subtitle = with_keys(keymap_of(self).told("`why.next` `why.previous` other results · `why.close` back"))
             yield Static(id="why-text")
 
     def on_mount(self) -> None:

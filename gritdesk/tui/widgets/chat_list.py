@@ -28,8 +28,9 @@ class ChatRow:
 
 class ChatList(Rows):
     HELP = (
-        "**Chats.** `Enter` goes on with the highlighted one in Ask. `r` gives it another title, `p` keeps it on top, "
-        "`w` writes it to a file, `d` deletes it after a question. `Esc` goes back to the search line."
+        "**Chats.** `chats.continue` goes on with the highlighted one in Ask. `chats.rename` gives it another title, "
+        "`chats.pin` keeps it on top, `chats.export` writes it to a file, `chats.delete` deletes it after a question. "
+        "`chats.back` goes back to the search line."
     )
     BINDING_GROUP_TITLE = "Chats"
     BINDINGS: ClassVar[list[BindingType]] = [

@@ -162,12 +162,13 @@ class SearchHits(HitList):
     """The hits of a search, whose files can be marked."""
 
     HELP = (
-        "**Results.** Enter opens the highlighted one in your editor, `v` shows it here, `s` lists files like it, `x` "
-        "says why it stands where it does, `r` has the model read all of them again.\n\n"
-        "`Space` marks its file, a click at the left does it too; marks stay when you search for something else. `a` "
-        "asks the query of the marked files, `y` copies their paths, `c` takes the marks off. Without marks `a` asks "
-        "all files, and `y` copies one path.\n\n"
-        "`Shift+Down` and `Shift+Up`, or `J` and `K`, scroll the text beside the list."
+        "**Results.** `hits.open` opens the highlighted one in your editor, `search.view` shows it here, "
+        "`search.similar` lists files like it, `search.why` says why it stands where it does, `search.rerank` has the "
+        "model read all of them again.\n\n"
+        "`search.mark` marks its file, a click at the left does it too; marks stay when you search for something else. "
+        "`search.ask` asks the query of the marked files, `search.copy` copies their paths, `search.clear_marks` takes "
+        "the marks off. Without marks `search.ask` asks all files, and `search.copy` copies one path.\n\n"
+        "`search.preview_down` and `search.preview_up` scroll the text beside the list."
     )
 
     class MarkClicked(Message):

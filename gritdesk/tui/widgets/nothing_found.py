@@ -21,8 +21,9 @@ from gritdesk.wording import counted
 
 class NothingFound(Rows):
     HELP = (
-        "**Nothing found.** Enter on a filter takes it out of the query. Enter on a passage opens it, `v` shows it "
-        "here. Of files that are not in the index the second line says why; Enter opens them, `y` copies the path."
+        "**Nothing found.** `nothing_found.take` on a filter takes it out of the query, on a passage opens it; "
+        "`search.view` shows it here. Of files that are not in the index the second line says why; "
+        "`nothing_found.take` opens them, `search.copy` copies the path."
     )
     BINDING_GROUP_TITLE = "Nothing found"
     BINDINGS: ClassVar[list[BindingType]] = [

@@ -33,10 +33,10 @@ class SearchInput(Input):
 - `after:7d` modified since
 - `before:2024-05`
 
-A minus before `in:`, `type:` or `name:` leaves out. Behind the colon what there is stands below; `Tab` takes the first.
+A minus before `in:`, `type:` or `name:` leaves out. Behind the colon what there is stands below; `query.complete` takes the first.
 
-`Up` in the empty line brings back earlier queries. `Ctrl+T` marks the result, `Ctrl+G` asks the query, `Shift+Down`
-scrolls its text.
+`query.last` in the empty line brings back earlier queries. `ctrl+t` marks the result, `ctrl+g` asks the query,
+`search.preview_down` scrolls its text.
 """
     BINDING_GROUP_TITLE = "Query"
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -69,7 +69,7 @@ scrolls its text.
         self.offers = tuple(offers)
         names = [Content(one_line(each.value)) for each in offers]
         self.border_subtitle = (
-            Content.assemble(("Tab ", "bold"), names[0].stylize("bold"), *(Content(" · ") + each for each in names[1:]))
+            Content.assemble((f"{keymap_of(self).key_of('query.complete')} ", "bold"), names[0].stylize("bold"), *(Content(" · ") + each for each in names[1:]))
             if offers
             else None
         )
