@@ -250,7 +250,7 @@ async def test_q_in_the_library_makes_indexing_quiet_and_loud_again(app: GritDes
         await until(pilot, lambda: isinstance(app.screen, LibraryScreen))
         await pilot.press("q")
         await until(pilot, lambda: "1,204 files indexed, quiet" in screen_text(app).splitlines()[0])
-        assert desk.config.index.quiet and "quiet: rests twice as long" in screen_text(app)
+        assert desk.config.index.quiet and "quiet: works a third of the time" in screen_text(app)
         await pilot.press("q")
         await until(pilot, lambda: "quiet" not in screen_text(app).splitlines()[0])
         assert not desk.config.index.quiet

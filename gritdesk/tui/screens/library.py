@@ -310,7 +310,7 @@ def _work(activity: Activity) -> Content:
         return Content.styled(f"‖ {status.paused}", "$text-warning")
     if activity.index_problem:
         return Content.styled(f"✕ {one_line(activity.index_problem)}", "$text-error")
-    quiet = ("   quiet: rests twice as long as it works, q ends that", "$text-muted")
+    quiet = ("   quiet: works a third of the time, q ends that", "$text-muted")
     quietly = quiet if status is not None and status.quiet else ""
     if not activity.is_indexing or progress is None or progress.is_done:
         return Content.assemble(("Everything is read. Changes are followed.", "$text-muted"), quietly)
