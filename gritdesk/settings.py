@@ -177,7 +177,7 @@ def _open_settings(section: str, values: Mapping[str, Any]) -> Iterator[Setting]
 
 def _applies(key: str) -> Applies:
     section = key.partition(".")[0]
-    if section in _STARTED_WITH:
+    if section in _STARTED_WITH and key != "appearance.theme":
         return "at start"
     return "on opening" if section == "engine" or key in _OPENED_WITH else "at once"
 

@@ -137,7 +137,7 @@ class GritDeskApp(App[None]):
         self.keymap = Keymap(config.keys if config else None)
         for theme in THEMES:
             self.register_theme(theme)
-        self._set_theme(config.appearance.theme if config else "", is_colourless)
+        self._theme_problem = self.show_theme(config.appearance.theme if config else "")
         if "SSH_CONNECTION" in os.environ and "TEXTUAL_ANIMATIONS" not in os.environ:
             self.animation_level = "none"
         self.desk: Desk | None = None
@@ -161,7 +161,7 @@ class GritDeskApp(App[None]):
         loop.set_default_executor(ThreadPoolExecutor(_MAX_THREADS, thread_name_prefix="gritdesk"))
         self._obey_signals(loop)
         self.set_keymap(self.keymap.for_textual())
-        for problem in (*self.keymap.problems, *self._theme_problem):
+        for problem in filter(None, (*self.keymap.problems, self._theme_problem)):
             self.notify(plain(problem), severity="warning", timeout=12, markup=False)
         self.theme_changed_signal.subscribe(self, self._keep_theme)
         self._open_desk()
@@ -252,14 +252,13 @@ class GritDeskApp(App[None]):
 
     # how it looks
 
-    def _set_theme(self, wanted: str, is_colourless: bool) -> None:
-        self._theme_problem: tuple[str, ...] = ()
-        if wanted and wanted not in self.available_themes:
-            self._theme_problem = (f"[appearance] theme: there is no {wanted!r}; Theme in the palette lists them",)
-        if is_colourless:
-            self.theme = ANSI.name
-        else:
-            self.theme = wanted if wanted in self.available_themes else THEMES[0].name
+    def show_theme(self, wanted: str) -> str:
+        """Show a theme, without colours the terminal's own whatever is wanted; why it cannot be shown, or nothing."""
+        is_known = wanted in self.available_themes
+        self.theme = ANSI.name if "NO_COLOR" in os.environ else wanted if is_known else THEMES[0].name
+        if wanted and not is_known:
+            return f"[appearance] theme: there is no {wanted!r}; Theme in the palette lists them"
+        return ""
 
     def _keep_theme(self, theme: Theme) -> None:
         if self._config is not None:

@@ -279,6 +279,8 @@ class SettingsScreen(DeskScreen):
             self.notify(plain(f"{setting.key} is {value}; the index is opened anew{others}"), markup=False)
             self.grit_app.reopen_desk()
         else:
+            if setting.key == "appearance.theme" and (problem := self.grit_app.show_theme(str(setting.value))):
+                self.grit_app.report(problem)
             counts = " now" if setting.applies == "at once" else " when gritdesk is started again"
             self.notify(plain(f"{setting.key} is {value}{counts}"), markup=False)
             self.grit_app.read_status()
