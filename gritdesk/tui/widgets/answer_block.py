@@ -200,7 +200,10 @@ class AnswerBlock(Vertical, can_focus=True):
         ]
         lines = [Content(_found_without(*each)) for each in answer.removed]
         lines += [Content("The nearest:"), *quotes] if quotes else [Content("No passage was found.")]
-        return Content("\n").join([*lines, Content.styled("g has the model answer from itself", "$text-muted")])
+        further = "g has the model answer from itself" + (
+            ", x has all files asked from now on" if answer.within else ""
+        )
+        return Content("\n").join([*lines, Content.styled(further, "$text-muted")])
 
     def _closest(self, answer: Answer) -> Content:
         warning = ("⚠ No passage in your files supports this answer.", "bold $text-warning")
