@@ -143,7 +143,7 @@ async def test_filter_that_left_nothing_is_named_under_the_answer(app: GritDeskA
             "Nothing in notes/ answers this.",
             "type:[pdf] leaves nothing; without it there are 3 passages.",
             "in:x leaves nothing; without it there are 100 or more passages.",
-            "x has all files asked from now on",
+            "g has the model answer from itself, x goes back to all files",
         ):
             await until(pilot, lambda line=line: line in screen_text(app))
 

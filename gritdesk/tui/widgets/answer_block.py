@@ -200,9 +200,7 @@ class AnswerBlock(Vertical, can_focus=True):
         ]
         lines = [Content(_found_without(*each)) for each in answer.removed]
         lines += [Content("The nearest:"), *quotes] if quotes else [Content("No passage was found.")]
-        further = "g has the model answer from itself" + (
-            ", x has all files asked from now on" if answer.within else ""
-        )
+        further = "g has the model answer from itself" + (", x goes back to all files" if answer.within else "")
         return Content("\n").join([*lines, Content.styled(further, "$text-muted")])
 
     def _closest(self, answer: Answer) -> Content:
