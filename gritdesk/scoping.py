@@ -15,6 +15,8 @@ from pathlib import Path
 _MAX_NAMED = 3
 _LOOK_AT_STOP_EVERY = 2000
 """Places between two looks at whether a newer pick is asked for."""
+_NUM_TOP = 20
+"""Folders that are shown before there are letters."""
 _ENOUGH = 200
 """Names that begin with the letters, among which the shortest are shown."""
 
@@ -63,10 +65,12 @@ class Places:
             paths.append(path)
             shown_files.append(self._shown_folder(folder or os.sep) + name)
         # of a file outside the roots the folders above it are shown in full, and are no place to ask
-        folders = [(_height(shown), folder) for folder, shown in self._folders.items() if not os.path.isabs(shown)]
-        folders.sort()
-        self._paths = [folder for _, folder in folders] + paths
-        self._shown = [self._folders[folder] for _, folder in folders] + shown_files
+        folders = [folder for folder, shown in self._folders.items() if not os.path.isabs(shown)]
+        self._paths = folders + paths
+        self._shown = [self._folders[folder] for folder in folders] + shown_files
+        # to sort them all would take a hundred milliseconds in which no key is drawn
+        self._num_files = len(paths)
+        self._top = heapq.nsmallest(_NUM_TOP, range(len(folders)), key=lambda each: _height(self._shown[each]))
         self._folded = [each.casefold() for each in self._shown]
         self._last: tuple[str, Sequence[int]] = "", range(len(self._paths))
         """Letters, and what they fit: letters that go on from them fit nothing else."""
@@ -87,7 +91,8 @@ class Places:
         """
         wanted = "".join(letters.casefold().split())
         if not wanted:
-            return [self._place(each) for each in range(min(n, len(self._paths)))]
+            files = range(len(self._paths) - self._num_files, len(self._paths))
+            return [self._place(each) for each in islice(chain(self._top, files), n)]
         before, numbers = self._last
         numbers = numbers if wanted.startswith(before) else range(len(self._paths))
         ranked: list[list[int]] = [[], [], [], [], []]

@@ -33,7 +33,7 @@ from gritdesk.config import Config, load_config, write_setting
 from gritdesk.errors import GritDeskError, StoreBusy
 from gritdesk.records import Exchange, Hit, IndexProgress
 from gritdesk.tui.editor import EditorCommand, editor_command
-from gritdesk.tui.keymap import Keymap, shown
+from gritdesk.tui.keymap import Keymap, bindings_of, shown
 from gritdesk.tui.lane import Lane, problem_of
 from gritdesk.tui.messages import (
     Activity,
@@ -564,9 +564,7 @@ class GritDeskApp(App[None]):
 
     def _commands_of(self, node: Screen[object] | App[None]) -> Iterator[SystemCommand]:
         acts = set()
-        for bound in (
-            each for each in type(node).BINDINGS if isinstance(each, Binding) and each.id in self.keymap.bound
-        ):
+        for bound in bindings_of(type(node)):
             act = bound.action.partition("(")[0]
             # of those that differ in an argument the first says what they do, unless they lead to other places
             if (act not in acts or act == "go") and act != "command_palette":

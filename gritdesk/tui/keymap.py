@@ -124,10 +124,10 @@ class Keymap:
     def _beside(self, id: str) -> Iterator[Bound]:
         """The other bindings that hold wherever this one does, and what a widget of Textual's takes before them."""
         for context in contexts():
-            bound = [each for owner in context for each in _bound_of(owner)]
-            if any(each.id == id for each in bound):
-                yield from (each for each in bound if each.id != id)
-                if not any(each.id == id for each in _bound_of(context[-1])):
+            ids = [str(each.id) for owner in context for each in bindings_of(owner)]
+            if id in ids:
+                yield from (self.bound[each] for each in ids if each != id)
+                if not any(each.id == id for each in bindings_of(context[-1])):
                     yield from _inherited_by(context[-1])
 
 
@@ -197,7 +197,8 @@ def contexts() -> tuple[tuple[type[DOMNode], ...], ...]:
     """What holds at the same time: the app, a screen, and one of the widgets in its module that take the focus."""
     found: list[tuple[type[DOMNode], ...]] = []
     app, *others = owners()
-    for screen in (each for each in others if issubclass(each, Screen)):
+    screens = [each for each in others if issubclass(each, Screen)]
+    for screen in (each for each in screens if not any(each in other.__bases__ for other in screens)):
         used = [each for each in vars(sys.modules[screen.__module__]).values() if inspect.isclass(each)]
         panes = [each for each in used if issubclass(each, Widget) and each.can_focus and not issubclass(each, Screen)]
         found += [(app, screen, each) for each in panes] or [(app, screen)]
@@ -210,6 +211,17 @@ def _classes_of(package: ModuleType) -> Iterator[type[DOMNode]]:
         for each in vars(module).values():
             if inspect.isclass(each) and issubclass(each, DOMNode) and each.__module__ == module.__name__:
                 yield each
+
+
+@cache
+def bindings_of(owner: type[DOMNode]) -> Sequence[Binding]:
+    """Ours that hold in a screen, a widget or the app: its own, and those of its bases that it does not bind anew."""
+    held: list[Binding] = []
+    for each in reversed(owner.__mro__):
+        own = [bound for bound in vars(each).get("BINDINGS", ()) if isinstance(bound, Binding) and bound.id]
+        taken = {key for bound in own for key in _keys(bound)}
+        held = [bound for bound in held if not taken.issuperset(_keys(bound))] + own
+    return held
 
 
 @cache
@@ -228,9 +240,12 @@ def _inherited_by(owner: type[DOMNode]) -> Sequence[Bound]:
 
 
 def _bound(owner: type[DOMNode], binding: Binding) -> Bound:
-    keys = tuple(_textual_name(key.strip()) for key in binding.key.split(","))
     group = str(owner.BINDING_GROUP_TITLE or owner.__name__)
-    return Bound(binding.id or "", group, binding.description, binding.tooltip, keys)
+    return Bound(binding.id or "", group, binding.description, binding.tooltip, _keys(binding))
+
+
+def _keys(binding: Binding) -> tuple[str, ...]:
+    return tuple(_textual_name(key.strip()) for key in binding.key.split(","))
 
 
 def _character(name: str) -> str:

@@ -223,6 +223,8 @@ def test_ask_gives_the_answer_with_what_supports_it(person: Person) -> None:
         "from_model",
         "refused",
         "searched_for",
+        "within",
+        "removed",
         "citations",
         "nearest",
         "sentences",

@@ -134,7 +134,7 @@ async def test_chat_that_is_gone_on_with_asks_what_it_asked(app: GritDeskApp, de
 
 async def test_filter_that_left_nothing_is_named_under_the_answer(app: GritDeskApp, desk: FakeDesk) -> None:
     refusal = answer_of("w?", "Nothing in notes/ answers this.", (), (), grounded=False)
-    refusal = replace(refusal, evidence="none", removed=(("type:[pdf]", 3), ("in:x", 100)))
+    refusal = replace(refusal, evidence="none", removed=(("type:[pdf]", 3), ("in:x", 100)), within=(NOTES,))
     desk.script = [EvidenceFound((), "none"), PieceGenerated(refusal.text), AnswerFinished(refusal)]
     async with app.run_test(size=WIDE) as pilot:
         screen, _ = await opened(pilot, app)
@@ -143,6 +143,7 @@ async def test_filter_that_left_nothing_is_named_under_the_answer(app: GritDeskA
             "Nothing in notes/ answers this.",
             "type:[pdf] leaves nothing; without it there are 3 passages.",
             "in:x leaves nothing; without it there are 100 or more passages.",
+            "g has the model answer from itself, x goes back to all files",
         ):
             await until(pilot, lambda line=line: line in screen_text(app))
 

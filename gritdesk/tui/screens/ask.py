@@ -68,8 +68,8 @@ EVIDENCE_CHARS = 4_000
 class EvidenceList(HitList):
     HELP = (
         "**Evidence.** The passages that the answer was written from; what it cites is numbered in colour, and marked "
-        "in the text below. `1` to `9` show one, `Enter` opens it in your editor at the cited line, `v` shows it here "
-        "in its file, `y` copies its path."
+        "in the text below. `ask.open_1` to `ask.open_9` show one, `hits.open` opens it in your editor at the cited "
+        "line, `ask.view` shows it here in its file, `ask.copy` copies its path."
     )
     BINDING_GROUP_TITLE = "Evidence"
 
@@ -88,7 +88,6 @@ class AskScreen(DeskScreen):
             Binding(str(n), f"cite({n})", f"[{n}]", show=False, id=f"ask.open_{n}", tooltip=f"Show source [{n}]")
             for n in range(1, 10)
         ),
-        Binding("enter", "open_source", "Open", show=False, id="ask.source", tooltip="Open the highlighted source"),
         Binding("v", "view", "View", id="ask.view", tooltip="Show the highlighted source here, in its file"),
         Binding(
             "e", "toggle_evidence", "Evidence", id="ask.evidence", tooltip="Show or hide the passages of the answer"

@@ -18,6 +18,7 @@ from gritdesk.tui.text import plain
 class AskLineScreen(ModalScreen[str | None]):
     """Dismissed with the line, or None if it was left or is empty."""
 
+    HELP = "**One line.** `Enter` takes it. `ask_line.cancel` leaves everything as it is."
     BINDING_GROUP_TITLE = "One line"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "cancel", "Cancel", id="ask_line.cancel", tooltip="Leave everything as it is"),

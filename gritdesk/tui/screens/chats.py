@@ -92,6 +92,7 @@ class ChatSearchInput(SearchInput):
 
 
 class ChatsScreen(DeskScreen):
+    HELP = "**Chats.** What was asked before, the newest first, with the conversation beside it."
     BINDING_GROUP_TITLE = "Chats"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("r", "rename", "Rename", id="chats.rename", tooltip="Give the chat another title"),

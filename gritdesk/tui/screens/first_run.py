@@ -86,6 +86,10 @@ class EstimateRefused(Message):
 
 
 class FirstRunScreen(DeskScreen):
+    HELP = (
+        "**Begin.** What this machine and its model are, and which folders to read. `first_run.choose` chooses one, or "
+        "not; the time stands below. `first_run.start` reads them, and words are found from the first file on."
+    )
     BINDING_GROUP_TITLE = "Begin"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "start", "Read them", id="first_run.start", priority=True, tooltip="Index the chosen folders"),

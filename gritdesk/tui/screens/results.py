@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from textual import on
-from textual.app import SystemCommand
 from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.timer import Timer
@@ -43,6 +42,8 @@ class RelatedFound(Message):
 class ResultsScreen(DeskScreen):
     """Has a HitList and a Preview; a wide screen shows the highlighted hit in its file."""
 
+    HELP = "**Results.** `search.view` shows one in its file, `search.similar` lists files like it."
+    BINDING_GROUP_TITLE = "Search"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(
             "a,ctrl+g", "ask", "Ask", id="search.ask", tooltip="Ask the query; of the marked files, if there are any"
@@ -225,12 +226,6 @@ class ResultsScreen(DeskScreen):
             return
         self.app.copy_to_clipboard("\n".join(map(str, self.marks)))
         self.notify(f"{count(len(self.marks), 'path')} copied, one a line", markup=False)
-
-    def system_commands(self) -> Iterable[SystemCommand]:
-        """Of the command palette."""
-        yield SystemCommand("Similar files (s)", "List the files that are like this one", self.action_similar)
-        yield SystemCommand("Mark (space)", "Mark the file of the highlighted result, or not", self.action_mark)
-        yield SystemCommand("Clear marks (c)", "Take all marks off", self.action_clear_marks)
 
 
 def _read_surroundings(desk: Desk, hit: Hit) -> SurroundingsRead:

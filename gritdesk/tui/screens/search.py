@@ -6,7 +6,7 @@ Where nothing is found, what a filter hides and what comes near stands in their 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import date
@@ -15,7 +15,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, ClassVar
 
 from textual import on
-from textual.app import ComposeResult, SystemCommand
+from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.message import Message
@@ -546,11 +546,6 @@ class SearchScreen(ResultsScreen):
 
     def action_add_folder(self) -> None:
         self.grit_app.action_add_folder()
-
-    def system_commands(self) -> Iterable[SystemCommand]:
-        yield from super().system_commands()
-        yield SystemCommand("Why this rank (x)", "Say what made the result's score", self.action_why)
-        yield SystemCommand("Look harder (r)", "Have the model read all results again", self.action_rerank)
 
 
 def _ended() -> threading.Event:

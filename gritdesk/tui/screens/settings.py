@@ -83,6 +83,10 @@ class FileEdited(Message):
 
 
 class SettingsScreen(DeskScreen):
+    HELP = (
+        "**Settings.** `Enter` changes the highlighted one; what embeds anew says its price before. `settings.next` "
+        "shows what is kept where. `settings.edit` opens config.toml, where all of it stands."
+    )
     BINDING_GROUP_TITLE = "Settings"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("tab", "cycle_tab", "Next list", id="settings.next", tooltip="Settings, or what is kept where"),

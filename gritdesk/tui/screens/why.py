@@ -29,6 +29,10 @@ _MEANT_BY = {
 class WhyScreen(ModalScreen[None]):
     """Up and down go through the hits, to compare them."""
 
+    HELP = (
+        "**Why this rank.** What words and meaning gave the result, and what it has of the query. `why.next` and "
+        "`why.previous` go through the others."
+    )
     BINDING_GROUP_TITLE = "Why this rank"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,x,q,enter", "close", "Back", id="why.close", tooltip="Back to the results"),
@@ -46,7 +50,9 @@ class WhyScreen(ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(classes="box", can_focus=False) as box:  # the arrow keys are for other results
-            box.border_subtitle = with_keys(keymap_of(self).told("`why.next` `why.previous` other results · `why.close` back"))
+            box.border_subtitle = with_keys(
+                keymap_of(self).told("`why.next` `why.previous` other results · `why.close` back")
+            )
             yield Static(id="why-text")
 
     def on_mount(self) -> None:

@@ -32,14 +32,17 @@ class AnswerBlock(Vertical, can_focus=True):
     """Takes the events of one answer, in order; what it shows follows from its state."""
 
     HELP = (
-        "**Answer.** `ask.open_1` to `ask.open_9` show the numbered sources at the lines that are cited; `Enter`, or "
-        "the same key again, opens one in your editor. What is underlined and marked [?] no passage supports.\n\n"
+        "**Answer.** `ask.open_1` to `ask.open_9` show the numbered sources at the lines that are cited; `answer.open` "
+        "or the same key again opens one in your editor. What is underlined and marked [?] no passage supports.\n\n"
         "`ask.stop` stops an answer at once and keeps what came; then it goes back to the question line. `ask.next` "
         "and `ask.previous` go from answer to answer, `ask.all` asks all files again, `ask.new` begins a new "
         "conversation."
     )
     BINDING_GROUP_TITLE = "Answer"
     BINDINGS: ClassVar[list[BindingType]] = [
+        Binding(
+            "enter", "screen.open_source", "Open", show=False, id="answer.open", tooltip="Open the highlighted source"
+        ),
         Binding("up,k", "scroll_conversation(-1)", "Up", show=False, id="answer.up", tooltip="Scroll up"),
         Binding("down,j", "scroll_conversation(1)", "Down", show=False, id="answer.down", tooltip="Scroll down"),
     ]
@@ -205,7 +208,10 @@ class AnswerBlock(Vertical, can_focus=True):
         ]
         lines = [Content(_found_without(*each)) for each in answer.removed]
         lines += [Content("The nearest:"), *quotes] if quotes else [Content("No passage was found.")]
-        told = f"{keymap_of(self).key_of('ask.anyway')} has the model answer from itself"
+        keys = keymap_of(self)
+        told = f"{keys.key_of('ask.anyway')} has the model answer from itself"
+        if answer.within:
+            told += f", {keys.key_of('ask.all')} goes back to all files"
         return Content("\n").join([*lines, Content.styled(told, "$text-muted")])
 
     def _closest(self, answer: Answer) -> Content:

@@ -13,7 +13,7 @@ from textual.dom import DOMNode
 from textual.widget import Widget
 from textual.widgets import Static
 
-from gritdesk.tui.keymap import keymap_of, shown
+from gritdesk.tui.keymap import bindings_of, keymap_of, shown
 
 _KEYS_WIDTH = 11
 _MOST_NAMED = 3
@@ -59,10 +59,9 @@ class HelpPanel(VerticalScroll, can_focus=True):
     def _keys_of(self, node: DOMNode) -> Iterator[tuple[str, str]]:
         keymap = keymap_of(self)
         acts: dict[str, list[Binding]] = {}
-        for each in vars(type(node)).get("BINDINGS", ()):
-            if isinstance(each, Binding) and each.id in keymap.bound:
-                numbered = re.sub(r"\(\d+\)", "", each.action)
-                acts.setdefault(numbered, []).append(each)
+        for each in bindings_of(type(node)):
+            numbered = re.sub(r"\(\d+\)", "", each.action)
+            acts.setdefault(numbered, []).append(each)
         for same in acts.values():
             keys = [shown(key) for each in same for key in keymap.keys_of(str(each.id))]
             yield " ".join(keys) if len(keys) <= _MOST_NAMED else f"{keys[0]} … {keys[-1]}", same[0].tooltip

@@ -33,7 +33,8 @@ class SearchInput(Input):
 - `after:7d` modified since
 - `before:2024-05`
 
-A minus before `in:`, `type:` or `name:` leaves out. Behind the colon what there is stands below; `query.complete` takes the first.
+A minus before `in:`, `type:` or `name:` leaves out. Behind the colon what there is stands below;
+`query.complete` takes the first.
 
 `query.last` in the empty line brings back earlier queries. `ctrl+t` marks the result, `ctrl+g` asks the query,
 `search.preview_down` scrolls its text.
@@ -69,7 +70,11 @@ A minus before `in:`, `type:` or `name:` leaves out. Behind the colon what there
         self.offers = tuple(offers)
         names = [Content(one_line(each.value)) for each in offers]
         self.border_subtitle = (
-            Content.assemble((f"{keymap_of(self).key_of('query.complete')} ", "bold"), names[0].stylize("bold"), *(Content(" · ") + each for each in names[1:]))
+            Content.assemble(
+                (f"{keymap_of(self).key_of('query.complete')} ", "bold"),
+                names[0].stylize("bold"),
+                *(Content(" · ") + each for each in names[1:]),
+            )
             if offers
             else None
         )
