@@ -18,7 +18,6 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,8 +39,6 @@ class Picture:
     name: str
     steps: tuple[str, ...]
     """Keys to press, `type TEXT`, and `see TEXT` for what is waited for."""
-    module: str = ""
-    """Of gritdesk.tui.screens; where there is no such screen, there is no picture."""
     is_first_run: bool = False
     """With nothing indexed yet."""
 
@@ -49,26 +46,22 @@ class Picture:
     def path(self) -> Path:
         return FOLDER / f"{self.name}.svg"
 
-    @property
-    def can_be_drawn(self) -> bool:
-        return not self.module or find_spec(f"gritdesk.tui.screens.{self.module}") is not None
-
 
 PICTURES = (
-    Picture("first-run", ("see Documents",), module="first_run", is_first_run=True),
+    Picture("first-run", ("see Documents",), is_first_run=True),
     Picture("search", ("type how is the lamp kept clean", "see ms", "down", "see The lamp is cleaned")),
     Picture("ask", ("f3", "type Where is the spare tower key kept?", "enter", "see supported by")),
     Picture("library", ("f4", "see /Documents", "tab", "see boat-log.md", "down", "down", "down", "see read as")),
     Picture("inspect", ("f4", "see /Documents", "tab", "see keepers-", *["down"] * 4, "i", "see tokens", "down")),
-    Picture("chats", ("f5", "see spare tower key"), module="chats"),
-    Picture("settings", ("f6", "see model"), module="settings"),
+    Picture("chats", ("f5", "see spare tower key")),
+    Picture("settings", ("f6", "see model")),
     Picture("map", ("f7", "see Your library")),
     Picture("doctor", ("f8", "see Everything is as it should be")),
 )
 
 
 def main() -> None:
-    wanted = [each for each in PICTURES if each.can_be_drawn and (not sys.argv[1:] or each.name in sys.argv[1:])]
+    wanted = [each for each in PICTURES if not sys.argv[1:] or each.name in sys.argv[1:]]
     FOLDER.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as made:
         person = Path(made).resolve()

@@ -40,7 +40,7 @@ class ValueRefused(Message):
 class EditSettingScreen(ModalScreen[str | None]):
     """Dismissed with what was typed or chosen, once the setting may be that; None to leave it."""
 
-    HELP = "**A setting.** `Enter` takes what is chosen or typed; what it may not be is said at once. Nothing is written before."
+    HELP = "**A setting.** `Enter` takes what is chosen or typed; what it may not be is said at once."
     BINDING_GROUP_TITLE = "A setting"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "cancel", "Leave it", id="edit_setting.cancel", tooltip="Leave the setting as it is"),
