@@ -61,6 +61,9 @@ class SearchScreen(DeskScreen):
     reading_pause_s = 0.7
     """Time that results stand still before the model reads them for a question that may follow."""
 
+    preview_pause_s = 0.06
+    """Time that the highlight stands still before its passage is drawn: a key that is held down goes past it."""
+
     mode: reactive[SearchMode] = reactive("hybrid", init=False)
 
     def __init__(self) -> None:
@@ -83,6 +86,7 @@ class SearchScreen(DeskScreen):
         self._preview_lane = Lane(self, "preview")
         self._prefill_lane = Lane(self, "prefill")
         self._pauses: list[Timer] = []
+        self._preview_pause: Timer | None = None
 
     def compose(self) -> ComposeResult:
         yield StatusLine("search")
@@ -291,8 +295,11 @@ class SearchScreen(DeskScreen):
 
     def _preview(self, hit: Hit | None) -> None:
         desk = self.desk
+        if self._preview_pause is not None:
+            self._preview_pause.stop()
         if hit is not None and desk is not None and self.has_class("-wide"):
-            self._preview_lane.submit(partial(_read_surroundings, desk, hit))
+            submit = partial(self._preview_lane.submit, partial(_read_surroundings, desk, hit))
+            self._preview_pause = self.set_timer(self.preview_pause_s, submit)
 
     def on_surroundings_read(self, message: SurroundingsRead) -> None:
         message.stop()
@@ -300,7 +307,7 @@ class SearchScreen(DeskScreen):
         if hit != self.query_one(HitList).highlighted_hit:
             return
         title = "  ".join(part for part in (one_line(hit.path.name), place(hit), heading_path(hit)) if part)
-        self.query_one("#preview-title", Static).update(Content(title))
+        self.query_one("#preview-title", Static).update(Content(title), layout=False)
         view = self.query_one("#preview-text", PassageView)
         view.show(message.surroundings, query_words(self.query_text), numbered=opens_as_text(hit))
 

@@ -10,7 +10,8 @@ from rich.segment import Segment
 from rich.style import Style as RichStyle
 from textual import events
 from textual.binding import Binding, BindingType
-from textual.geometry import Size
+from textual.geometry import Region, Size
+from textual.reactive import Reactive
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
@@ -37,6 +38,9 @@ class PassageView(ScrollView, can_focus=True):
         "passage-view--word",
     }
 
+    # of Textual's own a change has the whole screen laid out anew; the scrollbars are all that it can move
+    virtual_size: Reactive[Size] = Reactive(Size(0, 0))
+
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self._text = ""
@@ -46,6 +50,8 @@ class PassageView(ScrollView, can_focus=True):
         self._word_spans: list[tuple[int, int]] = []
         self._rows: list[Row] = []
         self._wrapped_width = 0
+        self._plain_style = RichStyle()
+        """Of the view; to find it takes longer than to draw a row."""
 
     def show(self, surroundings: Surroundings, words: Sequence[str] = (), *, numbered: bool = True) -> None:
         """Show the text, scrolled to the passage; `words` are marked inside it."""
@@ -92,21 +98,26 @@ class PassageView(ScrollView, can_focus=True):
         self._wrapped_width = self._text_width()
         self._rows = list(wrapped_rows(self._text, self._first_line, self._wrapped_width)) if self._text else []
         self.virtual_size = Size(self.scrollable_content_region.width, len(self._rows))
+        self._scroll_update(self.virtual_size)
         self.refresh()
+
+    def render_lines(self, crop: Region) -> list[Strip]:
+        self._plain_style = self.rich_style
+        return super().render_lines(crop)
 
     def render_line(self, y: int) -> Strip:
         width = self.scrollable_content_region.width
         index = y + self.scroll_offset.y
         if index >= len(self._rows):
-            return Strip.blank(width, self.rich_style)
+            return Strip.blank(width, self._plain_style)
         line_number, start, end = self._rows[index]
         in_passage = max(start, self._passage[0]) < min(end, self._passage[1])
-        base = self.get_component_rich_style("passage-view--passage") if in_passage else self.rich_style
+        base = self.get_component_rich_style("passage-view--passage") if in_passage else self._plain_style
         segments = [*self._gutter(line_number, in_passage), *self._segments(start, end, base)]
         return Strip(segments).adjust_cell_length(width, base)
 
     def _gutter(self, line_number: int, in_passage: bool) -> Iterator[Segment]:
-        bar = self.get_component_rich_style("passage-view--bar") if in_passage else self.rich_style
+        bar = self.get_component_rich_style("passage-view--bar") if in_passage else self._plain_style
         yield Segment("▌" if in_passage else " ", bar)
         number_width = self._gutter_width() - 3
         style = self.get_component_rich_style("passage-view--number")

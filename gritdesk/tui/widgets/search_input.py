@@ -6,7 +6,9 @@ from typing import ClassVar
 
 from textual import events
 from textual.binding import Binding, BindingType
+from textual.geometry import Size
 from textual.message import Message
+from textual.reactive import Reactive
 from textual.widgets import Input
 
 
@@ -25,6 +27,9 @@ class SearchInput(Input):
 
     class FolderWanted(Message):
         """`+` was pressed where it means: add a folder."""
+
+    virtual_size: Reactive[Size] = Reactive(Size(0, 0))
+    """Without Textual's layout of the whole screen at every key, which would find everything where it was."""
 
     adds_folders = False
     """Whether `+` in an empty line means that; the screen knows."""
