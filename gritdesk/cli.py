@@ -129,7 +129,7 @@ def main(context: click.Context) -> None:
 
 
 def _run_tui() -> None:
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+    if not all(each is not None and each.isatty() for each in (sys.stdin, sys.stdout)):  # None where it is closed
         from gritdesk.errors import ConfigError
 
         raise ConfigError("the terminal UI needs a terminal; here use `gritdesk search` or `gritdesk ask`")
@@ -138,7 +138,7 @@ def _run_tui() -> None:
     from gritdesk.tui.app import run
 
     config = load_config()
-    run(lambda: Desk.open(config))
+    run(lambda: Desk.open(config), config.log_dir)
 
 
 @main.command()

@@ -15,8 +15,10 @@ from textual.screen import ModalScreen
 from textual.suggester import Suggester
 from textual.widgets import Input, Static
 
+from gritdesk.tui.guarding import Guarded
 
-class AddFolderScreen(ModalScreen[Path | None]):
+
+class AddFolderScreen(Guarded, ModalScreen[Path | None]):
     """Dismissed with a folder that exists, or None."""
 
     BINDING_GROUP_TITLE = "Add a folder"
