@@ -135,6 +135,21 @@ def test_an_error_that_ends_the_app_gives_the_terminal_back_and_names_its_log(pe
     assert "Traceback" in log.read_text() and "secret of a variable" in log.read_text()
 
 
+def test_on_a_full_disk_indexing_stops_with_its_reason_and_searching_goes_on(person: Person, tmp_path: Path) -> None:
+    for number in range(60):
+        (tmp_path / "notes" / f"{number}.txt").write_text(f"text {number} of its own\n" * 200)
+    blocks = (person.home / "index.sqlite").stat().st_size // 512 + 1  # no file may grow beyond
+    limited = ["sh", "-c", f"ulimit -f {blocks}; exec {GRITDESK}"]
+    with PtyTerminal(limited, person.environment(), width=160) as terminal:
+        terminal.wait_for(lambda seen: "indexing stopped" in seen)
+        terminal.send("vinegar")
+        terminal.wait_for(lambda seen: "lamp.md" in seen and "cleaned with vinegar" in seen)
+        terminal.send("\x11")
+        assert terminal.wait_for_end() == 0 and terminal.is_restored()
+    person.json("index")
+    assert person.json("status")["files"] == 61
+
+
 def test_quitting_while_it_indexes_is_quick_and_loses_nothing(person: Person, tmp_path: Path) -> None:
     more = tmp_path / "more"
     more.mkdir()
