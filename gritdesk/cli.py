@@ -135,8 +135,8 @@ def main(context: click.Context) -> None:
 
 def _run_tui() -> None:
     is_dumb = os.environ.get("TERM") == "dumb"
-    # Textual draws on stderr
-    if is_dumb or not (sys.stdin.isatty() and sys.stdout.isatty() and sys.stderr.isatty()):
+    # Textual draws on stderr; a stream is None where it is closed
+    if is_dumb or not all(each is not None and each.isatty() for each in (sys.stdin, sys.stdout, sys.stderr)):
         from gritdesk.errors import ConfigError
 
         wanted = "a terminal that can place text, which TERM=dumb says this is not" if is_dumb else "a terminal"

@@ -9,6 +9,7 @@
     │   ├── RequestRefused   the engine cannot serve one request; others are not affected
     │   │   └── ContextOverflow  a text does not fit the model's context
     │   └── ServerUnreachable    the server that embeds does not answer now
+    ├── AppEnded             the terminal app met an error that it could not survive
     └── StoreError           the index cannot be opened, read or written
         ├── StoreBusy        another process is indexing
         └── FingerprintMismatch  the index was made by another model or other settings
@@ -64,3 +65,7 @@ class StoreBusy(StoreError):
 
 class FingerprintMismatch(StoreError):
     """The index holds embeddings of another model, format or chunking; vector spaces are never mixed."""
+
+
+class AppEnded(GritDeskError):
+    """An error that the terminal app could not survive; the terminal is restored by then."""

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 _COUNT_CHARS = 16_000
 """Characters tokenized in one step: a few milliseconds."""
+_NICENESS = 5
+"""Who types comes first: while files are indexed, results by words take a fifth longer without it."""
 
 
 class Job:
@@ -196,6 +198,8 @@ def main() -> None:
     requests = sys.stdin.buffer
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever native libraries print goes to the log
+    if sys.platform != "win32":
+        os.nice(_NICENESS)
 
     def send(message: object) -> None:
         try:

@@ -890,7 +890,7 @@ def _widening(
 
     Where none is required, any of the others will do.
 
-    As words.widening for the SQLite file.
+    As words.widening for the SQLite file, but that one letter begins a word, too: here it is found at little cost.
     """
     everything = [*phrases, *terms]
     if not everything:

@@ -10,6 +10,7 @@ import asyncio
 import os
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,16 +24,21 @@ from typing import TYPE_CHECKING, ClassVar
 from textual.actions import SkipAction
 from textual.app import App, SuspendNotSupported, SystemCommand
 from textual.binding import Binding, BindingType
+from textual.events import Event, InputEvent, Key
 from textual.message import Message
 from textual.reactive import reactive
-from textual.screen import Screen
+from textual.screen import ModalScreen, Screen
 from textual.theme import Theme
+from textual.timer import Timer
 from textual.widgets import Input
 
 from gritdesk.config import Config, load_config, write_setting
-from gritdesk.errors import GritDeskError, StoreBusy
+from gritdesk.errors import AppEnded, GritDeskError, StoreBusy
 from gritdesk.records import Exchange, Hit, IndexProgress
+from gritdesk.tui.app_log import app_log
+from gritdesk.tui.collecting import RestCollector
 from gritdesk.tui.editor import EditorCommand, editor_command
+from gritdesk.tui.guarding import Guarded
 from gritdesk.tui.keymap import Keymap, bindings_of, shown
 from gritdesk.tui.lane import Lane, problem_of
 from gritdesk.tui.messages import (
@@ -74,19 +80,30 @@ _MAX_THREADS = 16
 _SAME_REPORT_S = 5.0
 """A report is not repeated within this time: a broken model fails at every key."""
 _QUIT_AGAIN_S = 2.0
+_SWITCH_S = 0.001
+"""How long a thread that indexes or searches may hold Python while a key waits for it; Python's own is five times as
+long."""
+_PROGRESS_EVERY_S = 0.25
+"""How often it is drawn; small files come by the hundred a second."""
 _CLOSE_TIMEOUT_S = 10.0
 
 
 def run(desk_factory: Callable[[], Desk], config: Config) -> None:
-    """Run the app until it is closed; the Desk that `desk_factory` opens is closed with it."""
+    """Run the app until it is closed; the Desk that `desk_factory` opens is closed with it.
+
+    Raises: AppEnded if an error ended it; the terminal is restored by then, and the log holds the traceback.
+    """
     app = GritDeskApp(desk_factory, config)
-    try:
-        app.run(mouse=config.appearance.mouse)
-    finally:
-        app.close_desk(wait_s=_CLOSE_TIMEOUT_S)
+    with app_log(config.log_dir / "app.log"):
+        try:
+            app.run(mouse=config.appearance.mouse)
+        finally:
+            app.close_desk(wait_s=_CLOSE_TIMEOUT_S)
+    if app.fatal_problem:
+        raise AppEnded(app.fatal_problem)
 
 
-class GritDeskApp(App[None]):
+class GritDeskApp(Guarded, App[None]):
     TITLE = "gritdesk"
     CSS_PATH = "gritdesk.tcss"
     MODES = {
@@ -126,6 +143,9 @@ class GritDeskApp(App[None]):
         ),
     ]
 
+    ends_on_errors = False
+    """For tests, which are to see what a person is spared."""
+
     activity: reactive[Activity] = reactive(Activity())
 
     def __init__(self, desk_factory: Callable[[], Desk], config: Config | None = None) -> None:
@@ -141,6 +161,8 @@ class GritDeskApp(App[None]):
         if "SSH_CONNECTION" in os.environ and "TEXTUAL_ANIMATIONS" not in os.environ:
             self.animation_level = "none"
         self.desk: Desk | None = None
+        self.fatal_problem = ""
+        """What ended the app, as a person is told; "" while nothing has."""
         self._desk_factory = desk_factory
         self._desk_lock = threading.Lock()
         self._closing_desk = threading.Event()
@@ -149,6 +171,11 @@ class GritDeskApp(App[None]):
         self._indexing_stop = threading.Event()
         self._model_lane = Lane(self, "model")
         self._status_lane = Lane(self, "status")
+        self._collector = RestCollector()
+        self._progress: IndexProgress | None = None
+        """The latest that is not shown yet."""
+        self._progress_timer: Timer | None = None
+        self._progress_shown_at = float("-inf")
         self._last_report = ("", 0.0)
         self._quit_asked_at = float("-inf")
         self._settings_lane = Lane(self, "quiet mode")
@@ -164,13 +191,26 @@ class GritDeskApp(App[None]):
         for problem in filter(None, (*self.keymap.problems, self._theme_problem)):
             self.notify(plain(problem), severity="warning", timeout=12, markup=False)
         self.theme_changed_signal.subscribe(self, self._keep_theme)
+        self._collector.begin()
+        sys.setswitchinterval(_SWITCH_S)
+        self.set_interval(0.5, self._collector.look)
         self._open_desk()
+
+    async def on_event(self, event: Event) -> None:
+        if isinstance(event, InputEvent):
+            self._collector.pressed()
+            # bindings of the app do not reach a box over a screen
+            is_quitting = isinstance(event, Key) and event.key == "ctrl+c" and isinstance(self.screen, ModalScreen)
+            if is_quitting and not getattr(self.focused, "selected_text", ""):
+                self.action_help_quit()
+                return
+        await super().on_event(event)
 
     def _obey_signals(self, loop: asyncio.AbstractEventLoop) -> None:
         """Quit in order, with the terminal given back, when the system asks us to end."""
         if self.is_headless:
             return
-        for name in ("SIGTERM", "SIGHUP"):
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
             with suppress(
                 AttributeError, NotImplementedError, RuntimeError, ValueError
             ):  # Windows; not the main thread
@@ -207,6 +247,7 @@ class GritDeskApp(App[None]):
             self.post_message(DeskOpened(desk))
 
     def on_unmount(self) -> None:
+        self._collector.end()
         self.close_desk(wait_s=0)
 
     def close_desk(self, wait_s: float) -> None:
@@ -343,6 +384,7 @@ class GritDeskApp(App[None]):
         """Keep the index up to date from now on, with `new_folders` among its folders."""
         self._indexing_stop.set()
         stop = self._indexing_stop = threading.Event()
+        self._progress = None
         self.activity = replace(self.activity, is_indexing=True, index_problem="", progress=None)
         work = partial(self._keep_index_in_thread, desk, new_folders, stop)
         self.run_worker(work, group="indexing", thread=True, exit_on_error=False)
@@ -382,11 +424,25 @@ class GritDeskApp(App[None]):
         progress = message.progress
         if progress.note:
             self.notify(progress.note, markup=False)
-        self.activity = replace(self.activity, progress=progress, is_indexing=not progress.is_done)
+        self._progress = progress
+        wait_s = self._progress_shown_at + _PROGRESS_EVERY_S - monotonic()
+        if progress.is_done or wait_s <= 0:
+            self._show_progress()
+        elif self._progress_timer is None:
+            self._progress_timer = self.set_timer(wait_s, self._show_progress)
         if progress.is_done and self.desk is not None:
             self._read_status(self.desk)
 
+    def _show_progress(self) -> None:
+        if self._progress_timer is not None:
+            self._progress_timer.stop()
+            self._progress_timer = None
+        if (progress := self._progress) is not None:
+            self._progress, self._progress_shown_at = None, monotonic()
+            self.activity = replace(self.activity, progress=progress, is_indexing=not progress.is_done)
+
     def on_indexing_ended(self, message: IndexingEnded) -> None:
+        self._progress = None
         self.activity = replace(self.activity, is_indexing=False, index_problem=message.problem)
         if message.problem:
             self.report(message.problem)
@@ -438,6 +494,20 @@ class GritDeskApp(App[None]):
         if problem != last or monotonic() - shown_at > _SAME_REPORT_S:
             self._last_report = (problem, monotonic())
             self.notify(plain(problem), severity="error", timeout=8, markup=False)
+
+    def survive(self, error: Exception) -> None:
+        """Say what went wrong in a handler, and go on."""
+        if self.ends_on_errors:
+            raise error
+        self.report(problem_of(error))
+
+    def _handle_exception(self, error: Exception) -> None:
+        self.fatal_problem = self.fatal_problem or problem_of(error)
+        super()._handle_exception(error)
+
+    def _fatal_error(self) -> None:
+        # of Textual's own the terminal gets the traceback with the values of all variables, whatever they hold
+        self._close_messages_no_wait()
 
     def on_call_failed(self, message: CallFailed) -> None:
         self.report(message.problem)

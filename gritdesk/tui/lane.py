@@ -13,6 +13,7 @@ from textual.dom import DOMNode
 from textual.message import Message
 
 from gritdesk.errors import GritDeskError
+from gritdesk.tui.app_log import where_logged
 from gritdesk.tui.messages import CallFailed, OnFailure
 
 Call = Callable[[], Message | None]
@@ -61,8 +62,9 @@ def problem_of(error: Exception) -> str:
     """One line for a person; an error that is our own mistake goes to the log with its traceback."""
     if isinstance(error, GritDeskError):
         return str(error)
-    logging.getLogger(__name__).error("unexpected error in a worker", exc_info=error)
-    return f"unexpected {type(error).__name__}: {error}; this is a mistake in gritdesk, please report it"
+    logging.getLogger(__name__).error("unexpected error", exc_info=error)
+    what = " ".join(f"{type(error).__name__}: {error}".split())
+    return f"unexpected {what}; this is a mistake in gritdesk, please report it{where_logged()}"
 
 
 def _outcome(call: Call, on_failure: OnFailure) -> Message | None:

@@ -32,12 +32,12 @@ def screenshots(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def test_every_picture_of_the_readme_is_there_and_every_picture_is_in_the_readme(screenshots: ModuleType) -> None:
     shown = re.findall(r"\]\(assets/screenshots/([\w-]+)\.svg\)", SECTION)
     assert len(shown) == len(set(shown))
-    assert set(shown) == {each.name for each in screenshots.PICTURES if each.can_be_drawn}
+    assert set(shown) == {each.name for each in screenshots.PICTURES}
     assert set(shown) == {each.stem for each in screenshots.FOLDER.iterdir()}
 
 
 def test_every_screen_with_a_tab_has_a_picture_of_its_name(screenshots: ModuleType) -> None:
-    assert set(GritDeskApp.MODES) <= {each.name for each in screenshots.PICTURES if each.can_be_drawn}
+    assert set(GritDeskApp.MODES) <= {each.name for each in screenshots.PICTURES}
 
 
 def test_pictures_are_small_and_show_neither_this_machine_nor_a_font_from_the_network(screenshots: ModuleType) -> None:

@@ -204,6 +204,15 @@ def test_last_word_may_be_half_typed_and_whole_words_come_first(store: SqliteSto
     assert found(store, "seals wal") == ["both.txt", "short.txt", "long.txt"]
 
 
+def test_one_letter_is_a_word_of_its_own_and_not_yet_the_beginning_of_one(store: SqliteStore) -> None:
+    add(store, "plan.txt", "plan t is to wait")
+    add(store, "tide.txt", "the plan of a tide")
+    assert found(store, "plan t") == ["plan.txt", "tide.txt"]
+    assert found(store, "plan ti") == ["tide.txt", "plan.txt"]
+    assert found(store, "t") == ["plan.txt"]
+    assert sorted(found(store, "l")) == ["plan.txt", "tide.txt"], "where it is no word, by letters"
+
+
 def test_query_of_thousands_of_words_is_searched(store: SqliteStore) -> None:
     add(store, "/a.txt", "walrus")
     query = " ".join(f"word{n}" for n in range(5_000)) + " abominable-walrus walrus"

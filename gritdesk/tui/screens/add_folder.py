@@ -15,10 +15,11 @@ from textual.screen import ModalScreen
 from textual.suggester import Suggester
 from textual.widgets import Input, Static
 
+from gritdesk.tui.guarding import Guarded
 from gritdesk.tui.keymap import keymap_of
 
 
-class AddFolderScreen(ModalScreen[Path | None]):
+class AddFolderScreen(Guarded, ModalScreen[Path | None]):
     """Dismissed with a folder that exists, or None."""
 
     HELP = "**Add a folder.** Its files are found by words at once, and by meaning as soon as they are read."

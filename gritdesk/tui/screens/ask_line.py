@@ -12,10 +12,11 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
+from gritdesk.tui.guarding import Guarded
 from gritdesk.tui.text import plain
 
 
-class AskLineScreen(ModalScreen[str | None]):
+class AskLineScreen(Guarded, ModalScreen[str | None]):
     """Dismissed with the line, or None if it was left or is empty."""
 
     HELP = "**One line.** `Enter` takes it. `ask_line.cancel` leaves everything as it is."

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 from textual.screen import Screen
 
 from gritdesk.records import Chunk, Hit
+from gritdesk.tui.guarding import Guarded
 from gritdesk.tui.messages import Activity
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from gritdesk.tui.app import GritDeskApp
 
 
-class DeskScreen(Screen[None]):
+class DeskScreen(Guarded, Screen[None]):
     """A screen that shows what the Desk gives; it has a `desk` once that is open."""
 
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]

@@ -11,11 +11,12 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import OptionList, Static
 
+from gritdesk.tui.guarding import Guarded
 from gritdesk.tui.text import plain
 from gritdesk.tui.widgets.rows import Rows
 
 
-class ConfirmScreen(ModalScreen[bool]):
+class ConfirmScreen(Guarded, ModalScreen[bool]):
     """Dismissed with whether the act is wanted; leaving it alone is what Enter does first."""
 
     HELP = "**Question.** Nothing is done before you say yes."

@@ -17,6 +17,7 @@ from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
 from gritdesk.settings import Setting, shown_value
+from gritdesk.tui.guarding import Guarded
 from gritdesk.tui.lane import Lane
 from gritdesk.tui.text import one_line, plain
 from gritdesk.tui.widgets.rows import Rows
@@ -37,7 +38,7 @@ class ValueRefused(Message):
         self.problem = problem
 
 
-class EditSettingScreen(ModalScreen[str | None]):
+class EditSettingScreen(Guarded, ModalScreen[str | None]):
     """Dismissed with what was typed or chosen, once the setting may be that; None to leave it."""
 
     HELP = "**A setting.** `Enter` takes what is chosen or typed; what it may not be is said at once."

@@ -11,11 +11,13 @@ from textual.screen import ModalScreen, Screen
 from textual.widget import Widget
 from textual.widgets import Label
 
+from gritdesk.tui.guarding import Guarded
+
 _LETTERS = "asdfghjklqwertyuiopzxcvbnm"
 """The row under the fingers first."""
 
 
-class JumpScreen(ModalScreen[Widget | None]):
+class JumpScreen(Guarded, ModalScreen[Widget | None]):
     """Dismissed with the pane that was chosen, or None."""
 
     def __init__(self, screen: Screen[object]) -> None:

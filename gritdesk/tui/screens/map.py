@@ -142,7 +142,8 @@ class MapScreen(DeskScreen):
         return MapMade(number, desk.map(few, self._progressed, paths=paths, is_stopped=is_stale))
 
     def _progressed(self, done: int, total: int) -> None:
-        self.post_message(MapProgressed(done, total))
+        if done % max(1, total // 100) == 0:  # each is drawn
+            self.post_message(MapProgressed(done, total))
 
     def on_map_progressed(self, message: MapProgressed) -> None:
         message.stop()

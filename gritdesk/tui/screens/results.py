@@ -75,6 +75,8 @@ class ResultsScreen(DeskScreen):
         ),
     ]
 
+    preview_pause_s = 0.06
+    """Time that the highlight stands still before its passage is drawn: a key that is held down goes past it."""
     related_pause_s = 0.6
     """Time that the highlight stands still before files like its own are looked up."""
 
@@ -86,7 +88,7 @@ class ResultsScreen(DeskScreen):
         self._related_lane = Lane(self, "related files")
         self._related: dict[Path, tuple[str, ...]] = {}
         """Of the files that were highlighted since the index changed."""
-        self._related_pause: Timer | None = None
+        self._pauses_of_preview: list[Timer] = []
 
     @property
     def words(self) -> Sequence[str]:
@@ -124,19 +126,21 @@ class ResultsScreen(DeskScreen):
     def preview(self) -> None:
         """Show the chosen hit in its file, and soon the files like that, where there is room."""
         hit, desk = self.chosen_hit, self.desk
-        if self._related_pause is not None:
-            self._related_pause.stop()
+        for pause in self._pauses_of_preview:
+            pause.stop()
+        self._pauses_of_preview.clear()
         if desk is None or not self.has_class("-wide"):
             return
         if hit is None:
             self.query_one(Preview).clear()
             return
-        self._preview_lane.submit(partial(_read_surroundings, desk, hit))
+        read = partial(self._preview_lane.submit, partial(_read_surroundings, desk, hit))
+        self._pauses_of_preview.append(self.set_timer(self.preview_pause_s, read))
         related = self._related.get(hit.path)
         self.query_one(Preview).show_related(related or ())
         if related is None:
             look_up = partial(self._related_lane.submit, partial(_find_related, desk, hit.path))
-            self._related_pause = self.set_timer(self.related_pause_s, look_up)
+            self._pauses_of_preview.append(self.set_timer(self.related_pause_s, look_up))
 
     def on_surroundings_read(self, message: SurroundingsRead) -> None:
         message.stop()

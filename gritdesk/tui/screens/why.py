@@ -13,6 +13,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from gritdesk.records import Hit
+from gritdesk.tui.guarding import Guarded
 from gritdesk.tui.keymap import keymap_of
 from gritdesk.tui.text import one_line, place, plain
 from gritdesk.tui.widgets.empty_state import with_keys
@@ -26,7 +27,7 @@ _MEANT_BY = {
 }
 
 
-class WhyScreen(ModalScreen[None]):
+class WhyScreen(Guarded, ModalScreen[None]):
     """Up and down go through the hits, to compare them."""
 
     HELP = (

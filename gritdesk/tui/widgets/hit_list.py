@@ -10,7 +10,9 @@ from textual import events
 from textual.binding import Binding, BindingType
 from textual.content import Content
 from textual.css.styles import RulesMap
+from textual.geometry import Region, Size
 from textual.message import Message
+from textual.reactive import Reactive, reactive
 from textual.strip import Strip
 from textual.style import Style
 from textual.visual import RenderOptions, Visual
@@ -105,6 +107,11 @@ class HitList(Rows):
         Binding("up,k", "cursor_up", "Up", show=False, id="hits.up", tooltip="Previous result"),
     ]
 
+    virtual_size: Reactive[Size] = Reactive(Size(0, 0))
+    """Without Textual's layout of the whole screen: the list tells its scrollbar itself."""
+    highlighted: reactive[int | None] = reactive(None, repaint=False)
+    """Of all rows two look otherwise then."""
+
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id, markup=False)
         self.hits: tuple[Hit, ...] = ()
@@ -150,6 +157,12 @@ class HitList(Rows):
         for each in self._visuals.values():
             each.forget_drawn()
         super().notify_style_update()
+
+    def _watch_highlighted(self, before: int | None, now: int | None) -> None:
+        for index in (before, now):
+            if index is not None and index < len(self.hits):
+                top = index * HitVisual.HEIGHT - self.scroll_offset.y
+                self.refresh(Region(0, top, self.size.width, HitVisual.HEIGHT))
 
     def _index_of(self, wanted: Hit | None, hits: Sequence[Hit]) -> int:
         """Where the highlighted hit stands now; 0 if it is gone or nobody chose it."""

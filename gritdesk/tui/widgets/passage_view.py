@@ -13,6 +13,7 @@ from rich.style import Style as RichStyle
 from textual import events
 from textual.binding import Binding, BindingType
 from textual.geometry import Region, Size
+from textual.reactive import Reactive
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
@@ -41,6 +42,9 @@ class PassageView(ScrollView, can_focus=True):
         "passage-view--word",
         "passage-view--cited",
     }
+
+    # of Textual's own a change has the whole screen laid out anew; the scrollbars are all that it can move
+    virtual_size: Reactive[Size] = Reactive(Size(0, 0))
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
@@ -114,6 +118,7 @@ class PassageView(ScrollView, can_focus=True):
         self._wrapped_width = self._text_width()
         self._rows = list(wrapped_rows(self._text, self._first_line, self._wrapped_width)) if self._text else []
         self.virtual_size = Size(self.scrollable_content_region.width, len(self._rows))
+        self._scroll_update(self.virtual_size)
         self.refresh()
 
     def render_lines(self, crop: Region) -> list[Strip]:

@@ -55,8 +55,9 @@ A minus before `in:`, `type:` or `name:` leaves out. Behind the colon what there
     class FolderWanted(Message):
         """That key was pressed where it means: add a folder."""
 
-    virtual_size = Reactive(Size(0, 0))
-    """As every widget has it, without the layout of the screen that it brings at each key: here no place changes."""
+    virtual_size: Reactive[Size] = Reactive(Size(0, 0))
+    """Without Textual's layout of the whole screen at every key, which would find everything where it was."""
+
     adds_folders = False
     """Whether it does in an empty line means that; the screen knows."""
     offers: Sequence[Offer] = ()
