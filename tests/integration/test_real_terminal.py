@@ -97,7 +97,7 @@ def test_ctrl_c_twice_quits_and_once_does_not(terminal: PtyTerminal) -> None:
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
 def test_a_signal_ends_the_app_in_order_and_what_it_started_with_it(name: str, terminal: PtyTerminal) -> None:
-    terminal.wait_for(lambda seen: "model ready" in seen)
+    terminal.wait_for(lambda seen: "● " in seen)
     started = psutil.Process(terminal.process.pid).children(recursive=True)
     assert started
     terminal.process.send_signal(getattr(signal, name))

@@ -82,7 +82,7 @@ async def test_the_status_line_shows_progress_model_and_failures(app: GritDeskAp
 
 async def test_the_status_line_names_the_model_where_there_is_room(app: GritDeskApp, desk: FakeDesk) -> None:
     desk.failed = tuple(FailedFile(NOTES / f"{number}.pdf", "a picture") for number in range(1000))
-    async with app.run_test(size=SIZE) as pilot:
+    async with app.run_test(size=(140, 40)) as pilot:
         await ready(pilot)
         await until(pilot, lambda: "● grit-nano" in screen_text(app).splitlines()[0])
         await pilot.resize_terminal(68, 24)
