@@ -48,7 +48,7 @@ class Picture:
 
 
 PICTURES = (
-    Picture("first-run", ("see Documents",), is_first_run=True),
+    Picture("first-run", ("see Documents", "see found by words after"), is_first_run=True),
     Picture("search", ("type how is the lamp kept clean", "see ms", "down", "see The lamp is cleaned")),
     Picture("ask", ("f3", "type Where is the spare tower key kept?", "enter", "see supported by")),
     Picture("library", ("f4", "see /Documents", "tab", "see boat-log.md", "down", "down", "down", "see read as")),

@@ -216,7 +216,7 @@ class Bench:
         print("\n| memory when idle, MB | resident | its own | of the model's file |\n|---|---:|---:|---:|")
         for name, command, home in self._commands(is_indexing=False):
             with Terminal(command, home) as terminal:
-                terminal.wait_for(bare_app.MARK if "bare" in name else "model ready")
+                terminal.wait_for(bare_app.MARK if "bare" in name else "● ")
                 terminal.type([" ".join(Texts().words(6))], bare_app.BORDER if "bare" in name else BORDER, self.seed)
                 time.sleep(8)
                 for process in [terminal.process, *terminal.process.children(recursive=True)]:

@@ -5,11 +5,12 @@ The floors, bottom to top; imports only ever point down (`make test` checks it w
     roof          cli.py, cli_*.py, tui/                front ends, no logic of their own
     third floor   desk.py  doctor.py  choosing.py       one index, one engine, the threads between them
     second floor  indexer.py  retriever.py  reranker.py  relating.py  mapping.py  answerer.py  evidence.py
-                  calibration.py  explaining.py  warming.py   one data flow each, read top to bottom
+                  calibration.py  explaining.py  completing.py  estimating.py  pricing.py  warming.py
+                                                        one data flow each, read top to bottom
     between       supporting.py  checking.py            what an answer rests on, and whether it still stands there
                   surveying.py                          what lies on the disk beside the rows
-    first floor   extract/  chunking.py  prompting.py  passages.py  citing.py  querying.py  watcher.py  store/
-                  models.py  engine/
+    first floor   extract/  chunking.py  prompting.py  passages.py  citing.py  querying.py  scoping.py  watcher.py
+                  store/  models.py  engine/  settings.py  machine.py  stored.py  query_history.py  wording.py
                   importing.py  hub.py  model_facts.py  gguf_file.py (models of others; heads of their files)
                   keeping.py  service.py                (who keeps the index up, and when that waits)
                   walking.py  ignoring.py               (which files are documents; indexer and watcher share it)

@@ -11,6 +11,7 @@ import math
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -177,6 +178,8 @@ class Config:
         return self.home / "logs"
 
 
+_LOCK_S = 5.0
+"""Writing config.toml takes milliseconds."""
 _LEAST = {
     "engine.n_threads": 0,
     "engine.n_ctx": 16,
@@ -266,10 +269,11 @@ def add_folder(config: Config, folder: Path) -> Config:
     Raises: ConfigError if config.toml cannot be read or written.
     """
     folder = folder.absolute()
-    listed = load_config(config.home).index.folders
-    folders = listed if str(folder) in listed else (*listed, str(folder))
-    if folders != listed:
-        write_setting(config, "index.folders", folders)
+    with _held(config):
+        listed = load_config(config.home).index.folders
+        folders = listed if str(folder) in listed else (*listed, str(folder))
+        if folders != listed:
+            write_setting(config, "index.folders", folders)
     return dataclasses.replace(config, index=dataclasses.replace(config.index, folders=folders))
 
 
@@ -281,10 +285,11 @@ def remove_folder(config: Config, folder: str) -> Config:
     Returns: the configuration with all folders that are listed now.
     Raises: ConfigError if config.toml cannot be read or written.
     """
-    listed = load_config(config.home).index.folders
-    folders = tuple(each for each in listed if each != folder)
-    if folders != listed:
-        write_setting(config, "index.folders", folders)
+    with _held(config):
+        listed = load_config(config.home).index.folders
+        folders = tuple(each for each in listed if each != folder)
+        if folders != listed:
+            write_setting(config, "index.folders", folders)
     return dataclasses.replace(config, index=dataclasses.replace(config.index, folders=folders))
 
 
@@ -320,20 +325,33 @@ def write_setting(config: Config, key: str, value: Any) -> Config:
     """
     import tomlkit
 
-    document = _document_with(config, key, value)
-    changed = _read_config(config.home, document.unwrap())
-    try:
-        text = tomlkit.dumps(document).encode()
-    except UnicodeEncodeError as error:
-        raise ConfigError(f"{key} {value!r} is not valid Unicode, as config.toml needs it; rename it") from error
-    try:
-        config.home.mkdir(parents=True, exist_ok=True)
+    with _held(config):
+        document = _document_with(config, key, value)
+        changed = _read_config(config.home, document.unwrap())
+        try:
+            text = tomlkit.dumps(document).encode()
+        except UnicodeEncodeError as error:
+            raise ConfigError(f"{key} {value!r} is not valid Unicode, as config.toml needs it; rename it") from error
         beside = config.path.with_suffix(".toml.new")
         beside.write_bytes(text)
         beside.replace(config.path)
+    return changed
+
+
+@contextmanager
+def _held(config: Config) -> Iterator[None]:
+    """While config.toml is read, changed and replaced: threads and processes do it one after another."""
+    from filelock import FileLock, Timeout
+
+    lock = config.path.with_suffix(".lock")
+    try:
+        config.home.mkdir(parents=True, exist_ok=True)
+        with FileLock(lock, timeout=_LOCK_S, is_singleton=True):  # which one thread may take twice
+            yield
+    except Timeout as error:
+        raise ConfigError(f"{config.path} is being written by another gritdesk; try again") from error
     except OSError as error:
         raise ConfigError(f"cannot write {config.path}: {error.strerror}; check that you may write there") from error
-    return changed
 
 
 def _document_with(config: Config, key: str, value: Any) -> TOMLDocument:

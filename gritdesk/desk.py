@@ -110,6 +110,8 @@ class Desk:
         self._wanted: set[Path] = set()
         """Files to be read again at once."""
         self._is_sweep_wanted = False
+        self._has_other_folders = False
+        """Than those that are watched: whoever read the configuration, the thread that watches takes them over."""
         self._estimator: Estimator | None = None
 
     @classmethod
@@ -968,13 +970,13 @@ class Desk:
 
     def _folders_were_written(self) -> bool:
         """Take over what another process wrote into config.toml; whether its folders are others than before."""
-        if (stamp := written_at(self.config)) == self._config_read:
-            return False
-        self._config_read = stamp
-        before = self.config.index.folders
-        with suppress(ConfigError):  # half written by a person: it is read again when it is whole
-            self._follow(load_config(self.config.home))
-        return self.config.index.folders != before
+        if (stamp := written_at(self.config)) != self._config_read:
+            self._config_read = stamp
+            with suppress(ConfigError):  # half written by a person: it is read again when it is whole
+                self._follow(load_config(self.config.home))
+        with self._lock:
+            are_others, self._has_other_folders = self._has_other_folders, False
+        return are_others
 
     def _follow(self, written: Config) -> None:
         """Go by what config.toml says now, but for what the index and the model were opened with."""
@@ -982,6 +984,7 @@ class Desk:
 
         with self._lock:
             before, self.config = self.config, followed(self.config, written)
+            self._has_other_folders |= self.config.index.folders != before.index.folders
             if self.config.answer != before.answer:
                 self._chat_keeper = None  # made anew with the next question, as the settings are now
 

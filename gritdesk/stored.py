@@ -31,6 +31,8 @@ def stored(config: Config, index_place: str, index_bytes: int) -> Iterator[Store
     yield Stored("index", index_place, index_bytes, f"gritdesk forget FOLDER; or {dropped}")
     chats = [config.chats_dir, *config.home.glob("chats.sqlite*")]
     yield Stored("chats", config.chats_dir, _size_of(chats), "gritdesk chats delete ID")
+    queries = config.home / "queries.json"
+    yield Stored("queries", queries, _size_of([queries]), "delete the file")
     yield Stored("states", config.states_dir, _size_of([config.states_dir]), "gritdesk states --clear")
     yield Stored("models", config.models_dir, _size_of([config.models_dir]), "gritdesk models remove NAME")
     checkpoints = config.home / "checkpoints"

@@ -32,7 +32,7 @@ from textual.theme import Theme
 from textual.timer import Timer
 from textual.widgets import Input
 
-from gritdesk.config import Config, load_config, write_setting
+from gritdesk.config import Config, write_setting
 from gritdesk.errors import AppEnded, GritDeskError, StoreBusy
 from gritdesk.records import Exchange, Hit, IndexProgress
 from gritdesk.tui.app_log import app_log
@@ -267,6 +267,8 @@ class GritDeskApp(Guarded, App[None]):
 
     def on_desk_opened(self, message: DeskOpened) -> None:
         desk = message.desk
+        if desk is not self.desk:  # it was closed since, for another one
+            return
         desk.subscribe(self._post_notice)
         self.activity = replace(self.activity, desk="open", desk_problem="")
         self._probe_model(desk)
@@ -296,20 +298,21 @@ class GritDeskApp(Guarded, App[None]):
     def show_theme(self, wanted: str) -> str:
         """Show a theme, without colours the terminal's own whatever is wanted; why it cannot be shown, or nothing."""
         is_known = wanted in self.available_themes
-        self.theme = ANSI.name if "NO_COLOR" in os.environ else wanted if is_known else THEMES[0].name
+        self._kept_theme = ANSI.name if "NO_COLOR" in os.environ else wanted if is_known else THEMES[0].name
+        self.theme = self._kept_theme
         if wanted and not is_known:
             return f"[appearance] theme: there is no {wanted!r}; Theme in the palette lists them"
         return ""
 
     def _keep_theme(self, theme: Theme) -> None:
-        if self._config is not None:
+        if self._config is not None and theme.name != self._kept_theme:
+            self._kept_theme = theme.name
             keep = partial(self._keep_theme_in_thread, self._config, theme.name)
             self.run_worker(keep, group="theme", thread=True, exit_on_error=False)
 
     def _keep_theme_in_thread(self, config: Config, name: str) -> None:
         try:
-            if load_config(config.home).appearance.theme != name:
-                write_setting(config, "appearance.theme", name)
+            write_setting(config, "appearance.theme", name)
         except Exception as error:  # a worker's edge
             self.post_message(CallFailed(problem_of(error)))
 

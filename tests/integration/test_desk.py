@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gritdesk.config import AnswerConfig, Config, EngineConfig, IndexConfig, load_config
+from gritdesk.config import AnswerConfig, Config, EngineConfig, IndexConfig, add_folder, load_config
 from gritdesk.desk import Desk
 from gritdesk.errors import ConfigError, FingerprintMismatch, GritDeskError, ModelError, StoreBusy
 from gritdesk.keeping import pause, resume
@@ -317,6 +317,20 @@ def test_watcher_takes_up_a_folder_that_another_process_adds(
         watching.wait_for(is_up_to_date)
         assert other.search("okapi", mode="keyword")[0].path == tmp_path / "more" / "okapi.txt"
     assert desk.status().keeper == ""
+
+
+def test_watcher_takes_up_a_folder_that_a_look_at_the_settings_found_first(
+    desk: Desk, docs: Path, tmp_path: Path
+) -> None:
+    desk.index([docs])
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "okapi.txt").write_text("An okapi walks the deck.")
+    with Watching(desk) as watching:
+        watching.wait_for(is_up_to_date)
+        add_folder(desk.config, tmp_path / "more")
+        desk.settings()  # reads the configuration before the thread that watches does
+        watching.wait_for(lambda progress: progress.files_total == NUM_FILES + 1 and progress.is_done)
+        assert desk.search("okapi", mode="keyword")[0].path == tmp_path / "more" / "okapi.txt"
 
 
 def test_second_watcher_stands_by_and_takes_over(desk: Desk, docs: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -147,6 +149,18 @@ def test_remark_behind_a_switch_stays_when_it_is_turned_back(tmp_path: Path) -> 
     (tmp_path / "config.toml").write_text("[index]\nquiet = true  # at night\n")
     write_setting(load_config(tmp_path), "index.quiet", None)
     assert (tmp_path / "config.toml").read_text() == "[index]\nquiet = false  # at night\n"
+
+
+def test_folders_and_settings_that_threads_write_at_once_are_all_kept(tmp_path: Path) -> None:
+    config = Config(tmp_path)
+    changes = [partial(add_folder, config, tmp_path / str(number)) for number in range(8)]
+    changes += [partial(write_setting, config, f"search.{key}", 7) for key in ("keyword_weight", "num_passages")]
+    with ThreadPoolExecutor(len(changes)) as threads:
+        for done in [threads.submit(change) for change in changes]:
+            done.result()
+    written = load_config(tmp_path)
+    assert len(written.index.folders) == 8
+    assert written.search.keyword_weight == 7 and written.search.num_passages == 7
 
 
 def test_setting_is_tried_without_being_written(tmp_path: Path) -> None:

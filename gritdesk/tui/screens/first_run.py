@@ -109,6 +109,8 @@ class FirstRunScreen(DeskScreen):
         self._machine: MachineRead | None = None
         self._on_gpu: bool | None = None
         self._is_over = threading.Event()
+        self._is_looking = self._has_looked = False
+        """For the folders that may be meant, which needs an open index."""
         self._machine_lane = Lane(self, "machine")
         self._gpu_lane = Lane(self, "gpu")
         self._estimate_lane = Lane(self, "estimate")
@@ -130,9 +132,6 @@ class FirstRunScreen(DeskScreen):
         self.query_one("#first-run-model").border_title = "The model"
         self.query_one("#first-run-folders").border_title = "Folders"
         self.query_one("#first-run-list").focus()
-        if (desk := self.desk) is not None:
-            self._machine_lane.submit(lambda: MachineRead(desk.machine(), next(iter(desk.models()), None)))
-            self._count(desk, None)
         self._show()
 
     def on_unmount(self) -> None:
@@ -147,6 +146,10 @@ class FirstRunScreen(DeskScreen):
         self.query_one("#first-run-list").styles.max_height = max(room, 2)
 
     def activity_changed(self, before: Activity, now: Activity) -> None:
+        if now.desk == "open" and not self._is_looking and (desk := self.desk) is not None:
+            self._is_looking = True
+            self._machine_lane.submit(partial(_read_machine, desk))
+            self._count(desk, None)
         if now.model == "ready" and self._on_gpu is None and (desk := self.desk) is not None:
             self._gpu_lane.submit(lambda: GpuRead(desk.engine_info().on_gpu))
         if self._machine is not None:
@@ -187,14 +190,19 @@ class FirstRunScreen(DeskScreen):
         try:
             folders = desk.usual_folders() if folder is None else [folder]
             self.post_message(FoldersFound(folders))
-            for each in folders:
-                for counted in desk.count_files(each, self._is_over.is_set):
-                    self.post_message(FolderCounted(counted))
         except Exception as error:  # a worker's edge
             self.post_message(EstimateRefused(problem_of(error)))
+            return
+        for each in folders:
+            try:
+                for counted in desk.count_files(each, self._is_over.is_set):
+                    self.post_message(FolderCounted(counted))
+            except Exception as error:  # a worker's edge
+                self.post_message(FolderCounted(FolderCount(each, problem=problem_of(error), is_over=True)))
 
     def on_folders_found(self, message: FoldersFound) -> None:
         message.stop()
+        self._has_looked = True
         for folder in message.folders:
             self._counts.setdefault(folder, FolderCount(folder))
             if len(message.folders) == 1 or folder.name.lower() in _CHOSEN_AT_FIRST:
@@ -253,6 +261,8 @@ class FirstRunScreen(DeskScreen):
         self.query_one("#first-run-estimate", Static).update(self._estimate_lines())
 
     def _estimate_lines(self) -> Content:
+        if not self._counts and not self._has_looked:
+            return Content.styled("Looking for folders of documents …", "$text-muted")
         if not self._counts:
             return Content("No folder of documents was found where they usually are. Press + to give one.")
         if not self._chosen:
@@ -299,6 +309,10 @@ class FirstRunScreen(DeskScreen):
 
     def action_leave(self) -> None:
         self.dismiss()
+
+
+def _read_machine(desk: Desk) -> MachineRead:
+    return MachineRead(desk.machine(), next(iter(desk.models()), None))
 
 
 def _estimate(desk: Desk, counts: Sequence[FolderCount]) -> EstimateMade:

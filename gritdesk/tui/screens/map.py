@@ -112,6 +112,8 @@ class MapScreen(DeskScreen):
         self._is_stopped = True
 
     def activity_changed(self, before: Activity, now: Activity) -> None:
+        if now.desk == "opening":
+            self._is_drawn = False
         if now.desk == "open" and not self._is_drawn:
             self.action_redraw()
         elif now.desk == "failed":
