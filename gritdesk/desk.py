@@ -304,6 +304,8 @@ class Desk:
             if keeper is None or not keeper.watches:  # it would not look at the configuration again
                 raise
             self.config = remove_folder(self.config, listed)
+            with self._lock:  # the keeper may be a thread of this desk
+                self._has_other_folders = True
             return 0, keeper
 
     def search(

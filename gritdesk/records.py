@@ -16,6 +16,10 @@ Evidence = Literal["found", "thin", "none"]
 """Whether passages hold an answer, as gritdesk/evidence.py judges before one is written."""
 
 
+_LEAST_MEASURED_S = 0.02
+"""Of writing; a shorter time says nothing of its speed."""
+
+
 @dataclass(frozen=True)
 class Section:
     """A stretch of a document's text, from `start` to the next section's start."""
@@ -350,7 +354,8 @@ class Answer:
         timings = self.timings
         writing_s = timings.get("total_s", 0.0) - timings.get("first_piece_s", 0.0)
         num = timings.get("num_pieces", 0.0) - 1
-        return num / writing_s if "first_piece_s" in timings and num > 0 and writing_s > 0 else None
+        is_measured = "first_piece_s" in timings and num > 0 and writing_s > _LEAST_MEASURED_S
+        return num / writing_s if is_measured else None
 
     @property
     def support(self) -> str:

@@ -139,6 +139,15 @@ class GritDeskApp(Guarded, App[None]):
         ),
         Binding("ctrl+q", "quit", "Quit", id="app.quit", priority=True, tooltip="Quit; ctrl+c twice does it too"),
         Binding(
+            "escape",
+            "close_help",
+            "Close help",
+            show=False,
+            id="app.close_help",
+            priority=True,
+            tooltip="Take the help away, while it is shown",
+        ),
+        Binding(
             "f1", "toggle_help", "Help", id="app.help", priority=True, tooltip="Keys and help for what has the focus"
         ),
     ]
@@ -289,8 +298,8 @@ class GritDeskApp(Guarded, App[None]):
             self._open_desk()
         elif self.desk is not None:
             if self.activity.model == "failed":
-                self._probe_model(self.desk)
-            if self.activity.index_problem:
+                self.reopen_desk()  # by the configuration as it is now
+            elif self.activity.index_problem:
                 self._keep_index(self.desk)
 
     # how it looks
@@ -606,6 +615,15 @@ class GritDeskApp(Guarded, App[None]):
         else:
             self.screen.mount(HelpPanel())
 
+    def action_close_help(self) -> None:
+        self.screen.query(HelpPanel).remove()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """The help goes before whatever else its key does, and that key is the screen's own where there is no help."""
+        if action != "close_help":
+            return True
+        return bool(self._screen_stack) and any(isinstance(each, HelpPanel) for each in self.screen.children)
+
     def action_jump(self) -> None:
         """Show a letter on each pane of the screen, and go to the one whose letter is pressed."""
         self.push_screen(JumpScreen(self.screen), lambda pane: pane.focus() if pane else None)
@@ -640,7 +658,7 @@ class GritDeskApp(Guarded, App[None]):
         for bound in bindings_of(type(node)):
             act = bound.action.partition("(")[0]
             # of those that differ in an argument the first says what they do, unless they lead to other places
-            if (act not in acts or act == "go") and act != "command_palette":
+            if (act not in acts or act == "go") and act not in ("command_palette", "close_help"):
                 acts.add(act)
                 title = f"{bound.description} ({self.keymap.key_of(str(bound.id))})"
                 yield SystemCommand(title, bound.tooltip, partial(self.run_action, bound.action, node))

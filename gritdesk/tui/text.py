@@ -87,13 +87,13 @@ def cited_place(citation: Citation) -> str:
 
 
 def speed(answer: Answer) -> str:
-    """`2.4 s, first 0.4 s, 38/s`, as far as it was measured: all of it, the first piece, pieces a second."""
+    """`2.4 s, first 0.4 s, 38 tokens/s`, as far as it was measured: all of it, the first piece, pieces a second."""
     timings, pace = answer.timings, answer.pieces_per_s
     parts = [f"{timings['total_s']:.1f} s"] if timings.get("total_s") else []
     if parts and timings.get("first_piece_s"):
         parts.append(f"first {timings['first_piece_s']:.1f} s")
     if parts and pace is not None:
-        parts.append(f"{pace:.0f}/s")
+        parts.append(f"{pace:.0f} tokens/s")
     return ", ".join(parts)
 
 
@@ -119,7 +119,7 @@ def model_line(file: ModelFile, facts: ModelFacts | None) -> str:
     """What a person decides by: size, licence, family and quantization type of a model."""
     if facts is None:
         return f"{size(file.size_bytes)}, not to be read"
-    licence = facts.licence or ("Apache-2.0 as all of gritdesk" if file.is_default else "licence not said")
+    licence = facts.licence or ("CC BY-SA 4.0" if file.is_default else "licence not said")
     does = "not usable here"
     if facts.grit is not None:
         does = "embeds and writes" if facts.grit.generates else "only embeds"

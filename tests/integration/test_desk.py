@@ -326,11 +326,26 @@ def test_watcher_takes_up_a_folder_that_a_look_at_the_settings_found_first(
     (tmp_path / "more").mkdir()
     (tmp_path / "more" / "okapi.txt").write_text("An okapi walks the deck.")
     with Watching(desk) as watching:
-        watching.wait_for(is_up_to_date)
+        watching.wait_for(lambda progress: progress.is_done)
         add_folder(desk.config, tmp_path / "more")
         desk.settings()  # reads the configuration before the thread that watches does
-        watching.wait_for(lambda progress: progress.files_total == NUM_FILES + 1 and progress.is_done)
+        watching.wait_for(is_up_to_date)
         assert desk.search("okapi", mode="keyword")[0].path == tmp_path / "more" / "okapi.txt"
+
+
+def test_folder_that_the_watching_desk_itself_forgets_is_gone_from_the_index(
+    desk: Desk, docs: Path, tmp_path: Path
+) -> None:
+    more = tmp_path / "more"
+    more.mkdir()
+    (more / "okapi.txt").write_text("An okapi walks the deck.")
+    desk.index([docs, more])
+    with Watching(desk) as watching:
+        watching.wait_for(lambda progress: progress.is_done)
+        _, keeper = desk.forget_folder(more)
+        assert keeper is not None and keeper.pid == os.getpid()
+        watching.wait_for(lambda _: desk.search("okapi", mode="keyword") == [])
+        assert desk.status().files == NUM_FILES
 
 
 def test_second_watcher_stands_by_and_takes_over(desk: Desk, docs: Path) -> None:

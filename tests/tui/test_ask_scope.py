@@ -190,7 +190,7 @@ async def test_speed_is_shown_while_writing_and_after(app: GritDeskApp, desk: Fa
         await pilot.press("w", "enter")
         await until(pilot, lambda: "Writing … first piece after" in screen_text(app))
         go_on.set()
-        await until(pilot, lambda: "2.4 s, first 0.4 s, 38/s" in screen_text(app))
+        await until(pilot, lambda: "2.4 s, first 0.4 s, 38 tokens/s" in screen_text(app))
 
 
 def test_speed_is_told_as_far_as_it_was_measured() -> None:

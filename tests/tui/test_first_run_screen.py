@@ -41,9 +41,9 @@ async def test_machine_model_and_folders_are_told_before_anything_is_read(app: G
         await begun(app, pilot)
         await until(pilot, lambda: "found by words after" in screen_text(app) and "a GPU in use" in screen_text(app))
         shown = screen_text(app)
-        for part in ("8 cores", "32 GB of memory", "98 GB of disk free", "grit-nano", "9.7 MB", "Apache-2.0", "Q6_K"):
+        for part in ("8 cores", "32 GB of memory", "98 GB of disk free", "grit-nano", "9.7 MB", "CC BY-SA 4.0", "Q6_K"):
             assert part in shown
-        assert "Words work without it" in shown
+        assert "Words are found before" in shown
         assert "[x] /me/Documents  1,204 files, 13 MB, 83 skipped" in shown
         assert "[ ] /me/Projects  more than 200,000 files, 900 MB" in shown
         assert "[ ] /me/Closed  no permission to list it" in shown
@@ -160,7 +160,7 @@ async def test_the_first_run_fits_a_small_terminal_with_ten_folders(app: GritDes
         await begun(app, pilot)
         await until(pilot, lambda: "You can search meanwhile" in screen_text(app))
         shown = screen_text(app)
-        for part in ("98 GB of disk free", "Words work without it", "[x] /me/Documents", "Read them", "Later"):
+        for part in ("98 GB of disk free", "Words are found before", "[x] /me/Documents", "Read them", "Later"):
             assert part in shown
 
 

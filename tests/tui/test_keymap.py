@@ -53,9 +53,9 @@ def test_every_binding_has_an_id_of_its_own_a_tooltip_and_keys_that_arrive() -> 
 def test_no_two_bindings_that_hold_at_the_same_time_share_a_key() -> None:
     keymap = Keymap()
     for context in contexts():
-        # what completes a filter has its key only where there is something to complete
+        # these have their keys only while there is something to complete, or help to take away
         held = [binding for owner in context for binding in bindings_of(owner)]
-        ids = [binding.id for binding in held if binding.id != "query.complete"]
+        ids = [binding.id for binding in held if binding.id not in ("query.complete", "app.close_help")]
         keys = [key for id in ids for key in keymap.bound[str(id)].default]
         assert sorted(keys) == sorted(set(keys)), context
 

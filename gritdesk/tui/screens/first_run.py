@@ -344,8 +344,7 @@ def _told(counted: FolderCount) -> str:
 def _model_lines(found: tuple[ModelFile, ModelFacts | None] | None, activity: Activity) -> Content:
     if found is None or activity.model == "failed":
         problem = one_line(activity.model_problem) or "no model is here"
-        return Content.assemble((problem, "$text-error"), ("\nWords work without it.", "$text-muted"))
+        return Content.assemble((problem, "$text-error"), ("\nSettings choose another one.", "$text-muted"))
     file, facts = found
-    return Content.assemble(
-        (plain(file.name), "bold"), f", {model_line(file, facts)}\n", ("Words work without it.", "$text-muted")
-    )
+    name, told = (plain(file.name), "bold"), f", {model_line(file, facts)}\n"
+    return Content.assemble(name, told, ("Words are found before it has read them.", "$text-muted"))

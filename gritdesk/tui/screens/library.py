@@ -408,7 +408,7 @@ def _cost_of_removing(row: FolderRow) -> str:
 def _forget(desk: Desk, folder: Path) -> LibraryChanged:
     num_files, keeper = desk.forget_folder(folder)
     if keeper is not None:
-        return LibraryChanged(f"{folder} is listed no more; another gritdesk forgets its files now")
+        return LibraryChanged(f"{folder} is listed no more; its files are being forgotten")
     return LibraryChanged(f"{count(num_files, 'file')} of {folder} forgotten")
 
 

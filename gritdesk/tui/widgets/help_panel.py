@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterator
 
@@ -50,7 +51,9 @@ class HelpPanel(VerticalScroll, can_focus=True):
     def _part(self, node: DOMNode) -> Content:
         """The help of a widget, a screen or the app, and its keys; empty if it has neither."""
         told = (node.HELP if isinstance(node, Widget) else None) or ""
-        lines = [_with_marks(keymap_of(self).told(" ".join(told.split())))] if told else []
+        # lines that are wrapped in the code are one here, but for the points of a list
+        told = re.sub(r"(?<!\n)\n(?!\n|- )", " ", inspect.cleandoc(told))
+        lines = [_with_marks(keymap_of(self).told(told))] if told else []
         rows = [row for keys, what in self._keys_of(node) for row in self._rows(keys, what)]
         if rows and not told:
             lines.append(Content.styled(str(node.BINDING_GROUP_TITLE or ""), "bold"))

@@ -78,26 +78,26 @@ def _index(activity: Activity) -> Content:
         return Content.styled("✕ index not open", "bold $text-error")
     if activity.index_problem:
         return Content.styled("✕ indexing stopped", "$text-warning")
-    progress = activity.progress
-    quiet = ", quiet" if activity.status is not None and activity.status.quiet else ""
+    progress, status = activity.progress, activity.status
+    sign = "‖ " if status is not None and status.paused else "▸ "
+    rests = ", paused" if status is not None and status.paused else ", quiet" if status and status.quiet else ""
     if activity.is_indexing and progress is not None and progress.files_done < progress.files_total:
         return Content.assemble(
-            ("▸ ", "$primary"),
+            (sign, "$primary"),
             (f"{progress.files_done:,}", "bold"),
-            (f" of {progress.files_total:,} files{quiet}", ""),
+            (f" of {progress.files_total:,} files{rests}", ""),
         )
     if activity.is_indexing and progress is not None and progress.chunks_awaiting:
         return Content.assemble(
-            ("▸ ", "$primary"),
+            (sign, "$primary"),
             (f"{progress.chunks_awaiting:,}", "bold"),
-            (f" passages await meaning{quiet}", ""),
+            (f" passages await meaning{rests}", ""),
         )
     if activity.status is None:
         return Content.styled("reading the index …", "$text-muted")
     if not activity.status.folders:
         return Content.styled("no folders yet", "$text-muted")
-    paused = ", paused" if activity.status.paused else ""
-    return Content.styled(f"{count(activity.status.files, 'file')} indexed{paused}{quiet}", "$text-muted")
+    return Content.styled(f"{count(activity.status.files, 'file')} indexed{rests}", "$text-muted")
 
 
 def _current(activity: Activity) -> Content:
