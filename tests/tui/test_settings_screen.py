@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -134,6 +135,30 @@ async def test_a_change_that_embeds_anew_shows_its_price_and_waits_for_a_yes(des
         await until(pilot, lambda: len(opened_desks) == 2 and app.activity.desk == "open", "the index opened anew")
         assert desk.closed.is_set()
         await until(pilot, lambda: row(app, "chunk_tokens") == "chunk_tokens 128")
+
+
+async def test_changes_made_faster_than_they_are_written_are_all_made_in_their_order(
+    app: GritDeskApp, desk: FakeDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, told = threading.Event(), desk.price
+
+    def price(key: str, typed: str | None) -> Price:
+        desk._wait(gate)
+        return told(key, typed)
+
+    monkeypatch.setattr(desk, "price", price)
+    async with app.run_test(size=SIZE) as pilot:
+        screen = await opened(app, pilot)
+        now = [row if isinstance(row, Setting) and row.applies == "at once" else None for row in screen._rows]
+        switches = [at for at, row in enumerate(now) if row and isinstance(row.default, bool) and not row.kept_by]
+        asked = (*switches, switches[0])
+        for at in asked:
+            screen.query_one("#settings-rows", OptionList).highlighted = at
+            await pilot.press("enter")
+        gate.set()
+        await until(pilot, lambda: len(desk.named("change_setting")) == len(asked), "every change")
+        changed = [key for key, _ in desk.named("change_setting")]
+        assert len(switches) == 2 and changed == [screen._rows[at].key for at in asked]  # type: ignore[union-attr]
 
 
 async def test_models_that_are_here_may_be_chosen_and_another_be_typed(app: GritDeskApp, desk: FakeDesk) -> None:

@@ -474,14 +474,8 @@ class SearchScreen(ResultsScreen):
 
     def led_somewhere(self) -> None:
         """Have the query kept, to be asked again."""
-        desk, query = self.desk, self.query_text
-        if desk is not None and query:
-
-            def remember() -> PastQueriesRead:
-                desk.remember_query(query)
-                return PastQueriesRead(desk.past_queries())
-
-            self._past_lane.submit(remember)
+        if self.query_text and self.desk is not None:
+            self.do(partial(_remember, query=self.query_text))
 
     # why this rank
 
@@ -563,6 +557,11 @@ def _search(desk: Desk, query: str, mode: SearchMode, number: int) -> HitsFound:
 def _prefill(desk: Desk, query: str, past: Sequence[Exchange]) -> None:
     with suppress(GritDeskError):  # nobody has asked for it; asking says what is wrong
         desk.prefill(query, past)
+
+
+def _remember(desk: Desk, query: str) -> PastQueriesRead:
+    desk.remember_query(query)
+    return PastQueriesRead(desk.past_queries())
 
 
 def _problem_of(query: str) -> str:
