@@ -161,6 +161,32 @@ async def test_changes_made_faster_than_they_are_written_are_all_made_in_their_o
         assert len(switches) == 2 and changed == [screen._rows[at].key for at in asked]  # type: ignore[union-attr]
 
 
+async def test_a_price_that_comes_when_a_person_is_elsewhere_takes_no_keys_and_changes_nothing(
+    app: GritDeskApp, desk: FakeDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = threading.Event()
+
+    def price(key: str, typed: str | None) -> Price:
+        desk._wait(gate)
+        return Price(told="all is read anew")
+
+    monkeypatch.setattr(desk, "price", price)
+    async with app.run_test(size=SIZE, notifications=True) as pilot:
+        await opened(app, pilot, "index.chunk_tokens")
+        await pilot.press("enter")
+        await until(pilot, lambda: isinstance(app.screen, EditSettingScreen))
+        app.screen.query_one("#value", Input).value = "128"
+        await pilot.press("enter")
+        await until(pilot, lambda: isinstance(app.screen, SettingsScreen))
+        await pilot.press("f2")
+        gate.set()
+        said = "index.chunk_tokens is as it was"
+        await until(pilot, lambda: any(said in each.message for each in app._notifications))
+        await pilot.press(*"my")
+        await until(pilot, lambda: app.screen.query_one("#query", Input).value == "my")
+        assert desk.named("change_setting") == []
+
+
 async def test_models_that_are_here_may_be_chosen_and_another_be_typed(app: GritDeskApp, desk: FakeDesk) -> None:
     async with app.run_test(size=SIZE) as pilot:
         await opened(app, pilot, "engine.model")

@@ -257,6 +257,10 @@ class SettingsScreen(DeskScreen):
     def on_price_told(self, message: PriceTold) -> None:
         message.stop()
         setting, typed = message.setting, message.typed
+        if setting.applies == "on opening" and self.app.screen is not self:
+            # a box there would take keys that are typed for something else, and a reopened index interrupt it
+            self.notify(plain(f"{setting.key} is as it was; ask again for its price here"), markup=False)
+            return
         change = partial(self._change, setting, typed)
         if not message.price.told:
             change(True)
