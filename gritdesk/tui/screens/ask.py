@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -140,8 +140,8 @@ class AskScreen(DeskScreen):
         self._chat = _ChatOfConversation()
         self.scope: tuple[Path, ...] = ()
         """The files and folders that the next question is asked of; none: all."""
-        self._places: Places | None = None
-        """What an @ picks from, kept while a question is written."""
+        self._places: Callable[[], Places] | None = None
+        """Gives what an @ picks from, which is read once while a question is written."""
         self._picking = threading.Event()
         """Of the latest pick; set, nobody waits for it any more."""
         self._picking_lane = Lane(self, "picking")
@@ -337,12 +337,8 @@ class AskScreen(DeskScreen):
             self.query_one(QuestionInput).is_picking = False
             return
         self._picking = threading.Event()
-        self._picking_lane.submit(partial(self._pick, self.desk, message.letters, self._picking))
-
-    def _pick(self, desk: Desk, letters: str, stop: threading.Event) -> PlacesPicked:
-        """Runs in a thread."""
-        places = self._places = self._places or desk.places()
-        return PlacesPicked(letters, places.picked(letters, is_stopped=stop.is_set))
+        places = self._places = self._places or cache(self.desk.places)
+        self._picking_lane.submit(partial(_picked, places, message.letters, self._picking))
 
     def on_places_picked(self, message: PlacesPicked) -> None:
         message.stop()
@@ -587,6 +583,10 @@ class AskScreen(DeskScreen):
 
 def _named(scope: tuple[Path, ...]) -> ScopeNamed:
     return ScopeNamed(scope, scope_name(scope))
+
+
+def _picked(places: Callable[[], Places], letters: str, stop: threading.Event) -> PlacesPicked:
+    return PlacesPicked(letters, places().picked(letters, is_stopped=stop.is_set))
 
 
 def _read_surroundings(desk: Desk, hit: Hit) -> SurroundingsRead:
