@@ -187,6 +187,20 @@ async def test_a_price_that_comes_when_a_person_is_elsewhere_takes_no_keys_and_c
         assert desk.named("change_setting") == []
 
 
+async def test_settings_and_library_of_an_index_that_cannot_be_opened_say_so_when_they_are_entered() -> None:
+    def refuse() -> Desk:
+        raise ConfigError("[index] is gone")
+
+    app = GritDeskApp(refuse)
+    async with app.run_test(size=SIZE) as pilot:
+        await until(pilot, lambda: app.activity.desk == "failed")
+        for key, screen in (("f6", SettingsScreen), ("f4", LibraryScreen)):
+            await pilot.press(key)
+            await until(pilot, lambda screen=screen: isinstance(app.screen, screen))  # type: ignore[misc]
+            await until(pilot, lambda: "The index could not be opened" in screen_text(app))
+            assert "[index] is gone" in screen_text(app)
+
+
 async def test_models_that_are_here_may_be_chosen_and_another_be_typed(app: GritDeskApp, desk: FakeDesk) -> None:
     async with app.run_test(size=SIZE) as pilot:
         await opened(app, pilot, "engine.model")

@@ -150,7 +150,8 @@ class LibraryScreen(DeskScreen):
     def _show(self) -> None:
         library = self._library
         if library is None:
-            self._say("Looking at the folders …")
+            if self.activity.desk != "failed":  # which is said already
+                self._say("Looking at the folders …")
             return
         self._rows = _rows_of(library, self.tab)
         self.query_one("#library-tabs", Static).update(_tabs(library, self.tab))

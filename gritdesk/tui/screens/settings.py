@@ -119,8 +119,8 @@ class SettingsScreen(DeskScreen):
         yield KeyFooter()
 
     def on_mount(self) -> None:
-        super().on_mount()
         self._say("Reading the settings …")
+        super().on_mount()  # which says why, if the index could not be opened
         self.query_one("#settings-rows").focus()
 
     def on_screen_resume(self) -> None:
