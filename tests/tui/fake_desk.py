@@ -397,7 +397,7 @@ class FakeDesk:
         yield Reranking(tuple(hits[::-1]), len(hits), 2.0, 1.5)
 
     def prefill(self, question: str, past: Sequence[Exchange] = (), *, within: Sequence[Path] = ()) -> bool:
-        self._called("prefill", question, tuple(past))
+        self._called("prefill", question, tuple(past), tuple(within))
         return True
 
     def embed(self, texts: Sequence[str], instruction: str = "") -> np.ndarray[Any, np.dtype[np.float32]]:

@@ -295,6 +295,41 @@ async def test_a_question_has_several_lines_and_a_new_conversation_forgets(app: 
         assert desk.named("ask")[1] == ("w?", (), "chat 2")
 
 
+async def test_a_new_conversation_begins_a_chat_of_its_own_however_soon_it_comes(
+    app: GritDeskApp, desk: FakeDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, start = threading.Event(), desk.chats.start
+
+    def start_late() -> str:
+        desk._wait(gate)
+        return start()
+
+    monkeypatch.setattr(desk.chats, "start", start_late)
+    async with app.run_test(size=WIDE) as pilot:
+        await ready(pilot)
+        await asked(pilot, app)
+        await asked(pilot, app, "x?")
+        await pilot.press("n")
+        await until(pilot, lambda: not blocks(app))
+        gate.set()
+        await until(pilot, lambda: len(desk.named("ask")) == 2)
+        block = await asked(pilot, app, "z?")
+        await until(pilot, lambda: block.state == "finished")
+        assert [chat for _, _, chat in desk.named("ask")] == ["chat 1", "chat 1", "chat 2"]
+
+
+async def test_questions_are_answered_when_chats_are_kept_no_more_and_go_on_when_they_are_again(
+    app: GritDeskApp, desk: FakeDesk
+) -> None:
+    async with app.run_test(size=WIDE) as pilot:
+        await ready(pilot)
+        for are_kept in (True, False, True):
+            desk.chats.are_kept = are_kept
+            block = await asked(pilot, app)
+            await until(pilot, lambda block=block: block.state == "finished")  # type: ignore[misc]
+        assert [chat for _, _, chat in desk.named("ask")] == ["chat 1", "", "chat 1"]
+
+
 async def test_a_question_waits_for_the_model_and_says_so(app: GritDeskApp, desk: FakeDesk) -> None:
     desk.model_gate.clear()
     desk.script.insert(0, desk.model_gate)

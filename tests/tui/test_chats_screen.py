@@ -45,7 +45,7 @@ def chats(desk: FakeDesk, tmp_path: Path) -> ChatKeeper:
     kept(found, "Why a [bucket]?", "It lets bursts through [1].", hours_ago=50)
     kept(found, "When is tea?", "Tea is at four [1].", hours_ago=3)
     id_ = kept(found, "Who keeps the light?", "Ada does [1].", hours_ago=2)
-    kept(found, "And the donkey?", "Clover has a keeper of her own [1].", hours_ago=1, id_=id_)
+    kept(found, "And the donkey?", "Clover has a keeper of her own [1].", hours_ago=1.75, id_=id_)
     return found
 
 
@@ -79,7 +79,7 @@ async def test_chats_are_listed_by_date_with_the_conversation_beside(
     async with app.run_test(size=size) as pilot:
         screen = await opened(pilot, app)
         await until(pilot, lambda: titles(app) == ALL)
-        assert "2 questions, 60 minutes ago" in screen_text(app) and "3 chats" in screen_text(app)
+        assert "2 questions, 2 hours ago" in screen_text(app) and "3 chats" in screen_text(app)
         view = screen.query_one(PassageView)
         await until(pilot, lambda: view.passage.startswith("❯ And the donkey?"))
         await pilot.press("down", "j", "down")

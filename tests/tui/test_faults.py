@@ -242,7 +242,7 @@ async def test_work_behind_a_screen_that_raises_is_said(
 
 async def test_screens_are_left_as_soon_as_they_are_entered(app: GritDeskApp) -> None:
     async with app.run_test(size=SIZE, notifications=True) as pilot:
-        for key in ("f3", "f4", "f7", "f2", "f8", "escape") * 3:
+        for key in ("f3", "f4", "f7", "f5", "f6", "f2", "f8", "escape") * 3:
             app.simulate_key(key)
         await ready(pilot)
         await pilot.press("f2", *"bu")
@@ -264,7 +264,10 @@ async def test_every_screen_outlives_a_window_of_nearly_nothing(app: GritDeskApp
         await until(pilot, lambda: "rate-limits.md" in screen_text(app))
 
 
-async def test_ctrl_c_in_a_box_and_in_an_answer_asks_once_and_then_quits(app: GritDeskApp, desk: FakeDesk) -> None:
+async def test_ctrl_c_in_a_box_and_in_an_answer_asks_once_and_then_quits(
+    app: GritDeskApp, desk: FakeDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gritdesk.tui.app._QUIT_AGAIN_S", 1000.0)  # however slowly this goes
     desk.script = [threading.Event()]
     async with app.run_test(size=SIZE, notifications=True) as pilot:
         await ready(pilot)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+from pathlib import Path
+
 import pytest
 from conftest import ready, screen_text, until
 from fake_desk import NOTES, FakeDesk
 from textual.pilot import Pilot
 from textual.widgets import OptionList
 
+from gritdesk.keeping import Keeper
 from gritdesk.records import IndexProgress, Library
 from gritdesk.terminal import in_words
 from gritdesk.tui.app import GritDeskApp
@@ -115,6 +119,28 @@ async def test_indexing_is_paused_and_goes_on(app: GritDeskApp, desk: FakeDesk) 
         await pilot.press("p")
         await until(pilot, lambda: "‖ paused" not in screen_text(app))
         assert len(desk.named("pause")) == 1 and len(desk.named("resume")) == 2
+
+
+async def test_what_is_asked_while_a_folder_is_being_forgotten_is_done_after_it(
+    app: GritDeskApp, desk: FakeDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, forget = threading.Event(), desk.forget_folder
+
+    def forget_folder(folder: Path) -> tuple[int, Keeper | None]:
+        desk._wait(gate)
+        return forget(folder)
+
+    monkeypatch.setattr(desk, "forget_folder", forget_folder)
+    async with app.run_test(size=SIZE) as pilot:
+        await opened(app, pilot, "delete")
+        await until(pilot, lambda: isinstance(app.screen, ConfirmScreen))
+        await pilot.press("y")
+        await until(pilot, lambda: isinstance(app.screen, LibraryScreen))
+        await pilot.press(*["tab"] * 3, "r", "p")
+        gate.set()
+        await until(pilot, lambda: "‖ paused since 10:00" in screen_text(app))
+        acts = [call[0] for call in desk.calls if call[0] in ("forget_folder", "retry", "pause")]
+        assert acts == ["forget_folder", "retry", "pause"]
 
 
 async def test_what_is_being_done_has_a_time(app: GritDeskApp, desk: FakeDesk) -> None:

@@ -399,14 +399,17 @@ async def test_results_that_stand_still_are_read_ahead_and_typing_on_puts_that_o
         monkeypatch.setattr(SearchScreen, "reading_pause_s", 0.001)
         await pilot.press("u")
         await until(pilot, lambda: desk.named("prefill"))
-        assert desk.named("prefill") == [("bu", ())]
+        assert desk.named("prefill") == [("bu", (), ())]
         await pilot.press("ctrl+g")  # asks, so that the next question follows on a conversation
         await until(pilot, lambda: desk.num_answers_closed == 1)
         await pilot.press("f2")
         await pilot.press("c")
         await until(pilot, lambda: len(desk.named("prefill")) == 2)
-    query, past = desk.named("prefill")[1]
-    assert query == "buc" and len(past) == 1
+        query, past, _ = desk.named("prefill")[1]
+        assert query == "buc" and len(past) == 1
+        await pilot.press("ctrl+t", "k")
+        await until(pilot, lambda: len(desk.named("prefill")) == 3)
+        assert desk.named("prefill")[2][2] == tuple(search_screen(app).marks) != ()
 
 
 async def test_reading_ahead_that_fails_is_no_matter_and_words_alone_are_not_read(

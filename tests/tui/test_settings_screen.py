@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -134,6 +135,70 @@ async def test_a_change_that_embeds_anew_shows_its_price_and_waits_for_a_yes(des
         await until(pilot, lambda: len(opened_desks) == 2 and app.activity.desk == "open", "the index opened anew")
         assert desk.closed.is_set()
         await until(pilot, lambda: row(app, "chunk_tokens") == "chunk_tokens 128")
+
+
+async def test_changes_made_faster_than_they_are_written_are_all_made_in_their_order(
+    app: GritDeskApp, desk: FakeDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, told = threading.Event(), desk.price
+
+    def price(key: str, typed: str | None) -> Price:
+        desk._wait(gate)
+        return told(key, typed)
+
+    monkeypatch.setattr(desk, "price", price)
+    async with app.run_test(size=SIZE) as pilot:
+        screen = await opened(app, pilot)
+        now = [row if isinstance(row, Setting) and row.applies == "at once" else None for row in screen._rows]
+        switches = [at for at, row in enumerate(now) if row and isinstance(row.default, bool) and not row.kept_by]
+        asked = (*switches, switches[0])
+        for at in asked:
+            screen.query_one("#settings-rows", OptionList).highlighted = at
+            await pilot.press("enter")
+        gate.set()
+        await until(pilot, lambda: len(desk.named("change_setting")) == len(asked), "every change")
+        changed = [key for key, _ in desk.named("change_setting")]
+        assert len(switches) == 2 and changed == [screen._rows[at].key for at in asked]  # type: ignore[union-attr]
+
+
+async def test_a_price_that_comes_when_a_person_is_elsewhere_takes_no_keys_and_changes_nothing(
+    app: GritDeskApp, desk: FakeDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = threading.Event()
+
+    def price(key: str, typed: str | None) -> Price:
+        desk._wait(gate)
+        return Price(told="all is read anew")
+
+    monkeypatch.setattr(desk, "price", price)
+    async with app.run_test(size=SIZE, notifications=True) as pilot:
+        await opened(app, pilot, "index.chunk_tokens")
+        await pilot.press("enter")
+        await until(pilot, lambda: isinstance(app.screen, EditSettingScreen))
+        app.screen.query_one("#value", Input).value = "128"
+        await pilot.press("enter")
+        await until(pilot, lambda: isinstance(app.screen, SettingsScreen))
+        await pilot.press("f2")
+        gate.set()
+        said = "index.chunk_tokens is as it was"
+        await until(pilot, lambda: any(said in each.message for each in app._notifications))
+        await pilot.press(*"my")
+        await until(pilot, lambda: app.screen.query_one("#query", Input).value == "my")
+        assert desk.named("change_setting") == []
+
+
+async def test_settings_and_library_of_an_index_that_cannot_be_opened_say_so_when_they_are_entered() -> None:
+    def refuse() -> Desk:
+        raise ConfigError("[index] is gone")
+
+    app = GritDeskApp(refuse)
+    async with app.run_test(size=SIZE) as pilot:
+        await until(pilot, lambda: app.activity.desk == "failed")
+        for key, screen in (("f6", SettingsScreen), ("f4", LibraryScreen)):
+            await pilot.press(key)
+            await until(pilot, lambda screen=screen: isinstance(app.screen, screen))  # type: ignore[misc]
+            await until(pilot, lambda: "The index could not be opened" in screen_text(app))
+            assert "[index] is gone" in screen_text(app)
 
 
 async def test_models_that_are_here_may_be_chosen_and_another_be_typed(app: GritDeskApp, desk: FakeDesk) -> None:

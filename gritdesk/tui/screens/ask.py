@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -74,6 +74,23 @@ class EvidenceList(HitList):
     BINDING_GROUP_TITLE = "Evidence"
 
 
+class _ChatOfConversation:
+    """Where a conversation is kept: one chat, however many of its questions begin at a time and whatever follows."""
+
+    def __init__(self, id_: str = "") -> None:
+        """Args: id_: "" of a conversation whose chat is begun by its first question."""
+        self._id = id_
+        self._lock = threading.Lock()
+
+    def id_in(self, desk: Desk) -> str:
+        """The id to ask with; "" while no chats are to be kept. To be called in a thread."""
+        with self._lock:
+            if not desk.chats.are_kept:
+                return ""
+            self._id = self._id or desk.chats.start()
+            return self._id
+
+
 class AskScreen(DeskScreen):
     HELP = (
         "**Ask.** Answers rest on passages of your files, and `[?]` marks what none of them supports. Where the files "
@@ -120,12 +137,11 @@ class AskScreen(DeskScreen):
         """The block whose evidence is shown."""
         self._waiting_question = ""
         """Asked before the desk was open."""
-        self._chat = ""
-        """Id of the chat that the conversation is kept in; "" before its first question."""
+        self._chat = _ChatOfConversation()
         self.scope: tuple[Path, ...] = ()
         """The files and folders that the next question is asked of; none: all."""
-        self._places: Places | None = None
-        """What an @ picks from, kept while a question is written."""
+        self._places: Callable[[], Places] | None = None
+        """Gives what an @ picks from, which is read once while a question is written."""
         self._picking = threading.Event()
         """Of the latest pick; set, nobody waits for it any more."""
         self._picking_lane = Lane(self, "picking")
@@ -205,7 +221,8 @@ class AskScreen(DeskScreen):
         self._make_current(block)
         block.focus()
         conversation.anchor()
-        work = partial(self._answer, self.desk, block.number, question, past, self._stop, anyway, self.scope)
+        how = self._stop, anyway, self.scope, self._chat
+        work = partial(self._answer, self.desk, block.number, question, past, *how)
         self.run_worker(work, group="answer", thread=True, exit_on_error=False)
 
     def conversation(self) -> list[Exchange]:
@@ -221,11 +238,12 @@ class AskScreen(DeskScreen):
         stop: threading.Event,
         anyway: bool,
         scope: tuple[Path, ...],
+        kept_in: _ChatOfConversation,
     ) -> None:
         """Runs in a thread; ends soon after `stop` is set."""
         problem = ""
         try:
-            chat = self._chat = self._chat or desk.chats.start()
+            chat = kept_in.id_in(desk)
             answer_events = desk.ask(question, past, stop.is_set, within=scope, chat=chat, anyway=anyway)
             pieces: deque[str] = deque()
             for event in _until(answer_events, stop):
@@ -319,12 +337,8 @@ class AskScreen(DeskScreen):
             self.query_one(QuestionInput).is_picking = False
             return
         self._picking = threading.Event()
-        self._picking_lane.submit(partial(self._pick, self.desk, message.letters, self._picking))
-
-    def _pick(self, desk: Desk, letters: str, stop: threading.Event) -> PlacesPicked:
-        """Runs in a thread."""
-        places = self._places = self._places or desk.places()
-        return PlacesPicked(letters, places.picked(letters, is_stopped=stop.is_set))
+        places = self._places = self._places or cache(self.desk.places)
+        self._picking_lane.submit(partial(_picked, places, message.letters, self._picking))
 
     def on_places_picked(self, message: PlacesPicked) -> None:
         message.stop()
@@ -512,7 +526,7 @@ class AskScreen(DeskScreen):
 
     async def action_new_conversation(self) -> None:
         await self._stop_running()
-        self._chat = ""
+        self._chat = _ChatOfConversation()
         self.set_scope(())
         self._make_current(None)
         await self.query_one("#conversation").remove_children()
@@ -538,7 +552,7 @@ class AskScreen(DeskScreen):
     async def show_chat(self, chat: Chat) -> None:
         """Show a kept conversation; the next question goes on with it."""
         await self.action_new_conversation()
-        self._chat = chat.id
+        self._chat = _ChatOfConversation(chat.id)
         conversation = self.query_one("#conversation", VerticalScroll)
         for exchange in chat.exchanges:
             self._num_asked += 1
@@ -569,6 +583,10 @@ class AskScreen(DeskScreen):
 
 def _named(scope: tuple[Path, ...]) -> ScopeNamed:
     return ScopeNamed(scope, scope_name(scope))
+
+
+def _picked(places: Callable[[], Places], letters: str, stop: threading.Event) -> PlacesPicked:
+    return PlacesPicked(letters, places().picked(letters, is_stopped=stop.is_set))
 
 
 def _read_surroundings(desk: Desk, hit: Hit) -> SurroundingsRead:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from textual.message import Message
 from textual.screen import Screen
 
 from gritdesk.records import Chunk, Hit
 from gritdesk.tui.guarding import Guarded
-from gritdesk.tui.messages import Activity
+from gritdesk.tui.lane import Lane
+from gritdesk.tui.messages import Activity, CallFailed, OnFailure
 
 if TYPE_CHECKING:
     from gritdesk.desk import Desk
@@ -21,6 +25,10 @@ class DeskScreen(Guarded, Screen[None]):
 
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]
     VERTICAL_BREAKPOINTS = [(0, "-low"), (16, "-high")]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._acts = Lane(self, "acts", most_waiting=None)
 
     def on_mount(self) -> None:
         # Textual leaves out what a line of text takes for typing before it looks at the keymap: a letter that was
@@ -42,6 +50,16 @@ class DeskScreen(Guarded, Screen[None]):
     @property
     def activity(self) -> Activity:
         return self.grit_app.activity
+
+    def do(self, act: Callable[[Desk], Message | None], on_failure: OnFailure = CallFailed) -> None:
+        """Change something by a call of the Desk, in a thread, after the acts before it; none is left out.
+
+        Args: on_failure: as Lane.submit takes it.
+        """
+        if self.desk is None:
+            self.notify("The index is not open; do that again when it is.", severity="warning", markup=False)
+        else:
+            self._acts.submit(partial(act, self.desk), on_failure)
 
     def open_hit(self, hit: Hit | None, cited: str = "") -> None:
         """Args: cited: words of the hit that are marked where it is shown here."""

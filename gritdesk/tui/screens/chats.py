@@ -19,8 +19,8 @@ from textual.widgets import Input, OptionList, Static
 
 from gritdesk.chats import local_time
 from gritdesk.records import Chat, ChatHit, ChatSummary, Exchange, SearchMode
-from gritdesk.tui.lane import Lane, problem_of
-from gritdesk.tui.messages import Activity, CallFailed
+from gritdesk.tui.lane import Lane
+from gritdesk.tui.messages import Activity
 from gritdesk.tui.screens.ask_line import AskLineScreen
 from gritdesk.tui.screens.base import DeskScreen
 from gritdesk.tui.screens.confirm import ConfirmScreen
@@ -73,11 +73,12 @@ class ChatRead(Message):
 
 
 class ChatsChanged(Message):
-    """What was asked for is done, and `note` says what; or the chats are others than they seemed."""
+    """What was asked for is done, and `note` says what; or it is not, and the chats are others than they seemed."""
 
-    def __init__(self, note: str) -> None:
+    def __init__(self, note: str, problem: str = "") -> None:
         super().__init__()
         self.note = note
+        self.problem = problem
 
 
 class ChatSearchInput(SearchInput):
@@ -322,19 +323,13 @@ class ChatsScreen(DeskScreen):
             self._do(partial(_deleted, chat=chat))
 
     def _do(self, change: Callable[[Desk], ChatsChanged]) -> None:
-        if self.desk is not None:
-            self.run_worker(partial(self._do_in_thread, self.desk, change), thread=True, exit_on_error=False)
-
-    def _do_in_thread(self, desk: Desk, change: Callable[[Desk], ChatsChanged]) -> None:
-        try:
-            self.post_message(change(desk))
-        except Exception as error:  # a worker's edge
-            self.post_message(CallFailed(problem_of(error)))
-            self.post_message(ChatsChanged(""))  # by another process, as it seems
+        self.do(change, lambda problem: ChatsChanged("", problem))
 
     def on_chats_changed(self, message: ChatsChanged) -> None:
         message.stop()
-        if message.note:
+        if message.problem:
+            self.grit_app.report(message.problem)
+        elif message.note:
             self.notify(one_line(message.note), markup=False)
         self._list()
 

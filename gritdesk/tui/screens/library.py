@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -101,7 +101,6 @@ class LibraryScreen(DeskScreen):
         self._rows: Sequence[FolderRow | FileRow | Skip] = ()
         self._read_lane = Lane(self, "library")
         self._why_lane = Lane(self, "why")
-        self._change_lane = Lane(self, "change of the library")
 
     def compose(self) -> ComposeResult:
         yield StatusLine("library")
@@ -151,7 +150,8 @@ class LibraryScreen(DeskScreen):
     def _show(self) -> None:
         library = self._library
         if library is None:
-            self._say("Looking at the folders …")
+            if self.activity.desk != "failed":  # which is said already
+                self._say("Looking at the folders …")
             return
         self._rows = _rows_of(library, self.tab)
         self.query_one("#library-tabs", Static).update(_tabs(library, self.tab))
@@ -219,26 +219,22 @@ class LibraryScreen(DeskScreen):
         )
 
     def _remove(self, folder: Path, is_wanted: bool | None) -> None:
-        if is_wanted and self.desk is not None:
-            self._change(partial(_forget, self.desk, folder))
+        if is_wanted:
+            self.do(partial(_forget, folder=folder))
 
     def action_toggle_pause(self) -> None:
-        if self.desk is not None:
-            self._change(partial(_toggle_pause, self.desk))
+        self.do(_toggle_pause)
 
     def action_toggle_quiet(self) -> None:
         self.grit_app.action_toggle_quiet()
 
     def action_retry(self) -> None:
         chosen = self._chosen
-        if self.desk is not None and isinstance(chosen, FileRow) and chosen.state == "failed":
-            self._change(partial(_retry, self.desk, chosen.path))
+        if isinstance(chosen, FileRow) and chosen.state == "failed":
+            self.do(partial(_retry, path=chosen.path))
         else:
             self._read()
             self.grit_app.look_again()
-
-    def _change(self, call: Callable[[], LibraryChanged]) -> None:
-        self._change_lane.submit(call)
 
     def on_library_changed(self, message: LibraryChanged) -> None:
         message.stop()

@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import date
 from functools import partial
+from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, ClassVar
 
@@ -298,7 +299,8 @@ class SearchScreen(ResultsScreen):
     def _prefill(self) -> None:
         """Have the model read what a question would have it read, since `a` may ask the query as one."""
         if self.desk is not None:
-            self._prefill_lane.submit(partial(_prefill, self.desk, self.query_text, self.grit_app.conversation()))
+            past, within = self.grit_app.conversation(), tuple(self.marks)
+            self._prefill_lane.submit(partial(_prefill, self.desk, self.query_text, past, within))
 
     def action_rerank(self) -> None:
         """Look harder at the results on the screen; Escape ends it."""
@@ -474,14 +476,8 @@ class SearchScreen(ResultsScreen):
 
     def led_somewhere(self) -> None:
         """Have the query kept, to be asked again."""
-        desk, query = self.desk, self.query_text
-        if desk is not None and query:
-
-            def remember() -> PastQueriesRead:
-                desk.remember_query(query)
-                return PastQueriesRead(desk.past_queries())
-
-            self._past_lane.submit(remember)
+        if self.query_text and self.desk is not None:
+            self.do(partial(_remember, query=self.query_text))
 
     # why this rank
 
@@ -560,9 +556,14 @@ def _search(desk: Desk, query: str, mode: SearchMode, number: int) -> HitsFound:
     return HitsFound(number, mode, hits, perf_counter() - started)
 
 
-def _prefill(desk: Desk, query: str, past: Sequence[Exchange]) -> None:
+def _prefill(desk: Desk, query: str, past: Sequence[Exchange], within: Sequence[Path]) -> None:
     with suppress(GritDeskError):  # nobody has asked for it; asking says what is wrong
-        desk.prefill(query, past)
+        desk.prefill(query, past, within=within)
+
+
+def _remember(desk: Desk, query: str) -> PastQueriesRead:
+    desk.remember_query(query)
+    return PastQueriesRead(desk.past_queries())
 
 
 def _problem_of(query: str) -> str:

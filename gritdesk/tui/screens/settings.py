@@ -107,7 +107,6 @@ class SettingsScreen(DeskScreen):
         self._rows: list[Setting | Stored | None] = []
         """What each line of the list is of; None of a heading."""
         self._read_lane = Lane(self, "settings")
-        self._change_lane = Lane(self, "change of a setting")
 
     def compose(self) -> ComposeResult:
         yield StatusLine("settings")
@@ -120,8 +119,8 @@ class SettingsScreen(DeskScreen):
         yield KeyFooter()
 
     def on_mount(self) -> None:
-        super().on_mount()
         self._say("Reading the settings …")
+        super().on_mount()  # which says why, if the index could not be opened
         self.query_one("#settings-rows").focus()
 
     def on_screen_resume(self) -> None:
@@ -251,14 +250,17 @@ class SettingsScreen(DeskScreen):
             self._ask_price(chosen, None)
 
     def _ask_price(self, setting: Setting, typed: str | None) -> None:
-        if (desk := self.desk) is not None:
-            if setting.applies == "on opening":
-                self.notify("Finding out what that costs …", timeout=2, markup=False)
-            self._change_lane.submit(lambda: PriceTold(setting, typed, desk.price(setting.key, typed)))
+        if self.desk is not None and setting.applies == "on opening":
+            self.notify("Finding out what that costs …", timeout=2, markup=False)
+        self.do(lambda desk: PriceTold(setting, typed, desk.price(setting.key, typed)))
 
     def on_price_told(self, message: PriceTold) -> None:
         message.stop()
         setting, typed = message.setting, message.typed
+        if setting.applies == "on opening" and self.app.screen is not self:
+            # a box there would take keys that are typed for something else, and a reopened index interrupt it
+            self.notify(plain(f"{setting.key} is as it was; ask again for its price here"), markup=False)
+            return
         change = partial(self._change, setting, typed)
         if not message.price.told:
             change(True)
@@ -269,8 +271,8 @@ class SettingsScreen(DeskScreen):
         )
 
     def _change(self, setting: Setting, typed: str | None, is_wanted: bool | None) -> None:
-        if is_wanted and (desk := self.desk) is not None:
-            self._change_lane.submit(lambda: SettingChanged(desk.change_setting(setting.key, typed)))
+        if is_wanted:
+            self.do(lambda desk: SettingChanged(desk.change_setting(setting.key, typed)))
 
     def on_setting_changed(self, message: SettingChanged) -> None:
         message.stop()
@@ -297,7 +299,7 @@ class SettingsScreen(DeskScreen):
             return
         before = self._read.settings if self._read else ()
         self.grit_app.edit_file(desk.config.path)
-        self._change_lane.submit(partial(_reread, desk, before), SettingsRefused)
+        self.do(partial(_reread, before=before), SettingsRefused)
 
     def on_file_edited(self, message: FileEdited) -> None:
         message.stop()
