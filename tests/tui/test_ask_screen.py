@@ -256,6 +256,26 @@ async def test_citation_opens_where_its_words_stand_by_now_and_says_what_changed
         ]
 
 
+async def test_citation_that_is_shown_here_has_the_lines_of_its_file(app: GritDeskApp, desk: FakeDesk) -> None:
+    hits = tuple(sample_hits())
+    citation = Citation(1, hits[0].path, 9, 9, "A bucket holds 60 tokens and gains one a second.")
+    answer = replace(answer_of("w?", "It holds 60 [1].", hits, (1,)), citations=(citation,))
+    desk.script = [EvidenceFound(hits), PieceGenerated(answer.text), AnswerFinished(answer)]
+    async with app.run_test(size=WIDE) as pilot:
+        await ready(pilot)
+        block = await asked(pilot, app)
+        await until(pilot, lambda: block.state == "finished")
+        await pilot.press("1", "enter")
+        await until(pilot, lambda: isinstance(app.screen, ViewerScreen))
+        view = app.screen.query_one(PassageView)
+        await until(pilot, lambda: view.cited == citation.quote)
+        # the heading, the line that the passage begins in, and the file's last
+        shown = screen_text(app).splitlines()
+        for number, words in ((1, "# Rate limits"), (8, "On 4 March"), (13, "What a refused client")):
+            (row,) = [each for each in shown if words in each]
+            assert str(number) in row.split()[:2]  # behind the bar of what is marked
+
+
 async def test_keys_move_between_answers_evidence_and_question(app: GritDeskApp) -> None:
     async with app.run_test(size=NARROW) as pilot:
         await ready(pilot)

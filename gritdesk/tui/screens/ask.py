@@ -7,7 +7,6 @@ import threading
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -491,8 +490,8 @@ class AskScreen(DeskScreen):
         if message.place and (note := told(message.citation, message.place)):
             has_moved = message.place.state == "moved"
             self.notify(plain(note), severity="information" if has_moved else "warning", markup=False)
-        chunk = replace(message.hit.chunk, line_start=place.line_start, line_end=place.line_end)
-        self.open_hit(replace(message.hit, chunk=chunk), message.citation.quote)
+        # the viewer shows the text as it was indexed, whose lines are counted from the passage's own first line
+        self.open_hit(message.hit, message.citation.quote, place.line_start)
 
     @on(OptionList.OptionSelected, "#evidence-hits")
     def _open_evidence(self) -> None:
