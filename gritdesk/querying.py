@@ -81,11 +81,20 @@ def widened(query: Query, now: datetime | None = None) -> Iterator[tuple[str, Qu
         yield named, _asked_as(query, _assembled(query.line, _without(group, parts), now))
 
 
+def widest(query: Query) -> tuple[str, Query] | None:
+    """As `widened`, of all its restrictions together; None where there are not several."""
+    several = list(_restrictions(_parts(query.line)))
+    return (_named_together(several), unrestricted(query)) if len(several) > 1 else None
+
+
 def without(line: str, restriction: str) -> str:
-    """The line without a restriction, named as `widened` names it; of a phrase only the quotation marks go."""
+    """The line without what `widened` or `widest` name so; of a phrase only the quotation marks go."""
     parts = list(_parts(line))
-    groups = (group for named, group in _restrictions(parts) if named == restriction)
-    return " ".join(part.typed for part in _without(next(groups, []), parts))
+    each_alone = list(_restrictions(parts))
+    together = [part for _, group in each_alone for part in group]
+    groups = (group for named, group in each_alone if named == restriction)
+    taken = next(groups, together if restriction == _named_together(each_alone) else [])
+    return " ".join(part.typed for part in _without(taken, parts))
 
 
 def unrestricted(query: Query) -> Query:
@@ -111,10 +120,19 @@ def _restrictions(parts: Iterable[_Part]) -> Iterator[tuple[str, list[_Part]]]:
             any_will_do = part.kind in ("in", "type") and not part.is_excluded
             groups.setdefault(part.kind if any_will_do else number, []).append(part)
     for group in groups.values():
-        named = " ".join(part.typed for part in group)
-        if group[0].kind == "phrase" and not group[0].is_excluded:
-            named = f"the quotation marks of {named}"
-        yield named, group
+        yield _named(group), group
+
+
+def _named(group: Sequence[_Part]) -> str:
+    """As it is typed, phrases last, of which only the quotation marks restrict anything."""
+    is_phrase = [part.kind == "phrase" and not part.is_excluded for part in group]
+    filters = " ".join(part.typed for part, is_one in zip(group, is_phrase, strict=True) if not is_one)
+    phrases = " ".join(part.typed for part, is_one in zip(group, is_phrase, strict=True) if is_one)
+    return " and ".join(filter(None, (filters, phrases and f"the quotation marks of {phrases}")))
+
+
+def _named_together(restrictions: Iterable[tuple[str, list[_Part]]]) -> str:
+    return _named([part for _, group in restrictions for part in group])
 
 
 def _without(group: Sequence[_Part], parts: Iterable[_Part]) -> list[_Part]:

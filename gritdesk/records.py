@@ -181,7 +181,10 @@ class Misses:
     """Why a search found nothing, and what it nearly found."""
 
     removed: tuple[tuple[str, int], ...]
-    """Restrictions as typed, and how many passages there are without each, each text once; only those with any."""
+    """Restrictions as typed, and how many passages there are without each, each text once; only those with any.
+
+    Where there are none without any one of them: all of them as one, if there are some without all.
+    """
     nearest: tuple[Hit, ...]
     """The best hits without any restriction."""
 

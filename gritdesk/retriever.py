@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gritdesk.config import SearchConfig
-from gritdesk.querying import keyword_text, parse, unrestricted, widened
+from gritdesk.querying import keyword_text, parse, unrestricted, widened, widest
 from gritdesk.records import MOST_COUNTED, Explanation, Hit, Misses, Query, Scope, SearchMode
 from gritdesk.store.base import Store
 from gritdesk.store.words import unspaced_pairs
@@ -73,17 +73,25 @@ class Retriever:
         return [self._explained(each, asked) if explain else each.as_hit() for each in best]
 
     def misses(self, query: Query | str, mode: SearchMode = "hybrid", n: int = 3) -> Misses:
-        """Of a search that found nothing: which of its restrictions left nothing, and the nearest without any."""
+        """Of a search that found nothing: which of its restrictions left nothing, and the nearest without any.
+
+        Where none of them alone is to blame, they are named together.
+        """
         asked = parse(query) if isinstance(query, str) else query
-        wider = list(widened(asked))
-        if not wider:
+        each_alone = list(widened(asked))
+        if not each_alone:
             return Misses((), ())
+        together = [wider] if (wider := widest(asked)) else []
         # by meaning something is always near: how much is tells nothing, unless there are no words to count
-        counts = [len(self.search(each, MOST_COUNTED, "keyword")) for _, each in wider]
-        if not any(counts) and mode != "keyword":
-            counts = [len(self.search(each, MOST_COUNTED, mode)) for _, each in wider]
-        removed = tuple((restriction, num) for (restriction, _), num in zip(wider, counts, strict=True) if num)
+        modes: tuple[SearchMode, ...] = ("keyword",) if mode == "keyword" else ("keyword", mode)
+        ways = (self._found_in(wider, each) for each in modes for wider in (each_alone, together))
+        removed = next(filter(None, ways), ())
         return Misses(removed, tuple(self.search(unrestricted(asked), n, mode)) if asked.text else ())
+
+    def _found_in(self, wider: Iterable[tuple[str, Query]], mode: SearchMode) -> tuple[tuple[str, int], ...]:
+        """What finds anything of queries with what each of them leaves out, and how much."""
+        counted = [(named, len(self.search(each, MOST_COUNTED, mode))) for named, each in wider]
+        return tuple((named, num) for named, num in counted if num)
 
     # ------------------------------------------------------------ candidates
 

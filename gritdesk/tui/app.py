@@ -569,12 +569,15 @@ class GritDeskApp(Guarded, App[None]):
     def view(self, hit: Hit, words: Sequence[str] = (), cited: str = "") -> None:
         self.push_screen(ViewerScreen(hit, words, self.current_mode, cited))
 
-    def open_in_editor(self, hit: Hit, cited: str = "") -> None:
-        """Open the hit's file at its line; what no editor can show is shown here, with what is cited marked."""
-        self.run_worker(self._open_in_editor(hit, cited), group="editor", exclusive=True, exit_on_error=False)
+    def open_in_editor(self, hit: Hit, cited: str = "", line: int | None = None) -> None:
+        """Open the hit's file at its line; what no editor can show is shown here, with what is cited marked.
 
-    async def _open_in_editor(self, hit: Hit, cited: str) -> None:
-        command = editor_command(hit.path, hit.chunk.line_start)
+        Args: line: of the file as it is by now, where the editor goes instead.
+        """
+        self.run_worker(self._open_in_editor(hit, cited, line), group="editor", exclusive=True, exit_on_error=False)
+
+    async def _open_in_editor(self, hit: Hit, cited: str, line: int | None) -> None:
+        command = editor_command(hit.path, hit.chunk.line_start if line is None else line)
         if command is None or not opens_as_text(hit):
             self._view_instead(hit, cited, "" if command else "Set EDITOR to open files in your editor.")
         elif not await asyncio.to_thread(hit.path.is_file):

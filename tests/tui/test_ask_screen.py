@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from conftest import ready, screen_text, until
 from fake_desk import FakeDesk, answer_of, sample_answer, sample_hits
+from textual import events
+from textual.keys import _character_to_key
 from textual.pilot import Pilot
 from textual.widgets import Markdown
 
@@ -26,12 +28,14 @@ from gritdesk.records import (
     SentenceSupport,
 )
 from gritdesk.tui.app import GritDeskApp
+from gritdesk.tui.screens import ask
 from gritdesk.tui.screens.ask import AskScreen
 from gritdesk.tui.screens.viewer import ViewerScreen
 from gritdesk.tui.widgets.answer_block import AnswerBlock
 from gritdesk.tui.widgets.hit_list import HitList
 from gritdesk.tui.widgets.passage_view import PassageView
 from gritdesk.tui.widgets.question_input import QuestionInput
+from gritdesk.tui.widgets.scope_picker import ScopePicker
 
 WIDE = (120, 40)
 NARROW = (80, 24)
@@ -256,6 +260,26 @@ async def test_citation_opens_where_its_words_stand_by_now_and_says_what_changed
         ]
 
 
+async def test_citation_that_is_shown_here_has_the_lines_of_its_file(app: GritDeskApp, desk: FakeDesk) -> None:
+    hits = tuple(sample_hits())
+    citation = Citation(1, hits[0].path, 9, 9, "A bucket holds 60 tokens and gains one a second.")
+    answer = replace(answer_of("w?", "It holds 60 [1].", hits, (1,)), citations=(citation,))
+    desk.script = [EvidenceFound(hits), PieceGenerated(answer.text), AnswerFinished(answer)]
+    async with app.run_test(size=WIDE) as pilot:
+        await ready(pilot)
+        block = await asked(pilot, app)
+        await until(pilot, lambda: block.state == "finished")
+        await pilot.press("1", "enter")
+        await until(pilot, lambda: isinstance(app.screen, ViewerScreen))
+        view = app.screen.query_one(PassageView)
+        await until(pilot, lambda: view.cited == citation.quote)
+        # the heading, the line that the passage begins in, and the file's last
+        shown = screen_text(app).splitlines()
+        for number, words in ((1, "# Rate limits"), (8, "On 4 March"), (13, "What a refused client")):
+            (row,) = [each for each in shown if words in each]
+            assert str(number) in row.split()[:2]  # behind the bar of what is marked
+
+
 async def test_keys_move_between_answers_evidence_and_question(app: GritDeskApp) -> None:
     async with app.run_test(size=NARROW) as pilot:
         await ready(pilot)
@@ -287,7 +311,7 @@ async def test_a_question_has_several_lines_and_a_new_conversation_forgets(app: 
         await pilot.press("enter", "a", "ctrl+n", "b", "enter")
         await until(pilot, lambda: blocks(app) and blocks(app)[0].state == "finished")
         assert desk.named("ask") == [("a\nb", (), "chat 1")]
-        await pilot.press("n")
+        await pilot.press("n", "n")
         await until(pilot, lambda: not blocks(app))
         assert app.screen.query_one(QuestionInput).has_focus
         block = await asked(pilot, app)
@@ -309,7 +333,7 @@ async def test_a_new_conversation_begins_a_chat_of_its_own_however_soon_it_comes
         await ready(pilot)
         await asked(pilot, app)
         await asked(pilot, app, "x?")
-        await pilot.press("n")
+        await pilot.press("n", "n")
         await until(pilot, lambda: not blocks(app))
         gate.set()
         await until(pilot, lambda: len(desk.named("ask")) == 2)
@@ -328,6 +352,67 @@ async def test_questions_are_answered_when_chats_are_kept_no_more_and_go_on_when
             block = await asked(pilot, app)
             await until(pilot, lambda block=block: block.state == "finished")  # type: ignore[misc]
         assert [chat for _, _, chat in desk.named("ask")] == ["chat 1", "", "chat 1"]
+
+
+@pytest.mark.parametrize("pane", ["the answer", "the evidence"])
+async def test_letters_typed_outside_the_question_line_go_there_with_the_focus(app: GritDeskApp, pane: str) -> None:
+    async with app.run_test(size=WIDE) as pilot:
+        await ready(pilot)
+        block = await asked(pilot, app)
+        await until(pilot, lambda: block.state == "finished" and block.has_focus)
+        if pane == "the evidence":
+            await pilot.press("1")
+        question = app.screen.query_one(QuestionInput)
+        # as a terminal hands them on that was typed into faster than the screen could follow; e, n and y are commands
+        for character in "When, why?":
+            app.post_message(events.Key(_character_to_key(character), character))
+        await until(pilot, lambda: question.has_focus and question.text == "When, why?")
+        await pilot.press("enter")
+        await until(pilot, lambda: len(blocks(app)) == 2)
+        assert blocks(app)[1].question == "When, why?"
+
+
+async def test_at_sign_typed_at_an_answer_opens_the_picker(app: GritDeskApp) -> None:
+    async with app.run_test(size=WIDE) as pilot:
+        await ready(pilot)
+        block = await asked(pilot, app)
+        await until(pilot, lambda: block.state == "finished" and block.has_focus)
+        await pilot.press(*"@rlm")
+        picker = app.screen.query_one(ScopePicker)
+        await until(pilot, lambda: picker.letters == "rlm" and picker.display)
+        await pilot.press("enter")
+        await until(pilot, lambda: app.screen.scope == (Path("/notes/api/rate-limits.md"),))  # type: ignore[attr-defined]
+
+
+async def test_key_that_begins_anew_asks_first_and_commands_do_not(
+    desk: FakeDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.config = replace(desk.config, keys={"ask.new": "b"})
+    app = GritDeskApp(lambda: desk, desk.config)  # type: ignore[arg-type, return-value]
+    now = 100.0
+    monkeypatch.setattr(ask, "monotonic", lambda: now)
+    async with app.run_test(size=WIDE) as pilot:
+        await ready(pilot)
+        block = await asked(pilot, app)
+        await until(pilot, lambda: block.state == "finished" and block.has_focus)
+        said = "Press b again to begin anew; the chat is kept."
+        await pilot.press("b")
+        assert [each.message for each in app._notifications] == [said]
+        now += 2.5
+        await pilot.press("b")
+        assert blocks(app) == [block] and block.has_focus
+        await pilot.press("b")
+        await until(pilot, lambda: not blocks(app))
+        for begin in ("/new", "palette"):
+            block = await asked(pilot, app)
+            await until(pilot, lambda block=block: block.state == "finished" and block.has_focus)
+            if begin == "/new":
+                app.screen.query_one(QuestionInput).focus()
+                await pilot.press(*"/new", "enter")
+            else:
+                commands = {each.title: each.callback for each in app.get_system_commands(app.screen)}
+                await commands["New (b)"]()
+            await until(pilot, lambda: not blocks(app))
 
 
 async def test_a_question_waits_for_the_model_and_says_so(app: GritDeskApp, desk: FakeDesk) -> None:

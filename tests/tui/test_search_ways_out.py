@@ -125,6 +125,16 @@ async def test_enter_takes_the_filter_out_of_the_line_and_searches_again(app: Gr
         assert not app.screen.query_one(NothingFound).display
 
 
+async def test_enter_takes_out_all_filters_that_are_to_blame_together(app: GritDeskApp, desk: FakeDesk) -> None:
+    finds_nothing(desk)
+    desk.near_misses = Misses((("in:away after:2090", 3),), ())
+    async with app.run_test(size=WIDE) as pilot:
+        await found(pilot, app, "in:away bucket after:2090")
+        await until(pilot, lambda: "✕ in:away after:2090  hides 3 passages" in screen_text(app))
+        await pilot.press("enter")
+        await until(pilot, lambda: app.screen.query_one(SearchInput).value == "bucket")
+
+
 async def test_each_filter_can_be_chosen_and_misses_are_opened_viewed_and_copied(
     app: GritDeskApp, desk: FakeDesk
 ) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gritdesk.errors import QueryError
-from gritdesk.querying import keyword_text, parse, unrestricted, widened, without
+from gritdesk.querying import keyword_text, parse, unrestricted, widened, widest, without
 from gritdesk.records import Query, Scope
 from gritdesk.store.words import unspaced_pairs
 
@@ -240,6 +240,10 @@ def test_restriction_is_taken_out_of_the_line_and_the_rest_stays_as_typed() -> N
     assert without(line, 'the quotation marks of "token bucket"') == "walrus token bucket type:pdf in:a type:md -draft"
     assert without("walrus lit:C++", "lit:C++") == "walrus C++"
     assert without("in:a", "in:a") == ""
+    together, _ = widest(parse(line)) or ("", None)
+    assert together == 'type:pdf type:md in:a -draft and the quotation marks of "token bucket"'
+    assert without(line, together) == "walrus token bucket"
+    assert widest(parse("walrus type:pdf type:md")) is None
     for restriction, wider in widened(parse(line)):
         again = parse(without(line, restriction))
         assert (again.text, again.scope, again.not_phrases) == (wider.text, wider.scope, wider.not_phrases)

@@ -354,6 +354,20 @@ def test_search_that_found_nothing_says_what_removed_the_hits(library: Library) 
         assert len(misses.nearest) == 3 and "walrus" in misses.nearest[0].chunk.text
     assert library.retriever().misses("walrus -draft type:txt").removed == (("-draft", 3),)
     assert library.retriever().misses('"draft walrus"').removed == (('the quotation marks of "draft walrus"', 3),)
-    assert library.retriever().misses("walrus -draft type:md", "keyword").removed == ()
     assert library.retriever().misses("type:pdf").removed == (("type:pdf", 4),)
     assert library.retriever().misses("xylophone", "keyword") == Misses((), ())
+
+
+def test_restrictions_of_which_none_alone_left_nothing_are_named_together(library: Library) -> None:
+    library.add(**{f"{n}.txt": f"donkey draft {n}" for n in range(3)})
+    library.add(**{"a.md": "seal"})
+    retriever = library.retriever()
+    for mode in ("hybrid", "keyword", "semantic"):
+        misses = retriever.misses("donkey type:pdf after:2090", mode)  # type: ignore[arg-type]
+        assert misses.removed == (("type:pdf after:2090", 3),) and len(misses.nearest) == 3
+    # a seal is near in meaning without -draft, but says nothing of donkeys
+    assert retriever.misses("donkey -draft type:md").removed == (("-draft type:md", 3),)
+    together = 'type:pdf and the quotation marks of "draft donkey"'
+    assert retriever.misses('"draft donkey" type:pdf', "keyword").removed == ((together, 3),)
+    assert retriever.misses("type:pdf after:2090").removed == (("type:pdf after:2090", 4),)
+    assert retriever.misses("xylophone type:pdf after:2090", "keyword") == Misses((), ())

@@ -7,9 +7,9 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, ClassVar
 
 from textual import events, on
@@ -33,6 +33,7 @@ from gritdesk.records import (
     PieceGenerated,
 )
 from gritdesk.scoping import scope_name
+from gritdesk.tui.keymap import keymap_of
 from gritdesk.tui.lane import Lane, problem_of
 from gritdesk.tui.messages import (
     Activity,
@@ -63,6 +64,8 @@ if TYPE_CHECKING:
 
 EVIDENCE_CHARS = 4_000
 """Shown on either side of a passage."""
+_NEW_AGAIN_S = 2.0
+"""Within this a second press begins anew."""
 
 
 class EvidenceList(HitList):
@@ -144,6 +147,7 @@ class AskScreen(DeskScreen):
         """Gives what an @ picks from, which is read once while a question is written."""
         self._picking = threading.Event()
         """Of the latest pick; set, nobody waits for it any more."""
+        self._new_asked_at = float("-inf")
         self._picking_lane = Lane(self, "picking")
         self._naming_lane = Lane(self, "naming")
         self._evidence_lane = Lane(self, "evidence")
@@ -453,6 +457,30 @@ class AskScreen(DeskScreen):
 
     # keys
 
+    def on_key(self, event: events.Key) -> None:
+        """Before the bindings: what means nothing here is typed, and the key that begins anew is to be pressed twice.
+
+        Who goes on writing after a question was sent has the answer under the keys, and not the question line.
+        """
+        question = self.query_one(QuestionInput)
+        # a letter may yet come from the pane that had the focus when it was pressed
+        if event.is_printable and (self.focused is question or event.key not in self.active_bindings):
+            event.stop()
+            self.set_focus(question)
+            question.type_in(event.character or "")
+        elif event.key in keymap_of(self).keys_of("ask.new") and not self._is_new_meant():
+            event.stop()
+
+    def _is_new_meant(self) -> bool:
+        """Whether a press of the key is to begin anew; if not, it is said what is."""
+        if self.desk is None or not self.blocks or monotonic() - self._new_asked_at < _NEW_AGAIN_S:
+            return True
+        self._new_asked_at = monotonic()
+        kept = "the chat is kept" if self.desk.chats.are_kept else "the chat is not kept"
+        key = keymap_of(self).key_of("ask.new")
+        self.notify(f"Press {key} again to begin anew; {kept}.", timeout=_NEW_AGAIN_S, markup=False)
+        return False
+
     async def action_stop(self) -> None:
         if any(block.is_running for block in self.blocks):
             await self._stop_running()
@@ -505,8 +533,8 @@ class AskScreen(DeskScreen):
         if message.place and (note := told(message.citation, message.place)):
             has_moved = message.place.state == "moved"
             self.notify(plain(note), severity="information" if has_moved else "warning", markup=False)
-        chunk = replace(message.hit.chunk, line_start=place.line_start, line_end=place.line_end)
-        self.open_hit(replace(message.hit, chunk=chunk), message.citation.quote)
+        # the viewer shows the text as it was indexed, whose lines are counted from the passage's own first line
+        self.open_hit(message.hit, message.citation.quote, place.line_start)
 
     @on(OptionList.OptionSelected, "#evidence-hits")
     def _open_evidence(self) -> None:
@@ -526,6 +554,7 @@ class AskScreen(DeskScreen):
 
     async def action_new_conversation(self) -> None:
         await self._stop_running()
+        self._new_asked_at = float("-inf")
         self._chat = _ChatOfConversation()
         self.set_scope(())
         self._make_current(None)

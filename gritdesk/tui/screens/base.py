@@ -61,10 +61,15 @@ class DeskScreen(Guarded, Screen[None]):
         else:
             self._acts.submit(partial(act, self.desk), on_failure)
 
-    def open_hit(self, hit: Hit | None, cited: str = "") -> None:
-        """Args: cited: words of the hit that are marked where it is shown here."""
+    def open_hit(self, hit: Hit | None, cited: str = "", line: int | None = None) -> None:
+        """Open a hit in the editor, or else show it here.
+
+        Args:
+            cited: words of the hit that are marked where it is shown here.
+            line: where the editor goes, if not to the first line of the hit.
+        """
         if hit is not None:
-            self.grit_app.open_in_editor(hit, cited)
+            self.grit_app.open_in_editor(hit, cited, line)
 
     def copy_path(self, hit: Hit | None) -> None:
         if hit is not None:

@@ -35,8 +35,8 @@ class AnswerBlock(Vertical, can_focus=True):
         "**Answer.** `ask.open_1` to `ask.open_9` show the numbered sources at the lines that are cited; `answer.open` "
         "or the same key again opens one in your editor. What is underlined and marked [?] no passage supports.\n\n"
         "`ask.stop` stops an answer at once and keeps what came; then it goes back to the question line. `ask.next` "
-        "and `ask.previous` go from answer to answer, `ask.all` asks all files again, `ask.new` begins a new "
-        "conversation."
+        "and `ask.previous` go from answer to answer, `ask.all` asks all files again, `ask.new` twice begins "
+        "a new conversation. A letter that does nothing here, and `@`, goes to the question line."
     )
     BINDING_GROUP_TITLE = "Answer"
     BINDINGS: ClassVar[list[BindingType]] = [

@@ -111,6 +111,11 @@ class QuestionInput(TextArea):
             self.remember(question)
             self.post_message(self.Sent(question))
 
+    def type_in(self, character: str) -> None:
+        """Take what was typed elsewhere."""
+        self.insert(character)
+        self._look_for_mention()
+
     def action_new_line(self) -> None:
         self.insert("\n")
 
