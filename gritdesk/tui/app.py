@@ -37,6 +37,7 @@ from gritdesk.errors import AppEnded, GritDeskError, StoreBusy
 from gritdesk.records import Exchange, Hit, IndexProgress
 from gritdesk.tui.app_log import app_log
 from gritdesk.tui.collecting import RestCollector
+from gritdesk.tui.counting import cost_of_adding
 from gritdesk.tui.editor import EditorCommand, editor_command
 from gritdesk.tui.guarding import Guarded
 from gritdesk.tui.keymap import Keymap, bindings_of, shown
@@ -46,6 +47,7 @@ from gritdesk.tui.messages import (
     CallFailed,
     DeskOpened,
     DeskRefused,
+    FolderCostTold,
     FoldersListed,
     IndexingEnded,
     IndexProgressed,
@@ -59,6 +61,7 @@ from gritdesk.tui.messages import (
 from gritdesk.tui.screens.add_folder import AddFolderScreen
 from gritdesk.tui.screens.ask import AskScreen
 from gritdesk.tui.screens.chats import ChatsScreen
+from gritdesk.tui.screens.confirm import ConfirmScreen
 from gritdesk.tui.screens.doctor import DoctorScreen
 from gritdesk.tui.screens.failures import FailuresScreen
 from gritdesk.tui.screens.first_run import FirstRunScreen
@@ -86,6 +89,7 @@ long."""
 _PROGRESS_EVERY_S = 0.25
 """How often it is drawn; small files come by the hundred a second."""
 _CLOSE_TIMEOUT_S = 10.0
+_NOT_OPEN = "the index is not open yet; add the folder again when it is"
 
 
 def run(desk_factory: Callable[[], Desk], config: Config) -> None:
@@ -462,16 +466,41 @@ class GritDeskApp(Guarded, App[None]):
             self._read_status(self.desk)
 
     def action_add_folder(self) -> None:
-        self.push_screen(AddFolderScreen(), self._add_folder)
+        self.push_screen(AddFolderScreen(), partial(self._add_folder, self.screen))
 
-    def _add_folder(self, folder: Path | None) -> None:
-        if folder is not None:
+    def _add_folder(self, asked_from: Screen[object], folder: Path | None) -> None:
+        """Have the cost of a folder told, and add it once a person has read that."""
+        if folder is None:
+            return
+        if (desk := self.desk) is None:
+            self.report(_NOT_OPEN)
+            return
+        self.notify(f"Counting the files of {plain(str(folder))} …", markup=False)
+        work = partial(self._tell_cost_in_thread, desk, folder, asked_from)
+        self.run_worker(work, group="counting a folder", thread=True, exit_on_error=False)
+
+    def _tell_cost_in_thread(self, desk: Desk, folder: Path, asked_from: Screen[object]) -> None:
+        if cost := cost_of_adding(desk, folder, lambda: desk is not self.desk):
+            self.post_message(FolderCostTold(folder, cost, asked_from))
+
+    def on_folder_cost_told(self, message: FolderCostTold) -> None:
+        is_in_the_way = self.screen is not message.asked_from and len(self.screen_stack) > 1
+        if is_in_the_way:  # a box over what a person does now would take the keys that are meant for it
+            self.notify(
+                f"{plain(message.cost)}\n\nTo add it, give its path again.", title="Not added yet", markup=False
+            )
+            return
+        box = ConfirmScreen("Keep this folder in the index?", message.cost, "Add it")
+        self.push_screen(box, partial(self._add_if_wanted, message.folder))
+
+    def _add_if_wanted(self, folder: Path, is_wanted: bool | None) -> None:
+        if is_wanted:
             self.read_folders([folder])
 
     def read_folders(self, folders: Sequence[Path]) -> None:
         """Keep these folders in the index from now on."""
         if self.desk is None:
-            self.report("the index is not open yet; add the folder again when it is")
+            self.report(_NOT_OPEN)
             return
         title = "Folder added; it is being read" if len(folders) == 1 else "Folders added; they are being read"
         self.notify("\n".join(map(str, folders)), title=title, markup=False)

@@ -19,6 +19,8 @@ from gritdesk.records import AnswerEvent, Citation, Hit, IndexProgress, Place, R
 from gritdesk.tui.text import Surroundings
 
 if TYPE_CHECKING:
+    from textual.screen import Screen
+
     from gritdesk.desk import Desk
 
 OnFailure = Callable[[str], Message]
@@ -100,6 +102,16 @@ class IndexingEnded(Message):
     def __init__(self, problem: str = "") -> None:
         super().__init__()
         self.problem = problem
+
+
+class FolderCostTold(Message):
+    """The files of a folder that is to be added are counted."""
+
+    def __init__(self, folder: Path, cost: str, asked_from: Screen[object]) -> None:
+        super().__init__()
+        self.folder, self.cost = folder, cost
+        self.asked_from = asked_from
+        """Where a person was when the folder was given."""
 
 
 class FoldersListed(Message):

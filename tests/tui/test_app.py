@@ -13,13 +13,16 @@ import pytest
 from conftest import ready, screen_text, until
 from fake_desk import NOTES, FakeDesk, sample_answer, sample_hits
 from textual.command import CommandList, CommandPalette
+from textual.widgets import Input
 
 from gritdesk.desk import Desk
 from gritdesk.errors import ModelError, StoreBusy, StoreError
 from gritdesk.records import FailedFile, IndexProgress
 from gritdesk.tui.app import GritDeskApp
 from gritdesk.tui.editor import editor_command
+from gritdesk.tui.screens.add_folder import AddFolderScreen
 from gritdesk.tui.screens.ask import AskScreen
+from gritdesk.tui.screens.confirm import ConfirmScreen
 from gritdesk.tui.screens.failures import FailuresScreen
 from gritdesk.tui.screens.first_run import FirstRunScreen
 from gritdesk.tui.screens.search import SearchScreen
@@ -104,7 +107,12 @@ async def test_index_that_another_process_keeps_up_is_searched_and_given_new_fol
     async with app.run_test(size=SIZE, notifications=True) as pilot:
         await until(pilot, lambda: "process 7" in screen_text(app))
         await until(pilot, lambda: "1,204 files indexed" in screen_text(app))
-        app._add_folder(tmp_path)
+        app.action_add_folder()
+        await until(pilot, lambda: isinstance(app.screen, AddFolderScreen))
+        app.screen.query_one("#folder", Input).value = str(tmp_path)
+        await pilot.press("enter")
+        await until(pilot, lambda: isinstance(app.screen, ConfirmScreen))
+        await pilot.press("y")
         await until(pilot, lambda: desk.named("add_folder"))
         assert desk.named("add_folder") == [(tmp_path,)] and "indexing stopped" not in screen_text(app)
 

@@ -355,6 +355,9 @@ async def test_without_folders_plus_adds_one_and_it_is_indexed(
         await pilot.press("enter")
         await until(pilot, lambda: "No folder is there" in screen_text(app))
         await pilot.press("tab", "enter")
+        await until(pilot, lambda: "3 files, 3.0 kB" in screen_text(app), "the cost")
+        assert desk.named("index") == []
+        await pilot.press("y")
         await until(pilot, lambda: desk.named("index"))
         assert desk.named("index") == [(tmp_path / "notes",)]
         await until(pilot, desk.watching.is_set, "watching after indexing")

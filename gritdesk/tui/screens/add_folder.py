@@ -22,7 +22,7 @@ from gritdesk.tui.keymap import keymap_of
 class AddFolderScreen(Guarded, ModalScreen[Path | None]):
     """Dismissed with a folder that exists, or None."""
 
-    HELP = "**Add a folder.** Its files are found by words at once, and by meaning as soon as they are read."
+    HELP = "**Add a folder.** Its files are counted, and nothing is read for the index before you have seen the cost."
     BINDING_GROUP_TITLE = "Add a folder"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "cancel", "Cancel", id="add_folder.cancel", tooltip="Add nothing"),
@@ -34,7 +34,9 @@ class AddFolderScreen(Guarded, ModalScreen[Path | None]):
             yield Static("Add a folder", classes="title")
             yield Input(placeholder="~/Documents", suggester=FolderSuggester(), id="folder")
             complete, leave = (keymap_of(self).key_of(f"add_folder.{each}") for each in ("complete", "cancel"))
-            yield Static(Content(f"Enter adds it, {complete} completes the path, {leave} leaves."), id="folder-note")
+            yield Static(
+                Content(f"Enter counts its files, {complete} completes the path, {leave} leaves."), id="folder-note"
+            )
 
     @on(Input.Submitted, "#folder")
     def _folder_given(self, event: Input.Submitted) -> None:

@@ -18,7 +18,7 @@ from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
 from gritdesk.records import Estimate, FolderCount
-from gritdesk.terminal import about
+from gritdesk.tui.counting import told_count, told_estimate
 from gritdesk.tui.lane import Lane, problem_of
 from gritdesk.tui.messages import Activity
 from gritdesk.tui.screens.add_folder import AddFolderScreen
@@ -255,7 +255,7 @@ class FirstRunScreen(DeskScreen):
 
     def _row(self, counted: FolderCount) -> Content:
         mark = ("[x] ", "bold $text-success") if counted.folder in self._chosen else ("[ ] ", "$text-muted")
-        return Content.assemble(mark, (short_path(counted.folder), "bold"), "  ", (_told(counted), "$text-muted"))
+        return Content.assemble(mark, (short_path(counted.folder), "bold"), "  ", (told_count(counted), "$text-muted"))
 
     def _show_estimate(self) -> None:
         self.query_one("#first-run-estimate", Static).update(self._estimate_lines())
@@ -274,7 +274,7 @@ class FirstRunScreen(DeskScreen):
             return Content.styled("The files are being counted …", "$text-muted")
         if self._estimate is None or self._estimated != frozenset(self._chosen):
             return Content.styled("A few of them are read and embedded, to tell how long all take …", "$text-muted")
-        return _estimate_content(self._estimate)
+        return told_estimate(self._estimate)
 
     # keys
 
@@ -317,28 +317,6 @@ def _read_machine(desk: Desk) -> MachineRead:
 
 def _estimate(desk: Desk, counts: Sequence[FolderCount]) -> EstimateMade:
     return EstimateMade(frozenset(each.folder for each in counts), desk.estimate(counts))
-
-
-def _estimate_content(estimate: Estimate) -> Content:
-    more = "" if estimate.is_whole else "More than "
-    files = f"{more}{count(estimate.num_new, 'file')}, {count(estimate.num_passages, 'passage')}: "
-    return Content.assemble(
-        (files, "bold"),
-        f"found by words after {about(estimate.words_s)}, by meaning after {about(estimate.seconds)}. ",
-        ("You can search meanwhile.", "$text-muted"),
-    )
-
-
-def _told(counted: FolderCount) -> str:
-    if counted.problem:
-        return one_line(counted.problem)
-    if counted.is_over and not counted.num_files:
-        return f"no files to read, {counted.num_skipped:,} skipped" if counted.num_skipped else "no files to read"
-    files = f"{count(counted.num_files, 'file')}, {size(counted.size_bytes)}"
-    skipped = f", {counted.num_skipped:,} skipped" if counted.num_skipped else ""
-    if not counted.is_over:
-        return f"{files}{skipped} …"
-    return f"{files}{skipped}" if counted.is_whole else f"more than {files}{skipped}"
 
 
 def _model_lines(found: tuple[ModelFile, ModelFacts | None] | None, activity: Activity) -> Content:
