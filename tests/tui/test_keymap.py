@@ -18,6 +18,7 @@ from textual.widgets import Footer, Input
 from gritdesk.cli import main
 from gritdesk.config import Config, load_config
 from gritdesk.errors import ConfigError
+from gritdesk.records import Misses
 from gritdesk.tui.app import GritDeskApp
 from gritdesk.tui.keymap import Keymap, bindings_of, contexts, owners, parsed, shown, swallowed
 from gritdesk.tui.screens.add_folder import AddFolderScreen
@@ -190,6 +191,17 @@ async def test_footer_tabs_texts_help_and_palette_name_the_changed_key(desk: Fak
         titles = lambda: [str(each.prompt).splitlines()[0] for each in commands.options]  # noqa: E731
         await until(pilot, lambda: {"Ask (F12)", "Mode (F9)", "Look harder (r)", "Jump (ctrl+o)"} <= set(titles()))
         assert "Unread files" in titles() and "Theme" in titles() and len(titles()) == len(set(titles()))
+
+
+async def test_notes_on_an_empty_result_name_the_changed_key(desk: FakeDesk) -> None:
+    desk.hits = lambda query, mode: []
+    desk.near_misses = Misses((("in:away", 12),), ())
+    app = app_with(desk, {"search.mode": "f9"})
+    async with app.run_test(size=SIZE) as pilot:
+        await ready(pilot)
+        await pilot.press("f9", *"bu")
+        await until(pilot, lambda: "in:away  hides 12 passages" in screen_text(app))
+        assert "F9 goes on to another mode." in screen_text(app)
 
 
 async def test_lines_of_config_that_cannot_be_followed_are_told_at_the_start(desk: FakeDesk) -> None:

@@ -66,7 +66,7 @@ class NothingFound(Rows):
 
         Args:
             title: what was looked for in vain.
-            notes: lines under it, keys between backquotes.
+            notes: lines under it, which may name bindings by their ids between backquotes.
             words: the query's words, marked in the passages.
         """
         shown = (title, tuple(notes), misses, tuple(unread), tuple(words))
@@ -83,7 +83,7 @@ class NothingFound(Rows):
 
         said = [
             Content.styled(title, "bold $foreground"),
-            *(with_keys(each).stylize_before("$text-muted") for each in notes),
+            *(with_keys(self, each).stylize_before("$text-muted") for each in notes),
         ]
         add(None, Content("\n").join([*said, Content("")]))
         for restriction, num in misses.removed:
