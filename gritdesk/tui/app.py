@@ -619,7 +619,7 @@ class GritDeskApp(Guarded, App[None]):
         """Whatever a key does on the screen or everywhere, with the key named; then what is too rare for a key."""
         yield from self._commands_of(screen)
         yield from self._commands_of(self)
-        if not screen.query("SearchInput, #library-rows"):  # these have a key for it
+        if not isinstance(screen, (SearchScreen, LibraryScreen)):  # these have a key for it
             yield SystemCommand("Add folder", "Keep one more folder in the index", self.action_add_folder)
         yield SystemCommand(
             "Choose folders", "As on the first run: what is here, and how long it takes", self.action_choose_folders

@@ -30,7 +30,7 @@ from gritdesk.tui.widgets.chat_list import ChatList, ChatRow
 from gritdesk.tui.widgets.empty_state import EmptyState
 from gritdesk.tui.widgets.key_footer import KeyFooter
 from gritdesk.tui.widgets.passage_view import PassageView
-from gritdesk.tui.widgets.search_input import SearchInput
+from gritdesk.tui.widgets.search_input import QueryLine
 from gritdesk.tui.widgets.status_line import StatusLine, count
 
 if TYPE_CHECKING:
@@ -80,11 +80,12 @@ class ChatsChanged(Message):
         self.note = note
 
 
-class ChatSearchInput(SearchInput):
+class ChatSearchInput(QueryLine):
     HELP = (
         "**Search in chats.** What was asked and answered is found as you type, by words and then by meaning. "
         "`chats.list` goes to the chats, `chats.submit` goes on with the highlighted one, `chats.back` clears the line."
     )
+    BINDING_GROUP_TITLE = "Search in chats"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "submit", "Go on", id="chats.submit", tooltip="Go on with the highlighted chat in Ask"),
         Binding("down", "leave_down", "Chats", id="chats.list", tooltip="Go to the chats"),
@@ -268,7 +269,7 @@ class ChatsScreen(DeskScreen):
 
     # keys
 
-    @on(SearchInput.LeftDown)
+    @on(ChatSearchInput.LeftDown)
     def _go_to_list(self) -> None:
         if self.query_one(ChatList).rows:
             self.query_one(ChatList).focus()
