@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,11 @@ def test_every_screen_and_every_widget_that_takes_the_focus_has_help_whose_ids_e
         assert issubclass(owner, Widget) and owner.HELP, owner
         told = keymap.told(inspect.cleandoc(owner.HELP))
         assert not any(f"`{each.split('.')[0]}." in told for each in keymap.bound), told
+
+
+def test_what_is_bound_in_one_place_is_listed_under_one_title_of_its_own() -> None:
+    titles = [title for title, _ in groupby(Keymap().bound.values(), key=lambda bound: bound.group)]
+    assert len(titles) == len(set(titles))
 
 
 # what config.toml says
