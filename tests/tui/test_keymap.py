@@ -256,7 +256,7 @@ async def test_help_is_there_in_a_box_too_and_numbered_keys_are_one_line(app: Gr
         await pilot.press("f1")
         await until(pilot, lambda: "Take the suggested path" in screen_text(app))
         await pilot.press("f1", "escape", "f3", "f1")
-        await until(pilot, lambda: "1 … 9" in screen_text(app) and "Open source [2]" not in screen_text(app))
+        await until(pilot, lambda: "1 … 9" in screen_text(app) and "Show source [2]" not in screen_text(app))
 
 
 # jump mode
