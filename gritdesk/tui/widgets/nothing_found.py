@@ -46,10 +46,6 @@ class NothingFound(Rows):
         self._shown: tuple[object, ...] = ()
 
     @property
-    def has_rows(self) -> bool:
-        return any(self._rows)
-
-    @property
     def chosen(self) -> str | Hit | PathReport | None:
         """A restriction, a passage or a file that is not in the index."""
         return self._rows[self.highlighted] if self.highlighted is not None else None
