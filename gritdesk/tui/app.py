@@ -26,6 +26,7 @@ from textual.app import App, SuspendNotSupported, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.events import Event, InputEvent, Key
 from textual.message import Message
+from textual.notifications import SeverityLevel
 from textual.reactive import reactive
 from textual.screen import ModalScreen, Screen
 from textual.theme import Theme
@@ -487,6 +488,18 @@ class GritDeskApp(Guarded, App[None]):
             self.notify(problem, severity="warning", markup=False)
 
     # what a person is told
+
+    def notify(
+        self,
+        message: str,
+        *,
+        title: str = "",
+        severity: SeverityLevel = "information",
+        timeout: float | None = None,
+        markup: bool = True,
+    ) -> None:
+        """Show a notice; names of files and folders in it drive no terminal, whoever says it."""
+        super().notify(plain(message), title=plain(title), severity=severity, timeout=timeout, markup=markup)
 
     def report(self, problem: str) -> None:
         """Show one line about something that went wrong; the same line again within seconds is left out."""
