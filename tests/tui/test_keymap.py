@@ -152,6 +152,13 @@ def test_keys_section_is_taken_with_and_without_quotes(tmp_path: Path) -> None:
         load_config(tmp_path)
 
 
+def test_help_on_a_line_of_text_names_the_key_that_works_while_typing() -> None:
+    text = "`search.mark`, `search.ask` and `search.copy`"
+    assert Keymap().told(text, while_typing=True) == "`ctrl+t`, `ctrl+g` and `y`"
+    assert Keymap({"search.ask": "z,f9"}).told(text, while_typing=True) == "`ctrl+t`, `F9` and `y`"
+    assert Keymap().told(text) == "`Space`, `a` and `y`"
+
+
 # in the app
 
 

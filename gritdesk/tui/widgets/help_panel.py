@@ -11,7 +11,7 @@ from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.dom import DOMNode
 from textual.widget import Widget
-from textual.widgets import Static
+from textual.widgets import Input, Static, TextArea
 
 from gritdesk.tui.keymap import bindings_of, keymap_of, shown
 
@@ -50,7 +50,8 @@ class HelpPanel(VerticalScroll, can_focus=True):
     def _part(self, node: DOMNode) -> Content:
         """The help of a widget, a screen or the app, and its keys; empty if it has neither."""
         told = (node.HELP if isinstance(node, Widget) else None) or ""
-        lines = [_with_marks(keymap_of(self).told(" ".join(told.split())))] if told else []
+        is_typed_in = isinstance(node, Input | TextArea)
+        lines = [_with_marks(keymap_of(self).told(" ".join(told.split()), while_typing=is_typed_in))] if told else []
         rows = [row for keys, what in self._keys_of(node) for row in self._rows(keys, what)]
         if rows and not told:
             lines.append(Content.styled(str(node.BINDING_GROUP_TITLE or ""), "bold"))

@@ -49,8 +49,8 @@ class SearchInput(QueryLine):
 A minus before `in:`, `type:` or `name:` leaves out. Behind the colon what there is stands below;
 `query.complete` takes the first.
 
-`query.last` in the empty line brings back earlier queries. `ctrl+t` marks the result, `ctrl+g` asks the query,
-`search.preview_down` scrolls its text.
+`query.last` in the empty line brings back earlier queries. `search.mark` marks the result, `search.ask` asks the
+query, `search.preview_down` scrolls its text.
 """
     BINDING_GROUP_TITLE = "Query"
     BINDINGS: ClassVar[list[BindingType]] = [
