@@ -240,7 +240,7 @@ class ChatsScreen(DeskScreen):
         if self._chats is None:
             return ("Reading the chats …",)
         if self._chats:
-            return ("No chat has this", "Try fewer or other words.  `Esc` clears the line.")
+            return ("No chat has this", "Try fewer or other words.  `chats.back` clears the line.")
         if not self._are_kept:
             return ("Chats are not kept", "With keep_chats = true under [answer] in config.toml they are.")
         return (
@@ -290,7 +290,7 @@ class ChatsScreen(DeskScreen):
 
     def action_rename(self) -> None:
         if (row := self.query_one(ChatList).chosen) is not None:
-            box = AskLineScreen("Another title for this chat", row.chat.title, "Enter takes it, Esc leaves.")
+            box = AskLineScreen("Another title for this chat", row.chat.title, "takes it")
             self.app.push_screen(box, partial(self._rename, row.chat))
 
     def _rename(self, chat: ChatSummary, title: str | None) -> None:
@@ -303,8 +303,8 @@ class ChatsScreen(DeskScreen):
 
     def action_export(self) -> None:
         if (row := self.query_one(ChatList).chosen) is not None:
-            note = "Enter writes the chat there as Markdown, Esc leaves."
-            box = AskLineScreen("Write this chat to a file", str(_file_for(row.chat)), note)
+            act = "writes the chat there as Markdown"
+            box = AskLineScreen("Write this chat to a file", str(_file_for(row.chat)), act)
             self.app.push_screen(box, partial(self._export, row.chat))
 
     def _export(self, chat: ChatSummary, file: str | None) -> None:

@@ -12,6 +12,7 @@ from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
 from gritdesk.records import Hit, Misses, PathReport
+from gritdesk.tui.keymap import keymap_of
 from gritdesk.tui.text import one_line, plain, short_folder
 from gritdesk.tui.widgets.empty_state import with_keys
 from gritdesk.tui.widgets.hit_list import HitVisual
@@ -83,7 +84,7 @@ class NothingFound(Rows):
         ]
         add(None, Content("\n").join([*said, Content("")]))
         for restriction, num in misses.removed:
-            add(restriction, _restriction_row(restriction, num))
+            add(restriction, _restriction_row(restriction, num, keymap_of(self).key_of("nothing_found.take")))
         if misses.nearest:
             heading = "The nearest without any filter" if misses.removed else "The nearest"
             add(None, _heading(heading))
@@ -115,11 +116,12 @@ def _heading(text: str) -> Content:
     return Content.styled(f"\n{text}", "$text-muted")
 
 
-def _restriction_row(restriction: str, num: int) -> Content:
+def _restriction_row(restriction: str, num: int, take: str) -> Content:
+    """Args: take: the key that takes it out."""
     return Content.assemble(
         ("✕ ", "bold $text-warning"),
         (plain(restriction), "bold"),
-        (f"  hides {counted(num)}; Enter takes it out", "$text-muted"),
+        (f"  hides {counted(num)}; {take} takes it out", "$text-muted"),
     )
 
 
