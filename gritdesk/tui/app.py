@@ -26,6 +26,7 @@ from textual.app import App, SuspendNotSupported, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.events import Event, InputEvent, Key
 from textual.message import Message
+from textual.notifications import SeverityLevel
 from textual.reactive import reactive
 from textual.screen import ModalScreen, Screen
 from textual.theme import Theme
@@ -191,7 +192,7 @@ class GritDeskApp(Guarded, App[None]):
         self._progress_shown_at = float("-inf")
         self._last_report = ("", 0.0)
         self._quit_asked_at = float("-inf")
-        self._settings_lane = Lane(self, "quiet mode")
+        self._settings_lane = Lane(self, "quiet mode", most_waiting=None)
         self._has_offered_folders = False
 
     # opening and closing
@@ -529,6 +530,18 @@ class GritDeskApp(Guarded, App[None]):
 
     # what a person is told
 
+    def notify(
+        self,
+        message: str,
+        *,
+        title: str = "",
+        severity: SeverityLevel = "information",
+        timeout: float | None = None,
+        markup: bool = True,
+    ) -> None:
+        """Show a notice; names of files and folders in it drive no terminal, whoever says it."""
+        super().notify(plain(message), title=plain(title), severity=severity, timeout=timeout, markup=markup)
+
     def report(self, problem: str) -> None:
         """Show one line about something that went wrong; the same line again within seconds is left out."""
         last, shown_at = self._last_report
@@ -672,7 +685,7 @@ class GritDeskApp(Guarded, App[None]):
         """Whatever a key does on the screen or everywhere, with the key named; then what is too rare for a key."""
         yield from self._commands_of(screen)
         yield from self._commands_of(self)
-        if not screen.query("SearchInput, #library-rows"):  # these have a key for it
+        if not isinstance(screen, (SearchScreen, LibraryScreen)):  # these have a key for it
             yield SystemCommand("Add folder", "Keep one more folder in the index", self.action_add_folder)
         yield SystemCommand(
             "Choose folders", "As on the first run: what is here, and how long it takes", self.action_choose_folders

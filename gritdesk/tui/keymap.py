@@ -76,20 +76,25 @@ class Keymap:
     def keys_of(self, id: str) -> tuple[str, ...]:
         return self.changed.get(id) or self.bound[id].default
 
-    def key_of(self, id: str) -> str:
-        """The first key of a binding as a person reads it: "F3", "Tab", "ctrl+g"."""
-        return shown(self.keys_of(id)[0])
+    def key_of(self, id: str, *, while_typing: bool = False) -> str:
+        """The first key of a binding as a person reads it: "F3", "Tab", "ctrl+g".
 
-    def told(self, text: str) -> str:
-        """The text with the ids of bindings between backquotes as their keys."""
-        return re.sub(r"`([a-z_]+\.\w+)`", lambda found: f"`{self._key_or(found[1])}`", text)
+        With `while_typing` the first of those that type nothing, if there are any.
+        """
+        keys = self.keys_of(id)
+        return shown(next((each for each in keys if not (while_typing and _types(each))), keys[0]))
+
+    def told(self, text: str, *, while_typing: bool = False) -> str:
+        """The text with the ids of bindings between backquotes as their keys, as `key_of` has them."""
+
+        def key_or_id(found: re.Match[str]) -> str:
+            return f"`{self.key_of(found[1], while_typing=while_typing) if found[1] in self.bound else found[1]}`"
+
+        return re.sub(r"`([a-z_]+\.\w+)`", key_or_id, text)
 
     def for_textual(self) -> dict[str, str]:
         """What App.set_keymap takes."""
         return {id: ",".join(keys) for id, keys in self.changed.items()}
-
-    def _key_or(self, id: str) -> str:
-        return self.key_of(id) if id in self.bound else id
 
     def _take(self, name: str, value: object) -> None:
         if name not in self.bound:
@@ -252,6 +257,11 @@ def _character(name: str) -> str:
     """What a key named `name` types; empty if it types nothing."""
     character = "" if name in _NAMED else name if len(name) == 1 else format_key(name)
     return character if len(character) == 1 else ""
+
+
+def _types(key: str) -> bool:
+    """Whether a key, as Textual names it, goes into a line of text."""
+    return key == "space" or "+" not in key and bool(_character(key))
 
 
 def _textual_name(key: str) -> str:

@@ -22,6 +22,7 @@ from gritdesk.tui.app import GritDeskApp
 from gritdesk.tui.editor import editor_command
 from gritdesk.tui.screens.add_folder import AddFolderScreen
 from gritdesk.tui.screens.ask import AskScreen
+from gritdesk.tui.screens.base import beginning_of
 from gritdesk.tui.screens.confirm import ConfirmScreen
 from gritdesk.tui.screens.failures import FailuresScreen
 from gritdesk.tui.screens.first_run import FirstRunScreen
@@ -287,6 +288,23 @@ def test_rows_are_the_text_and_never_wider_than_the_view() -> None:
 
 def test_control_codes_are_never_handed_to_the_terminal() -> None:
     assert plain("a\x1b[2Jb\tc\r\nd\x9b") == "a�[2Jb    c\nd�"
+
+
+async def test_names_with_control_codes_are_harmless_in_notices_and_in_the_box_for_a_folder(
+    app: GritDeskApp,
+) -> None:
+    folder = Path("/nowhere/\x1b[2Jtrap\u202e")
+    async with app.run_test(size=SIZE) as pilot:
+        await ready(pilot)
+        app.read_folders([folder])
+        app.edit_file(folder / "config.toml")
+        app.screen.copy_path(beginning_of(folder))  # type: ignore[attr-defined]
+        await until(pilot, lambda: len(app._notifications) == 3)
+        assert all("/nowhere/�[2Jtrap�" in each.message for each in app._notifications)
+        app.action_add_folder()
+        await until(pilot, lambda: isinstance(app.screen, AddFolderScreen))
+        await app.screen._check(str(folder))  # type: ignore[attr-defined]
+        await until(pilot, lambda: "No folder is there: /nowhere/�[2Jtrap�" in screen_text(app))
 
 
 def test_snapshot_of_an_empty_search(snap_compare, desk: FakeDesk) -> None:  # type: ignore[no-untyped-def]

@@ -90,6 +90,17 @@ async def test_chats_are_listed_by_date_with_the_conversation_beside(
         await until(pilot, lambda: "Tea is at four" in view.passage)
 
 
+async def test_help_names_no_key_of_the_query_line_of_search_and_the_palette_adds_folders(
+    app: GritDeskApp, chats: ChatKeeper
+) -> None:
+    async with app.run_test(size=(120, 60)) as pilot:
+        screen = await opened(pilot, app)
+        await pilot.press("f1")
+        await until(pilot, lambda: "Go to the chats" in screen_text(app) and "Everywhere" in screen_text(app))
+        assert not any(each in screen_text(app) for each in ("In an empty line", "earlier query", "for the filter"))
+        assert "Add folder" in [command.title for command in app.get_system_commands(screen)]
+
+
 async def test_words_of_questions_and_answers_are_found_as_they_are_typed(app: GritDeskApp, chats: ChatKeeper) -> None:
     async with app.run_test(size=SIZE) as pilot:
         screen = await opened(pilot, app)

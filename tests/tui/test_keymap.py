@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import json
+import re
+from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -15,13 +19,16 @@ from textual.command import CommandList, CommandPalette
 from textual.widget import Widget
 from textual.widgets import Footer, Input
 
+from gritdesk import tui
 from gritdesk.cli import main
 from gritdesk.config import Config, load_config
 from gritdesk.errors import ConfigError
+from gritdesk.records import Misses
 from gritdesk.tui.app import GritDeskApp
 from gritdesk.tui.keymap import Keymap, bindings_of, contexts, owners, parsed, shown, swallowed
 from gritdesk.tui.screens.add_folder import AddFolderScreen
 from gritdesk.tui.screens.ask import AskScreen
+from gritdesk.tui.screens.ask_line import AskLineScreen
 from gritdesk.tui.screens.jump import JumpScreen
 from gritdesk.tui.screens.search import SearchScreen
 from gritdesk.tui.screens.viewer import ViewerScreen
@@ -70,6 +77,45 @@ def test_every_screen_and_every_widget_that_takes_the_focus_has_help_whose_ids_e
         assert issubclass(owner, Widget) and owner.HELP, owner
         told = keymap.told(inspect.cleandoc(owner.HELP))
         assert not any(f"`{each.split('.')[0]}." in told for each in keymap.bound), told
+
+
+def test_what_is_bound_in_one_place_is_listed_under_one_title_of_its_own() -> None:
+    titles = [title for title, _ in groupby(Keymap().bound.values(), key=lambda bound: bound.group)]
+    assert len(titles) == len(set(titles))
+
+
+FIXED = {
+    ("app.py", "ctrl+c"),
+    *((name, "Enter") for name in ("add_folder.py", "ask_line.py", "edit_setting.py", "map.py", "settings.py")),
+    *(("question_input.py", key) for key in ("Tab", "Enter", "Esc", "Backspace")),
+}
+"""Keys that texts name as they are, since [keys] cannot change them: Textual's own, and those of the picker."""
+
+
+def test_texts_name_no_key_that_config_toml_can_change() -> None:
+    keys = {shown(key) for bound in Keymap().bound.values() for key in bound.default}
+    words = "|".join(sorted(key for key in keys if key.isalnum() and len(key) > 1))
+    letters = r"(?<![\w.+'’`“/~:-])[b-hj-z+](?= [a-z])"  # "q ends that"; `a` and `i` are words too
+    named = re.compile(rf"\b(?:ctrl|alt|shift)\+\w+|\b(?:{words})\b|{letters}")
+    found = set()
+    for path in Path(inspect.getfile(tui)).parent.rglob("*.py"):
+        if path.name != "keymap.py":  # whose texts are of keys
+            found |= {(path.name, key) for text in shown_texts(path) for key in named.findall(text)}
+    assert found == FIXED
+
+
+def shown_texts(path: Path) -> Iterator[str]:
+    """The texts of a module that a person may read: all with a blank but docstrings, and of bindings the tooltips."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    hidden: set[ast.AST] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            hidden.add(node.value)
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Binding":
+            hidden.update(node.args)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value and node not in hidden:
+            yield node.value
 
 
 # what config.toml says
@@ -145,6 +191,13 @@ def test_keys_section_is_taken_with_and_without_quotes(tmp_path: Path) -> None:
         load_config(tmp_path)
 
 
+def test_help_on_a_line_of_text_names_the_key_that_works_while_typing() -> None:
+    text = "`search.mark`, `search.ask` and `search.copy`"
+    assert Keymap().told(text, while_typing=True) == "`ctrl+t`, `ctrl+g` and `y`"
+    assert Keymap({"search.ask": "z,f9"}).told(text, while_typing=True) == "`ctrl+t`, `F9` and `y`"
+    assert Keymap().told(text) == "`Space`, `a` and `y`"
+
+
 # in the app
 
 
@@ -190,6 +243,29 @@ async def test_footer_tabs_texts_help_and_palette_name_the_changed_key(desk: Fak
         titles = lambda: [str(each.prompt).splitlines()[0] for each in commands.options]  # noqa: E731
         await until(pilot, lambda: {"Ask (F12)", "Mode (F9)", "Look harder (r)", "Jump (ctrl+o)"} <= set(titles()))
         assert "Unread files" in titles() and "Theme" in titles() and len(titles()) == len(set(titles()))
+
+
+async def test_notes_on_an_empty_result_name_the_changed_key(desk: FakeDesk) -> None:
+    desk.hits = lambda query, mode: []
+    desk.near_misses = Misses((("in:away", 12),), ())
+    app = app_with(desk, {"search.mode": "f9"})
+    async with app.run_test(size=SIZE) as pilot:
+        await ready(pilot)
+        await pilot.press("f9", *"bu")
+        await until(pilot, lambda: "in:away  hides 12 passages" in screen_text(app))
+        assert "F9 goes on to another mode." in screen_text(app)
+
+
+async def test_hints_of_library_settings_and_of_a_box_name_the_changed_key(desk: FakeDesk) -> None:
+    app = app_with(desk, {"library.retry": "f9", "settings.reset": "f11", "ask_line.cancel": "f12"})
+    async with app.run_test(size=SIZE) as pilot:
+        await ready(pilot)
+        await pilot.press("f4", "tab", "tab", "tab")
+        await until(pilot, lambda: "or at once by F9" in " ".join(screen_text(app).split()))
+        await pilot.press("f6")
+        await until(pilot, lambda: "Enter changes it, F11" in screen_text(app))
+        app.push_screen(AskLineScreen("Title", "", "takes it"))
+        await until(pilot, lambda: "Enter takes it, F12 leaves." in screen_text(app))
 
 
 async def test_lines_of_config_that_cannot_be_followed_are_told_at_the_start(desk: FakeDesk) -> None:
@@ -238,7 +314,7 @@ async def test_help_is_there_in_a_box_too_and_numbered_keys_are_one_line(app: Gr
         await pilot.press("f1")
         await until(pilot, lambda: "Take the suggested path" in screen_text(app))
         await pilot.press("f1", "escape", "f3", "f1")
-        await until(pilot, lambda: "1 … 9" in screen_text(app) and "Open source [2]" not in screen_text(app))
+        await until(pilot, lambda: "1 … 9" in screen_text(app) and "Show source [2]" not in screen_text(app))
 
 
 # jump mode

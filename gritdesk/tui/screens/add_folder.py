@@ -17,6 +17,7 @@ from textual.widgets import Input, Static
 
 from gritdesk.tui.guarding import Guarded
 from gritdesk.tui.keymap import keymap_of
+from gritdesk.tui.text import plain
 
 
 class AddFolderScreen(Guarded, ModalScreen[Path | None]):
@@ -49,7 +50,7 @@ class AddFolderScreen(Guarded, ModalScreen[Path | None]):
             self.dismiss(folder)
             return
         note = self.query_one("#folder-note", Static)
-        note.update(Content.styled(f"No folder is there: {folder}; check the path.", "$text-error"))
+        note.update(Content.styled(f"No folder is there: {plain(str(folder))}; check the path.", "$text-error"))
 
     def action_complete(self) -> None:
         self.query_one(Input).action_cursor_right()

@@ -13,6 +13,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
 from gritdesk.tui.guarding import Guarded
+from gritdesk.tui.keymap import keymap_of
 from gritdesk.tui.text import plain
 
 
@@ -25,15 +26,17 @@ class AskLineScreen(Guarded, ModalScreen[str | None]):
         Binding("escape", "cancel", "Cancel", id="ask_line.cancel", tooltip="Leave everything as it is"),
     ]
 
-    def __init__(self, title: str, value: str, note: str) -> None:
+    def __init__(self, title: str, value: str, act: str) -> None:
+        """Args: value: what stands there at first; act: what Enter does, as "takes it"."""
         super().__init__()
-        self._title, self._value, self._note = title, value, note
+        self._title, self._value, self._act = title, value, act
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="box"):
             yield Static(Content.styled(plain(self._title), "bold"), classes="title")
             yield Input(plain(self._value), id="line")
-            yield Static(Content(self._note), classes="note")
+            leave = keymap_of(self).key_of("ask_line.cancel")
+            yield Static(Content(f"Enter {self._act}, {leave} leaves."), classes="note")
 
     @on(Input.Submitted, "#line")
     def _line_given(self, event: Input.Submitted) -> None:

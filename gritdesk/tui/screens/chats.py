@@ -30,7 +30,7 @@ from gritdesk.tui.widgets.chat_list import ChatList, ChatRow
 from gritdesk.tui.widgets.empty_state import EmptyState
 from gritdesk.tui.widgets.key_footer import KeyFooter
 from gritdesk.tui.widgets.passage_view import PassageView
-from gritdesk.tui.widgets.search_input import SearchInput
+from gritdesk.tui.widgets.search_input import QueryLine
 from gritdesk.tui.widgets.status_line import StatusLine, count
 
 if TYPE_CHECKING:
@@ -81,11 +81,12 @@ class ChatsChanged(Message):
         self.problem = problem
 
 
-class ChatSearchInput(SearchInput):
+class ChatSearchInput(QueryLine):
     HELP = (
         "**Search in chats.** What was asked and answered is found as you type, by words and then by meaning. "
         "`chats.list` goes to the chats, `chats.submit` goes on with the highlighted one, `chats.back` clears the line."
     )
+    BINDING_GROUP_TITLE = "Search in chats"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "submit", "Go on", id="chats.submit", tooltip="Go on with the highlighted chat in Ask"),
         Binding("down", "leave_down", "Chats", id="chats.list", tooltip="Go to the chats"),
@@ -240,7 +241,7 @@ class ChatsScreen(DeskScreen):
         if self._chats is None:
             return ("Reading the chats …",)
         if self._chats:
-            return ("No chat has this", "Try fewer or other words.  `Esc` clears the line.")
+            return ("No chat has this", "Try fewer or other words.  `chats.back` clears the line.")
         if not self._are_kept:
             return ("Chats are not kept", "With keep_chats = true under [answer] in config.toml they are.")
         return (
@@ -269,7 +270,7 @@ class ChatsScreen(DeskScreen):
 
     # keys
 
-    @on(SearchInput.LeftDown)
+    @on(ChatSearchInput.LeftDown)
     def _go_to_list(self) -> None:
         if self.query_one(ChatList).rows:
             self.query_one(ChatList).focus()
@@ -290,7 +291,7 @@ class ChatsScreen(DeskScreen):
 
     def action_rename(self) -> None:
         if (row := self.query_one(ChatList).chosen) is not None:
-            box = AskLineScreen("Another title for this chat", row.chat.title, "Enter takes it, Esc leaves.")
+            box = AskLineScreen("Another title for this chat", row.chat.title, "takes it")
             self.app.push_screen(box, partial(self._rename, row.chat))
 
     def _rename(self, chat: ChatSummary, title: str | None) -> None:
@@ -303,8 +304,8 @@ class ChatsScreen(DeskScreen):
 
     def action_export(self) -> None:
         if (row := self.query_one(ChatList).chosen) is not None:
-            note = "Enter writes the chat there as Markdown, Esc leaves."
-            box = AskLineScreen("Write this chat to a file", str(_file_for(row.chat)), note)
+            act = "writes the chat there as Markdown"
+            box = AskLineScreen("Write this chat to a file", str(_file_for(row.chat)), act)
             self.app.push_screen(box, partial(self._export, row.chat))
 
     def _export(self, chat: ChatSummary, file: str | None) -> None:

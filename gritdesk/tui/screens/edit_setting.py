@@ -18,6 +18,7 @@ from textual.widgets.option_list import Option
 
 from gritdesk.settings import Setting, shown_value
 from gritdesk.tui.guarding import Guarded
+from gritdesk.tui.keymap import keymap_of
 from gritdesk.tui.lane import Lane
 from gritdesk.tui.text import one_line, plain
 from gritdesk.tui.widgets.rows import Rows
@@ -67,15 +68,14 @@ class EditSettingScreen(Guarded, ModalScreen[str | None]):
             if self._may_type:
                 yield Input(value, id="value", placeholder=self._placeholder)
             kind = "" if self._choices else f"{self._setting.kind}; "
-            yield Static(Content(f"{kind}Enter sets it, Esc leaves it."), id="value-note")
+            leave = keymap_of(self).key_of("edit_setting.cancel")
+            yield Static(Content(f"{kind}Enter sets it, {leave} leaves it."), id="value-note")
 
     @property
     def _placeholder(self) -> str:
-        return (
-            "or the path of another; Tab leads here"
-            if self._choices
-            else shown_value(self._setting.default) or "nothing"
-        )
+        if self._choices:
+            return f"or the path of another; {keymap_of(self).key_of('edit_setting.next')} leads here"
+        return shown_value(self._setting.default) or "nothing"
 
     def _option(self, choice: tuple[str, str]) -> Option:
         value, told = choice

@@ -263,10 +263,11 @@ class FirstRunScreen(DeskScreen):
     def _estimate_lines(self) -> Content:
         if not self._counts and not self._has_looked:
             return Content.styled("Looking for folders of documents …", "$text-muted")
+        choose, add = (self.grit_app.keymap.key_of(f"first_run.{each}") for each in ("choose", "add"))
         if not self._counts:
-            return Content("No folder of documents was found where they usually are. Press + to give one.")
+            return Content(f"No folder of documents was found where they usually are. Press {add} to give one.")
         if not self._chosen:
-            return Content.styled("Space chooses a folder, + adds another one.", "$text-muted")
+            return Content.styled(f"{choose} chooses a folder, {add} adds another one.", "$text-muted")
         if self._problem:
             return Content.styled(one_line(self._problem), "$text-warning")
         chosen = [self._counts[folder] for folder in self._chosen]

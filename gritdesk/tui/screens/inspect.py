@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from textual import on
 from textual.app import ComposeResult
@@ -23,10 +23,6 @@ from gritdesk.tui.text import one_line, plain, short_folder
 from gritdesk.tui.widgets.key_footer import KeyFooter
 from gritdesk.tui.widgets.rows import Rows
 from gritdesk.tui.widgets.status_line import StatusLine, count
-
-if TYPE_CHECKING:
-    pass
-
 
 _ROW_CHARS = 100
 """Of a passage in its row, which ends where the list does."""

@@ -122,7 +122,7 @@ class LibraryScreen(DeskScreen):
         self._read()
 
     def activity_changed(self, before: Activity, now: Activity) -> None:
-        self.query_one("#library-work", Static).update(_work(now))
+        self.query_one("#library-work", Static).update(_work(now, self.grit_app.keymap.key_of("library.quiet")))
         if now.desk == "open" and (before.desk != "open" or before.status is not now.status):
             self._read()
         elif now.desk == "failed":
@@ -188,7 +188,7 @@ class LibraryScreen(DeskScreen):
         elif isinstance(chosen, Skip):
             detail.update(_skip_detail(chosen))
         elif isinstance(chosen, FileRow) and self.desk is not None:
-            detail.update(_file_detail(chosen, None))
+            detail.update(self._file_detail(chosen, None))
             desk, path = self.desk, chosen.path
             self._why_lane.submit(lambda: PathExplained(desk.why(path)))
 
@@ -196,7 +196,10 @@ class LibraryScreen(DeskScreen):
         message.stop()
         chosen = self._chosen
         if isinstance(chosen, FileRow) and chosen.path == message.report.path:
-            self.query_one("#library-detail", Static).update(_file_detail(chosen, message.report))
+            self.query_one("#library-detail", Static).update(self._file_detail(chosen, message.report))
+
+    def _file_detail(self, row: FileRow, report: PathReport | None) -> Content:
+        return _file_detail(row, report, keymap_of(self).key_of("library.retry"))
 
     # keys
 
@@ -299,14 +302,14 @@ def _tabs(library: Library, active: Tab) -> Content:
     return Content("   ").join(parts)
 
 
-def _work(activity: Activity) -> Content:
-    """What is being done now, and how long it will take."""
+def _work(activity: Activity, loud: str) -> Content:
+    """What is being done now, and how long it will take; `loud` is the key that ends quiet mode."""
     status, progress = activity.status, activity.progress
     if status is not None and status.paused:
         return Content.styled(f"‖ {status.paused}", "$text-warning")
     if activity.index_problem:
         return Content.styled(f"✕ {one_line(activity.index_problem)}", "$text-error")
-    quiet = ("   quiet: works a third of the time, q ends that", "$text-muted")
+    quiet = (f"   quiet: works a third of the time, {loud} ends that", "$text-muted")
     quietly = quiet if status is not None and status.quiet else ""
     if not activity.is_indexing or progress is None or progress.is_done:
         return Content.assemble(("Everything is read. Changes are followed.", "$text-muted"), quietly)
@@ -364,17 +367,19 @@ _STATES = {
     "indexed": "in the index as it lies on the disk",
     "changed": "in the index with an older content; it is read again soon",
     "waiting": "not read yet",
-    "failed": "could not be read; it is tried again when it changes, or by Retry",
+    "failed": "could not be read; it is tried again when it changes",
     "missing": "in the index, but not on the disk now",
 }
 
 
-def _file_detail(row: FileRow, report: PathReport | None) -> Content:
+def _file_detail(row: FileRow, report: PathReport | None, retry: str) -> Content:
+    """Args: retry: the key that does it."""
+    again = f", or at once by {retry}" if row.state == "failed" else ""
     lines = [
         Content.styled(plain(row.path.name), "bold"),
         Content.styled(short_folder(row.path), "$text-muted"),
         Content(""),
-        Content(_STATES[row.state]),
+        Content(f"{_STATES[row.state]}{again}"),
         Content(f"{size(row.size_bytes)}, written {ago(row.modified_ns)}"),
     ]
     if row.reason:

@@ -50,9 +50,7 @@ class ResultsScreen(DeskScreen):
         ),
         Binding("v", "view", "View", id="search.view", tooltip="Show the highlighted result here, in its file"),
         Binding("s", "similar", "Similar", id="search.similar", tooltip="List the files that are like this one"),
-        Binding(
-            "space,ctrl+t", "mark", "Mark", id="search.mark", tooltip="Mark the file, or not (ctrl+t while typing)"
-        ),
+        Binding("space,ctrl+t", "mark", "Mark", id="search.mark", tooltip="Mark the file, or not"),
         Binding("c", "clear_marks", "Clear marks", show=False, id="search.clear_marks", tooltip="Take all marks off"),
         Binding(
             "y", "copy_path", "Copy path", show=False, id="search.copy", tooltip="Copy the path, or those of all marks"

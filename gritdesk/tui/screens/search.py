@@ -433,7 +433,7 @@ class SearchScreen(ResultsScreen):
         return ("Searching …",)
 
     def _nothing_found_lines(self) -> tuple[str, ...]:
-        lines = [f"Nothing found for “{plain(self.query_text).replace('`', chr(39))}”"]
+        lines = [f"Nothing found for “{plain(self.query_text)}”"]
         if not self._misses.removed:
             lines.append("Try fewer or other words.")
         if self.mode != "hybrid":

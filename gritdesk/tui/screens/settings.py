@@ -212,7 +212,8 @@ class SettingsScreen(DeskScreen):
         chosen = self._chosen
         detail = self.query_one("#settings-detail", Static)
         if isinstance(chosen, Setting):
-            detail.update(_setting_detail(chosen, self._shown(chosen)))
+            reset = self.grit_app.keymap.key_of("settings.reset")
+            detail.update(_setting_detail(chosen, self._shown(chosen), reset))
         elif isinstance(chosen, Stored):
             detail.update(_stored_detail(chosen))
 
@@ -348,10 +349,11 @@ _COUNTS = {
 }
 
 
-def _setting_detail(setting: Setting, shown: str) -> Content:
+def _setting_detail(setting: Setting, shown: str, reset: str) -> Content:
+    """Args: reset: the key that does it."""
     default = one_line(shown_value(setting.default)) or "—"
     counts = _COUNTS[setting.applies]
-    keys = "Enter changes it, d takes the default."
+    keys = f"Enter changes it, {reset} takes the default."
     lines = [
         Content.styled(setting.key, "bold"),
         Content(plain(setting.meaning)),

@@ -14,7 +14,6 @@ from textual.widgets import Static
 
 from gritdesk.records import Hit
 from gritdesk.tui.guarding import Guarded
-from gritdesk.tui.keymap import keymap_of
 from gritdesk.tui.text import one_line, place, plain
 from gritdesk.tui.widgets.empty_state import with_keys
 from gritdesk.wording import NEWEST_FIRST, held, reasons
@@ -51,9 +50,7 @@ class WhyScreen(Guarded, ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(classes="box", can_focus=False) as box:  # the arrow keys are for other results
-            box.border_subtitle = with_keys(
-                keymap_of(self).told("`why.next` `why.previous` other results · `why.close` back")
-            )
+            box.border_subtitle = with_keys(self, "`why.next` `why.previous` other results · `why.close` back")
             yield Static(id="why-text")
 
     def on_mount(self) -> None:

@@ -134,7 +134,8 @@ class AnswerBlock(Vertical, can_focus=True):
         self._told_at = now
         writing_s = now - self._began - self._first_after_s
         pace = "" if is_first else f", {(self._num_pieces - 1) / writing_s:.0f} pieces/s"
-        self._say(f"Writing … first piece after {self._first_after_s:.1f} s{pace}.  Esc stops")
+        stop = keymap_of(self).key_of("ask.stop")
+        self._say(f"Writing … first piece after {self._first_after_s:.1f} s{pace}.  {stop} stops")
 
     async def restart(self, reason: str) -> None:
         """Void what came: the engine died and the answer comes anew."""

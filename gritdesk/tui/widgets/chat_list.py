@@ -32,7 +32,7 @@ class ChatList(Rows):
         "`chats.pin` keeps it on top, `chats.export` writes it to a file, `chats.delete` deletes it after a question. "
         "`chats.back` goes back to the search line."
     )
-    BINDING_GROUP_TITLE = "Chats"
+    BINDING_GROUP_TITLE = "List of chats"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "select", "Go on", id="chats.continue", tooltip="Go on with the highlighted chat in Ask"),
         Binding("down,j", "cursor_down", "Down", show=False, id="chats.down", tooltip="Next chat"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from textual.content import Content
+from textual.dom import DOMNode
 from textual.widgets import Static
 
 from gritdesk.tui.keymap import keymap_of
@@ -10,12 +11,12 @@ from gritdesk.tui.keymap import keymap_of
 
 class EmptyState(Static):
     def say(self, title: str, *lines: str) -> None:
-        """A title and what to do; keys, or ids of bindings, between backquotes are set off. All is taken as text."""
-        body = Content("\n").join([with_keys(keymap_of(self).told(line)) for line in lines])
+        """A title and what to do; `lines` may name bindings by their ids between backquotes. All is taken as text."""
+        body = Content("\n").join([with_keys(self, line) for line in lines])
         self.update(Content.assemble((title, "bold"), "\n\n", body.stylize_before("$text-muted")))
 
 
-def with_keys(line: str) -> Content:
-    """A line of text with the keys between backquotes set off."""
-    parts = line.split("`")
+def with_keys(node: DOMNode, line: str) -> Content:
+    """A line of text with the ids of bindings between backquotes as their keys, set off."""
+    parts = keymap_of(node).told(line).split("`")
     return Content.assemble(*[(part, "bold $text-primary" if index % 2 else "") for index, part in enumerate(parts)])

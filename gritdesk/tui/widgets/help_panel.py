@@ -12,7 +12,7 @@ from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.dom import DOMNode
 from textual.widget import Widget
-from textual.widgets import Static
+from textual.widgets import Input, Static, TextArea
 
 from gritdesk.tui.keymap import bindings_of, keymap_of, shown
 
@@ -53,7 +53,8 @@ class HelpPanel(VerticalScroll, can_focus=True):
         told = (node.HELP if isinstance(node, Widget) else None) or ""
         # lines that are wrapped in the code are one here, but for the points of a list
         told = re.sub(r"(?<!\n)\n(?!\n|- )", " ", inspect.cleandoc(told))
-        lines = [_with_marks(keymap_of(self).told(told))] if told else []
+        is_typed_in = isinstance(node, Input | TextArea)
+        lines = [_with_marks(keymap_of(self).told(told, while_typing=is_typed_in))] if told else []
         rows = [row for keys, what in self._keys_of(node) for row in self._rows(keys, what)]
         if rows and not told:
             lines.append(Content.styled(str(node.BINDING_GROUP_TITLE or ""), "bold"))

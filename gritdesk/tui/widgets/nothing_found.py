@@ -12,6 +12,7 @@ from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
 from gritdesk.records import Hit, Misses, PathReport
+from gritdesk.tui.keymap import keymap_of
 from gritdesk.tui.text import one_line, plain, short_folder
 from gritdesk.tui.widgets.empty_state import with_keys
 from gritdesk.tui.widgets.hit_list import HitVisual
@@ -46,10 +47,6 @@ class NothingFound(Rows):
         self._shown: tuple[object, ...] = ()
 
     @property
-    def has_rows(self) -> bool:
-        return any(self._rows)
-
-    @property
     def chosen(self) -> str | Hit | PathReport | None:
         """A restriction, a passage or a file that is not in the index."""
         return self._rows[self.highlighted] if self.highlighted is not None else None
@@ -66,7 +63,7 @@ class NothingFound(Rows):
 
         Args:
             title: what was looked for in vain.
-            notes: lines under it, keys between backquotes.
+            notes: lines under it, which may name bindings by their ids between backquotes.
             words: the query's words, marked in the passages.
         """
         shown = (title, tuple(notes), misses, tuple(unread), tuple(words))
@@ -83,11 +80,11 @@ class NothingFound(Rows):
 
         said = [
             Content.styled(title, "bold $foreground"),
-            *(with_keys(each).stylize_before("$text-muted") for each in notes),
+            *(with_keys(self, each).stylize_before("$text-muted") for each in notes),
         ]
         add(None, Content("\n").join([*said, Content("")]))
         for restriction, num in misses.removed:
-            add(restriction, _restriction_row(restriction, num))
+            add(restriction, _restriction_row(restriction, num, keymap_of(self).key_of("nothing_found.take")))
         if misses.nearest:
             heading = "The nearest without any filter" if misses.removed else "The nearest"
             add(None, _heading(heading))
@@ -119,11 +116,12 @@ def _heading(text: str) -> Content:
     return Content.styled(f"\n{text}", "$text-muted")
 
 
-def _restriction_row(restriction: str, num: int) -> Content:
+def _restriction_row(restriction: str, num: int, take: str) -> Content:
+    """Args: take: the key that takes it out."""
     return Content.assemble(
         ("✕ ", "bold $text-warning"),
         (plain(restriction), "bold"),
-        (f"  hides {counted(num)}; Enter takes it out", "$text-muted"),
+        (f"  hides {counted(num)}; {take} takes it out", "$text-muted"),
     )
 
 

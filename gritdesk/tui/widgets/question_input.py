@@ -22,8 +22,8 @@ _KEYS_OF_SCREENS = ("f6", "f7")
 
 class QuestionInput(TextArea):
     HELP = (
-        "**Question.** `question.send` sends, `question.new_line` makes a new line (so do `shift+enter` and "
-        "`alt+enter` where the terminal tells them apart), `up` in an empty line brings back earlier questions.\n\n"
+        "**Question.** `question.send` sends, `question.new_line` makes a new line (other keys for it only where "
+        "the terminal tells them from `question.send`), `up` in an empty line brings back earlier questions.\n\n"
         "`@` and some letters pick a file or folder to ask: `Tab` or `Enter` takes one, `Esc` leaves the text as it "
         "is. `Backspace` in an empty line takes the last one away, `/all` asks all files again, `/new` begins a new "
         "conversation. A follow-up may leave out what was said before.\n\n"

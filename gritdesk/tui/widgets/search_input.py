@@ -1,4 +1,4 @@
-"""The query line of the search screen."""
+"""Lines to search by, above what they find."""
 
 from __future__ import annotations
 
@@ -19,8 +19,21 @@ from gritdesk.tui.keymap import keymap_of
 from gritdesk.tui.text import one_line
 
 
-class SearchInput(Input):
-    """Down goes to the results; what a filter may say is offered on the lower border, where Tab takes the first."""
+class QueryLine(Input):
+    """Leads down into what it finds; which key does is for each to bind."""
+
+    class LeftDown(Message):
+        """The person wants to be in the results."""
+
+    virtual_size: Reactive[Size] = Reactive(Size(0, 0))
+    """Without Textual's layout of the whole screen at every key, which would find everything where it was."""
+
+    def action_leave_down(self) -> None:
+        self.post_message(self.LeftDown())
+
+
+class SearchInput(QueryLine):
+    """What a filter may say is offered on the lower border, and the first of it can be taken by a key."""
 
     HELP = """**Query.** Results come as you type. `search.mode` changes the mode, `query.results` goes to the results.
 
@@ -36,8 +49,8 @@ class SearchInput(Input):
 A minus before `in:`, `type:` or `name:` leaves out. Behind the colon what there is stands below;
 `query.complete` takes the first.
 
-`query.last` in the empty line brings back earlier queries. `ctrl+t` marks the result, `ctrl+g` asks the query,
-`search.preview_down` scrolls its text.
+`query.last` in the empty line brings back earlier queries. `search.mark` marks the result, `search.ask` asks the
+query, `search.preview_down` scrolls its text.
 """
     BINDING_GROUP_TITLE = "Query"
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -49,14 +62,8 @@ A minus before `in:`, `type:` or `name:` leaves out. Behind the colon what there
         Binding("tab", "take_offer", "Complete", id="query.complete", tooltip="Take what is offered for the filter"),
     ]
 
-    class LeftDown(Message):
-        """The person wants to be in the results."""
-
     class FolderWanted(Message):
         """That key was pressed where it means: add a folder."""
-
-    virtual_size: Reactive[Size] = Reactive(Size(0, 0))
-    """Without Textual's layout of the whole screen at every key, which would find everything where it was."""
 
     adds_folders = False
     """Whether it does in an empty line means that; the screen knows."""
@@ -101,9 +108,6 @@ A minus before `in:`, `type:` or `name:` leaves out. Behind the colon what there
     def action_take_offer(self) -> None:
         self.value = self.offers[0].line
         self.cursor_position = len(self.value)
-
-    def action_leave_down(self) -> None:
-        self.post_message(self.LeftDown())
 
     async def _on_key(self, event: events.Key) -> None:
         if event.key in keymap_of(self).keys_of("search.add_folder") and self.adds_folders and not self.value:
