@@ -563,9 +563,10 @@ class PostgresStore:
         if not terms:
             return 0, {}
         rows = self._run(
-            """SELECT (SELECT greatest(reltuples::bigint, (
-                           SELECT count(*) FROM (SELECT FROM chunk LIMIT :most) AS bounded))
-                       FROM pg_class WHERE oid = 'chunk'::regclass), asked, (
+            """SELECT (SELECT CASE WHEN counted < :most THEN counted ELSE greatest(reltuples::bigint, counted) END
+                       FROM pg_class, (
+                           SELECT count(*) AS counted FROM (SELECT FROM chunk LIMIT :most) AS bounded) AS few
+                       WHERE oid = 'chunk'::regclass), asked, (
                    SELECT count(*) FROM (
                        SELECT FROM chunk WHERE words @@ to_tsquery('words', asked) LIMIT :most) AS bounded)
                FROM unnest(:terms::text[]) AS asked""",

@@ -99,6 +99,7 @@ def run(desk_factory: Callable[[], Desk], config: Config) -> None:
     Raises: AppEnded if an error ended it; the terminal is restored by then, and the log holds the traceback.
     """
     app = GritDeskApp(desk_factory, config)
+    app.obeys_signals = True
     with app_log(config.log_dir / "app.log"):
         try:
             app.run(mouse=config.appearance.mouse)
@@ -161,6 +162,8 @@ class GritDeskApp(Guarded, App[None]):
     """For tests, which are to see what a person is spared."""
 
     activity: reactive[Activity] = reactive(Activity())
+    obeys_signals = False
+    """Whether the process is the app's own, to be ended with it."""
 
     def __init__(self, desk_factory: Callable[[], Desk], config: Config | None = None) -> None:
         """Without a `config` nothing that is changed here is kept."""
@@ -197,10 +200,13 @@ class GritDeskApp(Guarded, App[None]):
 
     # opening and closing
 
+    def on_load(self) -> None:
+        if self.obeys_signals:  # from before the terminal is taken
+            self._obey_signals(asyncio.get_running_loop())
+
     def on_mount(self) -> None:
         loop = asyncio.get_running_loop()
         loop.set_default_executor(ThreadPoolExecutor(_MAX_THREADS, thread_name_prefix="gritdesk"))
-        self._obey_signals(loop)
         self.set_keymap(self.keymap.for_textual())
         for problem in filter(None, (*self.keymap.problems, self._theme_problem)):
             self.notify(plain(problem), severity="warning", timeout=12, markup=False)
@@ -222,8 +228,6 @@ class GritDeskApp(Guarded, App[None]):
 
     def _obey_signals(self, loop: asyncio.AbstractEventLoop) -> None:
         """Quit in order, with the terminal given back, when the system asks us to end."""
-        if self.is_headless:
-            return
         for name in ("SIGINT", "SIGTERM", "SIGHUP"):
             with suppress(
                 AttributeError, NotImplementedError, RuntimeError, ValueError

@@ -206,7 +206,7 @@ async def test_models_that_are_here_may_be_chosen_and_another_be_typed(app: Grit
         await opened(app, pilot, "engine.model")
         await pilot.press("enter")
         await until(pilot, lambda: isinstance(app.screen, EditSettingScreen))
-        await until(pilot, lambda: "grit-nano: 9.7 MB, Apache-2.0" in screen_text(app))
+        await until(pilot, lambda: "grit-nano: 9.7 MB, CC BY-SA 4.0" in screen_text(app))
         assert "large: 4.1 GB, not to be read" in screen_text(app) and app.screen.query(Input)
         await pilot.press("tab", *"/my.gguf", "enter")
         await until(pilot, lambda: desk.named("price") == [("engine.model", "/my.gguf")])
