@@ -661,6 +661,24 @@ class Desk:
         """The passages of an indexed file, in the order of its text; none if it is not in the index."""
         return self._store().chunks_of(path)
 
+    def model_texts(self, chunks: Sequence[Chunk]) -> list[str]:
+        """What the model in use is given to embed each passage, markers and all; the engine is not started.
+
+        Raises: ModelError if the model cannot be read, or neither embeds nor is said to.
+        """
+        from gritdesk.gguf_file import read_header
+        from gritdesk.grit_format import passage_input, render
+        from gritdesk.model_facts import describe
+        from gritdesk.models import find_model
+
+        if self.config.engine.embed_url:
+            return [self.config.engine.embed_passage_prefix + passage_input(each)[1] for each in chunks]
+        path = find_model(self.config)
+        grit = describe(read_header(path)).grit
+        if grit is None:
+            raise ModelError(f"{path} does not say how it embeds; `gritdesk models info` tells more")
+        return [render(grit.frame(*passage_input(each))) for each in chunks]
+
     def why(self, path: Path) -> PathReport:
         """Whether a path is in the index, and by which rule it is not; starts no engine."""
         from gritdesk.explaining import explain

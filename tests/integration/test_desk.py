@@ -19,6 +19,7 @@ import pytest
 from gritdesk.config import AnswerConfig, Config, EngineConfig, IndexConfig, add_folder, load_config
 from gritdesk.desk import Desk
 from gritdesk.errors import ConfigError, FingerprintMismatch, GritDeskError, ModelError, StoreBusy
+from gritdesk.grit_format import embedding_frame, passage_input, render
 from gritdesk.keeping import pause, resume
 from gritdesk.records import (
     AnswerFinished,
@@ -346,6 +347,13 @@ def test_folder_that_the_watching_desk_itself_forgets_is_gone_from_the_index(
         assert keeper is not None and keeper.pid == os.getpid()
         watching.wait_for(lambda _: desk.search("okapi", mode="keyword") == [])
         assert desk.status().files == NUM_FILES
+
+
+def test_what_the_model_reads_of_a_passage_is_told_with_its_markers(desk: Desk, docs: Path) -> None:
+    desk.index([docs])
+    chunks = desk.chunks_of(docs / "old" / "ship0.txt")
+    assert chunks and desk.model_texts(chunks) == [render(embedding_frame(*passage_input(each))) for each in chunks]
+    assert "<|embed|>" in desk.model_texts(chunks)[0]
 
 
 def test_second_watcher_stands_by_and_takes_over(desk: Desk, docs: Path) -> None:

@@ -350,6 +350,9 @@ class FakeDesk:
         self._called("chunks_of", path)
         return [hit.chunk for hit in sample_hits() if hit.path == path]
 
+    def model_texts(self, chunks: Sequence[Chunk]) -> list[str]:
+        return [f"<|embed|>\n{chunk.text}" for chunk in chunks]
+
     def why(self, path: Path) -> PathReport:
         self._called("why", path)
         return PathReport(path, "indexed", "it is in the index", format="markdown", num_chunks=3, num_embedded=2)

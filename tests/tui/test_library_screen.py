@@ -156,7 +156,7 @@ async def test_enter_inspects_a_file_passage_by_passage(app: GritDeskApp, desk: 
         await until(pilot, lambda: isinstance(app.screen, InspectScreen) and "1 passage, 2 of them" in screen_text(app))
         assert "lines 8 to 9" in screen_text(app) and "Rate limits > Decision" in screen_text(app)
         await pilot.press("c")
-        await until(pilot, lambda: "Decision On 4 March" in screen_text(app))
+        await until(pilot, lambda: "as the model reads it" in screen_text(app) and "<|embed|>" in screen_text(app))
         await pilot.press("s")
         await until(pilot, lambda: "Nearest by meaning" in screen_text(app) and "interface.pdf" in screen_text(app))
         await pilot.press("enter")

@@ -65,13 +65,14 @@ def _repeated(found: Map, num: int) -> list[tuple[int, MapPoint]]:
     return list(enumerate(islice(cycle(found.points), num)))
 
 
-async def test_the_highlighted_theme_alone_is_named_and_in_full_colour(app: GritDeskApp) -> None:
+async def test_all_themes_are_named_and_the_highlighted_one_stands_out(app: GritDeskApp) -> None:
     async with app.run_test(size=SIZE) as pilot:
         view = await drawn(app, pilot)
         await pilot.press("down")
         await until(pilot, lambda: view.chosen == 1)
-        picture = "".join(view.render_line(y).text for y in range(view.size.height))
-        assert "server header retry" in picture and "token bucket limit" not in picture
+        segments = [each for y in range(view.size.height) for each in view.render_line(y)]
+        bold = {each.text.strip(): each.style is not None and each.style.bold for each in segments}
+        assert bold["server header retry"] and not bold["token bucket limit"]
 
 
 async def test_a_theme_opens_into_its_documents_and_escape_comes_back(app: GritDeskApp, desk: FakeDesk) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from textual import on
 from textual.app import ComposeResult
@@ -15,7 +17,7 @@ from textual.reactive import reactive
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
-from gritdesk.grit_format import passage_input
+from gritdesk.errors import ModelError
 from gritdesk.records import Chunk, Hit, PathReport, SimilarFiles
 from gritdesk.tui.lane import Lane
 from gritdesk.tui.screens.base import DeskScreen, beginning_of
@@ -24,14 +26,19 @@ from gritdesk.tui.widgets.key_footer import KeyFooter
 from gritdesk.tui.widgets.rows import Rows
 from gritdesk.tui.widgets.status_line import StatusLine, count
 
+if TYPE_CHECKING:
+    from gritdesk.desk import Desk
+
 _ROW_CHARS = 100
 """Of a passage in its row, which ends where the list does."""
 
 
 class FileInspected(Message):
-    def __init__(self, report: PathReport, chunks: list[Chunk]) -> None:
+    def __init__(self, report: PathReport, chunks: list[Chunk], model_texts: list[str]) -> None:
         super().__init__()
         self.report, self.chunks = report, chunks
+        self.model_texts = model_texts
+        """What the model reads of each passage; none where there is no model."""
 
 
 class NeighboursFound(Message):
@@ -64,6 +71,7 @@ class InspectScreen(DeskScreen):
         super().__init__()
         self._path = path
         self._chunks: list[Chunk] = []
+        self._model_texts: list[str] = []
         self._report: PathReport | None = None
         self._lane = Lane(self, "inspect")
         self._neighbour_lane = Lane(self, "neighbours")
@@ -84,11 +92,12 @@ class InspectScreen(DeskScreen):
         self.query_one(OptionList).focus()
         if self.desk is not None:
             desk, path = self.desk, self._path
-            self._lane.submit(lambda: FileInspected(desk.why(path), desk.chunks_of(path)))
+            self._lane.submit(partial(_inspect, desk, path))
 
     def on_file_inspected(self, message: FileInspected) -> None:
         message.stop()
         self._chunks, self._report = message.chunks, message.report
+        self._model_texts = message.model_texts
         report = message.report
         embedded = f"{report.num_embedded:,} of them with their meaning"
         tokens = f"{sum(chunk.num_tokens for chunk in self._chunks):,} tokens"
@@ -111,11 +120,15 @@ class InspectScreen(DeskScreen):
         lines = f"lines {chunk.line_start} to {chunk.line_end}, characters {chunk.char_start:,} to {chunk.char_end:,}"
         page = f", page {chunk.page}" if chunk.page else ""
         heading = f"\n{one_line(chunk.heading)}" if chunk.heading else ""
+        model_text = self._model_texts[self._chunks.index(chunk)] if self._model_texts else ""
+        view = "" if not self.shows_model else "as the model reads it: " if model_text else "no model can be asked: "
         facts = Content.assemble(
-            (f"{chunk.num_tokens:,} tokens, {lines}{page}", "$text-muted"), (heading, "$text-secondary")
+            (view, "bold"),
+            (f"{chunk.num_tokens:,} tokens, {lines}{page}", "$text-muted"),
+            (heading, "$text-secondary"),
         )
         self.query_one("#inspect-facts", Static).update(facts)
-        text = passage_input(chunk)[1] if self.shows_model else chunk.text
+        text = model_text if self.shows_model and model_text else chunk.text
         self.query_one("#inspect-text", Static).update(Content(plain(text)))
         self.query_one("#inspect-scroll", VerticalScroll).scroll_home(animate=False)
 
@@ -153,6 +166,14 @@ class InspectScreen(DeskScreen):
 
     def action_close(self) -> None:
         self.dismiss()
+
+
+def _inspect(desk: Desk, path: Path) -> FileInspected:
+    chunks = desk.chunks_of(path)
+    model_texts: list[str] = []
+    with suppress(ModelError):  # the file can be looked at without one
+        model_texts = desk.model_texts(chunks)
+    return FileInspected(desk.why(path), chunks, model_texts)
 
 
 def _row(number: int, chunk: Chunk) -> Content:

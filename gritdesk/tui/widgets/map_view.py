@@ -78,10 +78,8 @@ class MapView(Widget):
     def _labels(self) -> dict[int, list[tuple[int, str, Style]]]:
         """By row: where a cluster's words begin, and they; what would lie on a larger cluster's words is left out."""
         taken: defaultdict[int, list[tuple[int, str, Style]]] = defaultdict(list)
-        numbers = range(len(self.found.clusters)) if self.chosen is None else [self.chosen]
-        for number in numbers:
-            if number >= len(self.found.clusters):
-                continue
+        numbers = list(range(len(self.found.clusters)))
+        for number in sorted(numbers, key=lambda each: each != self.chosen):
             cluster = self.found.clusters[number]
             text = f" {one_line(' '.join(cluster.words))} "[: self.size.width]
             column, row = self._dot(cluster.x, cluster.y)
@@ -89,7 +87,8 @@ class MapView(Widget):
             row //= _HIGH
             others = [each for near in (row - 1, row, row + 1) for each in taken[near]]
             if text.strip() and all(start + len(text) < at or at + len(other) < start for at, other, _ in others):
-                taken[row].append((start, text, self._label_style()))
+                is_faint = self.chosen is not None and number != self.chosen
+                taken[row].append((start, text, self._label_style(is_faint=is_faint)))
         return taken
 
     def _dot(self, x: float, y: float) -> Cell:
@@ -103,8 +102,10 @@ class MapView(Widget):
             return self.rich_style + Style(color=colour.rich_color, dim=is_faint)
         return self.rich_style + Style(color=(ground.blend(colour, 0.25) if is_faint else colour).rich_color)
 
-    def _label_style(self) -> Style:
+    def _label_style(self, *, is_faint: bool = False) -> Style:
         if self.app.native_ansi_color:
-            return Style(bold=True, reverse=True)
+            return Style(dim=True) if is_faint else Style(bold=True, reverse=True)
         _, ground = self.background_colors
+        if is_faint:
+            return Style(color=ground.get_contrast_text(0.5).hex6, bgcolor=ground.hex6)
         return Style(color=ground.get_contrast_text(0.9).hex6, bgcolor=ground.hex6, bold=True)
