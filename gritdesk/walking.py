@@ -279,8 +279,9 @@ class Walk:
         if self._own_home is None or not str(path).startswith(f"{self._own_home}{os.sep}"):
             return False
         name = path.relative_to(self._own_home).parts[0]
-        return name in ("logs", "models", "chats", "index.lock", GLOBAL_IGNORE_FILE) or name.startswith(
-            ("index.sqlite", "chats.", "index.keeper.json", "index.pause.json", "config.toml", "model_identities.json")
+        return name in ("logs", "models", "chats", "states", "index.lock", "config.lock", GLOBAL_IGNORE_FILE) or (
+            name.startswith(("index.sqlite", "chats.", "index.keeper.json", "index.pause.json", "config.toml"))
+            or name.startswith(("model_identities.json", "queries.json"))
         )
 
     @cached_property
