@@ -6,9 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from itertools import cycle
 from pathlib import Path
 
 import psutil
@@ -73,28 +71,6 @@ def test_a_person_types_reads_asks_for_help_resizes_and_quits(kind: str, person:
         pty.send("\x11")
         assert pty.wait_for_end() == 0
         assert pty.is_restored()
-
-
-def test_a_terminal_of_no_size_and_of_one_cell_is_outlived(terminal: PtyTerminal) -> None:
-    terminal.wait_for(lambda seen: "F2 Search" in seen)
-    terminal.send("vinegar")
-    for width, height in ((1, 1), (0, 0), (80, 0), (3, 2), (100, 30)):
-        terminal.resize(width, height)
-        time.sleep(0.2)
-        terminal.read()
-        assert terminal.process.poll() is None
-    widths = cycle((101, 100))
-
-    def is_whole_again(seen: str) -> bool:
-        if "lamp.md" in seen and "cleaned with vinegar" in seen:
-            return True
-        terminal.resize(next(widths), 30)  # as a person does who sees that something is amiss
-        time.sleep(2.0)
-        return False
-
-    terminal.wait_for(is_whole_again)
-    terminal.send("\x11")
-    assert terminal.wait_for_end() == 0 and terminal.is_restored()
 
 
 def test_ctrl_c_twice_quits_and_once_does_not(terminal: PtyTerminal) -> None:
