@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
+from functools import lru_cache
 from pathlib import Path
 from time import time
 from typing import TYPE_CHECKING
@@ -22,6 +24,9 @@ from gritdesk.store.words import is_stop_word
 if TYPE_CHECKING:
     from gritdesk.model_facts import ModelFacts
     from gritdesk.models import ModelFile
+
+Span = tuple[int, int]
+"""Offsets of a text: from, and to."""
 
 _TAB = "    "
 # C0 and C1 controls drive terminals; the bidirectional overrides make a line read otherwise than it stands
@@ -54,25 +59,33 @@ def query_words(query: str) -> tuple[str, ...]:
     return tuple(sorted(words, key=len, reverse=True))
 
 
-def word_spans(text: str, words: Sequence[str]) -> list[tuple[int, int]]:
-    """Where words stand in the text that begin with one of `words`, as [start, end) offsets in order."""
-    if not words:
-        return []
-    pattern = r"\b(?:" + "|".join(map(re.escape, words)) + ")"
-    return [found.span() for found in re.finditer(pattern, text, re.IGNORECASE)]
+def word_spans(text: str, words: Sequence[str]) -> list[Span]:
+    """Where words stand in the text that begin with one of `words`, in order."""
+    return [found.span() for found in _beginning_with(tuple(words)).finditer(text)] if words else []
+
+
+@lru_cache
+def _beginning_with(words: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile(r"\b(?:" + "|".join(map(re.escape, words)) + ")", re.IGNORECASE)
+
+
+def snippet_text(chunk: Chunk, words: Sequence[str], max_chars: int) -> tuple[str, list[Span]]:
+    """The chunk on one line, from shortly before the first of `words`, and where those words stand in it."""
+    text = one_line(chunk.text)
+    first = _beginning_with(tuple(words)).search(text) if words else None
+    start = 0
+    if first is not None and first.start() > max_chars // 2:
+        start = text.rfind(" ", 0, max(1, first.start() - max_chars // 4)) + 1
+    shown = ("…" if start else "") + text[start : start + max_chars]
+    return shown + ("…" if start + max_chars < len(text) else ""), word_spans(shown, words)
 
 
 def snippet(chunk: Chunk, words: Sequence[str], max_chars: int) -> Content:
-    """The chunk on one line, from shortly before the first of `words`, those words marked."""
-    text = one_line(chunk.text)
-    spans = word_spans(text, words)
-    start = 0
-    if spans and spans[0][0] > max_chars // 2:
-        start = text.rfind(" ", 0, max(1, spans[0][0] - max_chars // 4)) + 1
-    shown = ("…" if start else "") + text[start : start + max_chars]
-    content = Content(shown + ("…" if start + max_chars < len(text) else ""))
-    for word_start, word_end in word_spans(shown, words):
-        content = content.stylize("bold $text-accent", word_start, word_end)
+    """The same with those words marked."""
+    text, spans = snippet_text(chunk, words, max_chars)
+    content = Content(text)
+    for start, end in spans:
+        content = content.stylize("bold $text-accent", start, end)
     return content
 
 
@@ -108,11 +121,9 @@ def short_folder(path: Path) -> str:
 
 
 def short_path(path: Path) -> str:
-    """A path with the home folder as ~."""
-    try:
-        return plain(str(Path("~") / path.relative_to(Path.home())))
-    except (ValueError, RuntimeError):  # elsewhere, or no home is known
-        return plain(str(path))
+    """A path with the home folder as ~; it stays as it is where no home is known."""
+    home, shown = os.path.expanduser("~"), str(path)
+    return plain("~" + shown[len(home) :] if shown == home or shown.startswith(home + os.sep) else shown)
 
 
 def model_line(file: ModelFile, facts: ModelFacts | None) -> str:

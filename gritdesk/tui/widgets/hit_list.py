@@ -1,4 +1,4 @@
-"""Hits as rows of three lines: name and place, then heading and text; a mark before the name."""
+"""A list of hits, in the order they are given in."""
 
 from __future__ import annotations
 
@@ -6,91 +6,19 @@ from collections.abc import Collection, Hashable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
+from rich.segment import Segment
 from textual import events
 from textual.binding import Binding, BindingType
-from textual.content import Content
-from textual.css.styles import RulesMap
 from textual.geometry import Region, Size
 from textual.message import Message
 from textual.reactive import Reactive, reactive
 from textual.strip import Strip
-from textual.style import Style
-from textual.visual import RenderOptions, Visual
 from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
 from gritdesk.records import Hit
-from gritdesk.tui.text import heading_path, place, plain, short_folder, snippet
+from gritdesk.tui.widgets.hit_visual import MARK_WIDTH, HitStyles, HitVisual
 from gritdesk.tui.widgets.rows import Rows
-
-_MARK = "✓ "
-_MARK_WIDTH = 3
-"""Cells at the left of a row, with its padding, where a click marks it."""
-
-
-class HitVisual(Visual):
-    """One hit, laid out for the width it gets: the place stands at the right edge."""
-
-    HEIGHT = 3
-
-    def __init__(
-        self, hit: Hit, words: Sequence[str], label: str = "", is_cited: bool = True, is_marked: bool | None = False
-    ) -> None:
-        """Args: is_marked: None where there are no marks, nor room for them."""
-        self._hit = hit
-        self._words = words
-        self._label = label
-        self._is_cited = is_cited
-        self.is_marked = is_marked
-        self._drawn: dict[tuple[int, Style], list[Strip]] = {}
-
-    @property
-    def shown(self) -> tuple[Hashable, ...]:
-        """All that is seen of it; scores and ranks are not."""
-        return self._hit.path, self._hit.chunk, tuple(self._words), self._label, self._is_cited, self.is_marked
-
-    def forget_drawn(self) -> None:
-        self._drawn.clear()
-
-    def get_optimal_width(self, rules: RulesMap, container_width: int) -> int:
-        return container_width
-
-    def get_height(self, rules: RulesMap, width: int) -> int:
-        return self.HEIGHT
-
-    def render_strips(self, width: int, height: int | None, style: Style, options: RenderOptions) -> list[Strip]:
-        if (drawn := self._drawn.get((width, style))) is None:
-            body = Content("\n").join([self._title(width), *self._text(width)])
-            strips = body.render_strips(width, self.HEIGHT, style, options)
-            drawn = [*strips, *[Strip.blank(width, style.rich_style)] * (self.HEIGHT - len(strips))]
-            self._drawn[width, style] = drawn
-        return drawn
-
-    @property
-    def _gutter(self) -> str:
-        return "" if self.is_marked is None else " " * len(_MARK)
-
-    def _title(self, width: int) -> Content:
-        where = Content.styled(place(self._hit), "$text-primary")
-        name = Content.assemble(
-            (_MARK if self.is_marked else self._gutter, "bold $text-accent"),
-            (self._label, "bold $text-accent" if self._is_cited else "$text-muted"),
-            (plain(self._hit.path.name), "bold"),
-            "  ",
-            (short_folder(self._hit.path), "$text-muted"),
-        )
-        room = max(1, width - where.cell_length - 2)
-        return Content.assemble(name.truncate(room, ellipsis=True, pad=True), "  ", where)
-
-    def _text(self, width: int) -> list[Content]:
-        indent = self._gutter + " " * len(self._label)
-        room = max(8, width - len(indent))
-        text = snippet(self._hit.chunk, self._words, room * 2 - 2)
-        heading = Content.styled(heading_path(self._hit), "$text-secondary")
-        if heading:
-            first = Content.assemble(indent, heading.truncate(room, ellipsis=True))
-            return [first, Content.assemble(indent, text.truncate(room, ellipsis=True))]
-        return [Content.assemble(indent, line.rstrip()) for line in text.wrap(room)[:2]]
 
 
 class HitList(Rows):
@@ -118,6 +46,10 @@ class HitList(Rows):
         self._words: Sequence[str] = ()
         self._visuals: dict[tuple[Hashable, ...], HitVisual] = {}
         """Rows with what was drawn of them, to be taken again: most hits by words come again with those by meaning."""
+        self._styles: dict[tuple[str, ...], HitStyles] = {}
+        """Of this draw, by the component classes of a row."""
+        self._strips: dict[tuple[int, int, HitStyles], list[Strip]] = {}
+        """Rows as they stand in the list, by index, width and styles."""
 
     @property
     def highlighted_hit(self) -> Hit | None:
@@ -149,14 +81,47 @@ class HitList(Rows):
             for n, hit in enumerate(hits, 1)
         ]
         self._visuals = {each.shown: self._visuals.get(each.shown, each) for each in new}
+        self._strips.clear()
         with self.prevent(OptionList.OptionHighlighted):
             self.set_options(Option(self._visuals[each.shown]) for each in new)
         self.highlighted = kept if hits else None
 
-    def notify_style_update(self) -> None:
-        for each in self._visuals.values():
-            each.forget_drawn()
-        super().notify_style_update()
+    def render_lines(self, crop: Region) -> list[Strip]:
+        self._styles.clear()  # looked up once a draw, and not once a line
+        return super().render_lines(crop)
+
+    def render_line(self, y: int) -> Strip:
+        index, line = divmod(y + self.scroll_offset.y, HitVisual.HEIGHT)
+        width = self.scrollable_content_region.width
+        if index >= len(self.hits):
+            return Strip.blank(width, self._styles_of("option-list--option").text)
+        if index == self.highlighted:
+            styles = self._styles_of("option-list--option", "option-list--option-highlighted")
+        elif index == self._mouse_hovering_over:
+            styles = self._styles_of("option-list--option", "option-list--option-hover")
+        else:
+            styles = self._styles_of("option-list--option")
+        if (strips := self._strips.get((index, width, styles))) is None:
+            strips = self._strips[index, width, styles] = self._row(index, width, styles)
+        return strips[line]
+
+    def _row(self, index: int, width: int, styles: HitStyles) -> list[Strip]:
+        """What OptionList would make of it, without its general way of doing so, which takes twice the time."""
+        visual = self.options[index].prompt
+        assert isinstance(visual, HitVisual)
+        _, right, _, left = self.get_component_styles("option-list--option").padding
+        margin = Segment(" " * left, styles.text)
+        drawn = visual.draw(max(0, width - left - right), styles)
+        return [
+            Strip([margin, *each]).adjust_cell_length(width, styles.text).apply_meta({"option": index})
+            for each in drawn
+        ]
+
+    def _styles_of(self, *component_classes: str) -> HitStyles:
+        if (styles := self._styles.get(component_classes)) is None:
+            style = self.get_visual_style(*component_classes)
+            styles = self._styles[component_classes] = HitStyles.upon(style, self._get_style)
+        return styles
 
     def _watch_highlighted(self, before: int | None, now: int | None) -> None:
         for index in (before, now):
@@ -194,11 +159,12 @@ class SearchHits(HitList):
         for index, (hit, option) in enumerate(zip(self.hits, self.options, strict=True)):
             shown = option.prompt
             if isinstance(shown, HitVisual) and shown.is_marked != (hit.path in marks):
+                self._strips.clear()
                 self.replace_option_prompt_at_index(index, HitVisual(hit, self._words, is_marked=not shown.is_marked))
 
     def on_click(self, event: events.Click) -> None:
         index = event.style.meta.get("option")
-        if event.x < _MARK_WIDTH and index is not None:
+        if event.x < MARK_WIDTH and index is not None:
             event.prevent_default()  # which opens the file
             event.stop()
             self.highlighted = index

@@ -15,7 +15,7 @@ from gritdesk.records import Hit, Misses, PathReport
 from gritdesk.tui.keymap import keymap_of
 from gritdesk.tui.text import one_line, plain, short_folder
 from gritdesk.tui.widgets.empty_state import with_keys
-from gritdesk.tui.widgets.hit_list import HitVisual
+from gritdesk.tui.widgets.hit_visual import HitVisual
 from gritdesk.tui.widgets.rows import Rows
 from gritdesk.wording import counted
 
