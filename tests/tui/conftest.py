@@ -30,6 +30,7 @@ def quiet_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SearchScreen, "meaning_pause_s", 0.001)
     monkeypatch.setattr(SearchScreen, "reading_pause_s", 0.001)
     monkeypatch.setattr(ResultsScreen, "preview_pause_s", 0.001)
+    monkeypatch.setattr(ResultsScreen, "typing_pause_s", 0.001)
     monkeypatch.setattr(ResultsScreen, "related_pause_s", 0.001)
     monkeypatch.setattr(GritDeskApp, "ends_on_errors", True)
 

@@ -12,7 +12,7 @@ from textual import on
 from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.timer import Timer
-from textual.widgets import OptionList
+from textual.widgets import Input, OptionList
 
 from gritdesk.errors import GritDeskError
 from gritdesk.records import Hit
@@ -75,6 +75,8 @@ class ResultsScreen(DeskScreen):
 
     preview_pause_s = 0.06
     """Time that the highlight stands still before its passage is drawn: a key that is held down goes past it."""
+    typing_pause_s = 0.15
+    """The same while the query is being typed, where the next key brings other hits."""
     related_pause_s = 0.6
     """Time that the highlight stands still before files like its own are looked up."""
 
@@ -133,7 +135,8 @@ class ResultsScreen(DeskScreen):
             self.query_one(Preview).clear()
             return
         read = partial(self._preview_lane.submit, partial(_read_surroundings, desk, hit))
-        self._pauses_of_preview.append(self.set_timer(self.preview_pause_s, read))
+        pause_s = self.typing_pause_s if isinstance(self.focused, Input) else self.preview_pause_s
+        self._pauses_of_preview.append(self.set_timer(pause_s, read))
         related = self._related.get(hit.path)
         self.query_one(Preview).show_related(related or ())
         if related is None:

@@ -105,7 +105,7 @@ class SearchScreen(ResultsScreen):
         Binding("+", "add_folder", "Add folder", show=False, id="search.add_folder", tooltip="Keep one more folder"),
     ]
 
-    keyword_pause_s = 0.04
+    keyword_pause_s = 0.02
     """Time without a key before a search by words."""
     meaning_pause_s = 0.25
     """The same before a search by meaning, which costs the model a run."""

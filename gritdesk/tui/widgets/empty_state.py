@@ -10,10 +10,15 @@ from gritdesk.tui.keymap import keymap_of
 
 
 class EmptyState(Static):
+    _said = Content()
+
     def say(self, title: str, *lines: str) -> None:
         """A title and what to do; `lines` may name bindings by their ids between backquotes. All is taken as text."""
         body = Content("\n").join([with_keys(self, line) for line in lines])
-        self.update(Content.assemble((title, "bold"), "\n\n", body.stylize_before("$text-muted")))
+        said = Content.assemble((title, "bold"), "\n\n", body.stylize_before("$text-muted"))
+        if not said.is_same(self._said):
+            self._said = said
+            self.update(said, layout=False)  # it takes what room there is, whatever it says
 
 
 def with_keys(node: DOMNode, line: str) -> Content:
