@@ -161,7 +161,8 @@ class GritDeskApp(Guarded, App[None]):
     ends_on_errors = False
     """For tests, which are to see what a person is spared."""
 
-    activity: reactive[Activity] = reactive(Activity())
+    activity: reactive[Activity] = reactive(Activity(), repaint=False)
+    """Which those who show it watch; an app's own redraw would be one of the whole screen, four times a second."""
     obeys_signals = False
     """Whether the process is the app's own, to be ended with it."""
 

@@ -75,7 +75,7 @@ class ResultsScreen(DeskScreen):
 
     preview_pause_s = 0.06
     """Time that the highlight stands still before its passage is drawn: a key that is held down goes past it."""
-    typing_pause_s = 0.15
+    typing_pause_s = 0.2
     """The same while the query is being typed, where the next key brings other hits."""
     related_pause_s = 0.6
     """Time that the highlight stands still before files like its own are looked up."""

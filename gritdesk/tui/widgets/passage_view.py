@@ -24,6 +24,9 @@ _CONTEXT_ROWS = 3
 _LONGEST_ROW = 110
 """Longer ones are hard to read, however wide the screen is."""
 
+_PARTS = ("number", "passage", "bar", "word", "cited")
+_UNDERLINED = RichStyle(underline=True)
+
 Row = tuple[int, int, int]
 """(line number, start, end): a slice of the shown text; the line number is 0 on continued rows."""
 
@@ -35,13 +38,7 @@ class PassageView(ScrollView, can_focus=True):
         Binding("j", "scroll_down", "Down", show=False, id="text.down", tooltip="Scroll down"),
         Binding("k", "scroll_up", "Up", show=False, id="text.up", tooltip="Scroll up"),
     ]
-    COMPONENT_CLASSES = {
-        "passage-view--number",
-        "passage-view--passage",
-        "passage-view--bar",
-        "passage-view--word",
-        "passage-view--cited",
-    }
+    COMPONENT_CLASSES = {f"passage-view--{each}" for each in _PARTS}
 
     # of Textual's own a change has the whole screen laid out anew; the scrollbars are all that it can move
     virtual_size: Reactive[Size] = Reactive(Size(0, 0))
@@ -55,7 +52,9 @@ class PassageView(ScrollView, can_focus=True):
         self._word_spans: list[tuple[int, int]] = []
         """Where the query's words stand in the shown text, in order."""
         self._cited = (0, 0)
-        self._base_style = RichStyle()
+        self._styles: dict[str, RichStyle] = {}
+        """Of this draw: to look them up at every line takes a third of its time."""
+        self._number_width = 0
         self._rows: list[Row] = []
         self._wrapped_width = 0
 
@@ -122,36 +121,40 @@ class PassageView(ScrollView, can_focus=True):
         self.refresh()
 
     def render_lines(self, crop: Region) -> list[Strip]:
-        self._base_style = self.rich_style  # which is added up of all that holds this, a third of a line's time
+        self._styles = {name: self.get_component_rich_style(f"passage-view--{name}") for name in _PARTS}
+        self._styles["text"] = self.rich_style
+        word = self._styles["word"]
+        self._styles["word"] = RichStyle(color=word.color, bold=True, underline=word.underline)
+        self._styles["cited"] = RichStyle(bgcolor=self._styles["cited"].bgcolor)
+        self._number_width = self._gutter_width() - 3
         return super().render_lines(crop)
 
     def render_line(self, y: int) -> Strip:
         width = self.scrollable_content_region.width
         index = y + self.scroll_offset.y
         if index >= len(self._rows):
-            return Strip.blank(width, self._base_style)
+            return Strip.blank(width, self._styles["text"])
         line_number, start, end = self._rows[index]
         in_passage = max(start, self._passage[0]) < min(end, self._passage[1])
-        base = self.get_component_rich_style("passage-view--passage") if in_passage else self._base_style
+        base = self._styles["passage" if in_passage else "text"]
         segments = [*self._gutter(line_number, in_passage), *self._segments(start, end, base, in_passage)]
         return Strip(segments).adjust_cell_length(width, base)
 
     def _gutter(self, line_number: int, in_passage: bool) -> Iterator[Segment]:
-        bar = self.get_component_rich_style("passage-view--bar") if in_passage else self._base_style
-        yield Segment("▌" if in_passage else " ", bar)
-        number_width = self._gutter_width() - 3
-        style = self.get_component_rich_style("passage-view--number")
-        shown = str(line_number) if line_number and self._is_numbered else ""
-        yield Segment(f"{shown:>{number_width}}  " if self._is_numbered else " ", style)
+        yield Segment("▌", self._styles["bar"]) if in_passage else Segment(" ", self._styles["text"])
+        shown = str(line_number) if line_number else ""
+        yield Segment(f"{shown:>{self._number_width}}  " if self._is_numbered else " ", self._styles["number"])
 
     def _segments(self, start: int, end: int, base: RichStyle, in_passage: bool) -> Iterator[Segment]:
-        marked = self.get_component_rich_style("passage-view--word")
-        in_words = RichStyle(color=marked.color, bold=True, underline=marked.underline)
-        word_style = in_words if in_passage else RichStyle(underline=True)
-        cited_style = RichStyle(bgcolor=self.get_component_rich_style("passage-view--cited").bgcolor)
+        word_style = self._styles["word"] if in_passage else _UNDERLINED
         first = bisect_right(self._word_spans, start, key=lambda span: span[1])
         words = takewhile(lambda span: span[0] < end, islice(self._word_spans, first, None))
-        marks = [*((span, word_style) for span in words), (self._cited, cited_style)]
+        marks = [(span, word_style) for span in words]
+        if self._cited[0] < end and start < self._cited[1]:
+            marks.append((self._cited, self._styles["cited"]))
+        if not marks:
+            yield Segment(self._text[start:end], base)
+            return
         edges = {start, end, *(edge for span, _ in marks for edge in span if start < edge < end)}
         for piece_start, piece_end in pairwise(sorted(edges)):
             held = [style for span, style in marks if span[0] <= piece_start and piece_end <= span[1]]
