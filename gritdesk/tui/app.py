@@ -173,6 +173,7 @@ class GritDeskApp(Guarded, App[None]):
         super().__init__(ansi_color=True if is_colourless else None)
         self._config = config
         self.keymap = Keymap(config.keys if config else None)
+        self.set_keymap(self.keymap.for_textual())
         for theme in THEMES:
             self.register_theme(theme)
         self._theme_problem = self.show_theme(config.appearance.theme if config else "")
@@ -208,7 +209,6 @@ class GritDeskApp(Guarded, App[None]):
     def on_mount(self) -> None:
         loop = asyncio.get_running_loop()
         loop.set_default_executor(ThreadPoolExecutor(_MAX_THREADS, thread_name_prefix="gritdesk"))
-        self.set_keymap(self.keymap.for_textual())
         for problem in filter(None, (*self.keymap.problems, self._theme_problem)):
             self.notify(plain(problem), severity="warning", timeout=12, markup=False)
         self.theme_changed_signal.subscribe(self, self._keep_theme)

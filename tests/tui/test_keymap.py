@@ -17,7 +17,7 @@ from fake_desk import FakeDesk
 from textual.binding import Binding
 from textual.command import CommandList, CommandPalette
 from textual.widget import Widget
-from textual.widgets import Footer, Input
+from textual.widgets import Input
 
 from gritdesk import tui
 from gritdesk.cli import main
@@ -33,6 +33,7 @@ from gritdesk.tui.screens.jump import JumpScreen
 from gritdesk.tui.screens.search import SearchScreen
 from gritdesk.tui.screens.viewer import ViewerScreen
 from gritdesk.tui.widgets.help_panel import HelpPanel
+from gritdesk.tui.widgets.key_footer import KeyFooter
 
 SIZE = (120, 40)
 
@@ -282,8 +283,20 @@ async def test_footers_fit_and_keep_help(app: GritDeskApp, width: int) -> None:
         for mode in app.MODES:
             await app.switch_mode(mode)
             await until(pilot, lambda: screen_text(app).splitlines()[-1].rstrip().endswith("F1 Help"), mode)
-            footer = app.screen.query_one(Footer)
-            assert sum(each.size.width for each in footer.children) <= width
+
+
+async def test_a_click_in_the_footer_presses_its_key_and_pointing_at_one_explains_it(app: GritDeskApp) -> None:
+    async with app.run_test(size=SIZE) as pilot:
+        await ready(pilot)
+        await until(pilot, lambda: "F1 Help" in screen_text(app).splitlines()[-1])
+        footer = app.screen.query_one(KeyFooter)
+        x = screen_text(app).splitlines()[-1].index("F1 Help")
+        await pilot.hover(KeyFooter, offset=(x, 0))
+        assert footer.tooltip == "Keys and help for what has the focus"
+        await pilot.hover(KeyFooter, offset=(SIZE[0] - 1, 0))
+        assert footer.tooltip is None
+        await pilot.click(KeyFooter, offset=(x + 4, 0))
+        await until(pilot, lambda: "Search. Words are found" in screen_text(app))
 
 
 # help

@@ -223,7 +223,7 @@ async def test_folders_names_and_dates_are_offered(app: GritDeskApp) -> None:
             query.value = line
             await until(pilot, lambda offered=offered: f"Tab {offered}" in screen_text(app), offered)
         query.value = "walrus"
-        await until(pilot, lambda: "Tab" not in screen_text(app))
+        await until(pilot, lambda: "Tab today" not in screen_text(app))
 
 
 async def test_the_query_line_explains_its_language(app: GritDeskApp) -> None:
