@@ -15,7 +15,7 @@ The floors, bottom to top; imports only ever point down (`make test` checks it w
                   keeping.py  service.py                (who keeps the index up, and when that waits)
                   walking.py  ignoring.py               (which files are documents; indexer and watcher share it)
                                                         one door to one outside thing each
-    ground floor  records.py  errors.py  grit_format.py  config.py  terminal.py
+    ground floor  records.py  errors.py  grit_format.py  config.py  terminal.py  starting.py
                                                         what everyone speaks
 
 Beside the house stand `converters/` (checkpoint -> GGUF) and `training/` (jsonl -> checkpoint). They share

@@ -30,6 +30,7 @@ from gritdesk.cli_settings import settings
 from gritdesk.cli_states import states
 from gritdesk.config import CACHES
 from gritdesk.records import UNSUPPORTED
+from gritdesk.starting import ended_by_interrupt
 from gritdesk.terminal import in_words, json_option, print_json, rewrite_line, say, shown, stopped_by_signals
 from gritdesk.wording import counted, explained
 
@@ -141,11 +142,12 @@ def _run_tui() -> None:
 
         wanted = "a terminal that can place text, which TERM=dumb says this is not" if is_dumb else "a terminal"
         raise ConfigError(f"the terminal UI needs {wanted}; here use `gritdesk search` or `gritdesk ask`")
-    from gritdesk.config import load_config
-    from gritdesk.desk import Desk
-    from gritdesk.tui.app import run
+    with ended_by_interrupt():
+        from gritdesk.config import load_config
+        from gritdesk.desk import Desk
+        from gritdesk.tui.app import run
 
-    config = load_config()  # what is wrong with it is said before the screen is taken
+        config = load_config()  # what is wrong with it is said before the screen is taken
     # read anew when the index is opened again: a setting may have changed
     run(lambda: Desk.open(load_config()), config)
 
