@@ -866,12 +866,12 @@ def _print_progress(progress: IndexProgress) -> None:
     """Rewrite one line on a terminal's stderr; into a pipe say only what a person must know."""
     if progress.note:
         say(progress.note)
+    left = f", {in_words(progress.seconds_left)} left" if progress.seconds_left is not None else ""
     if progress.chunks_awaiting:
-        left = f", {in_words(progress.seconds_left)} left" if progress.seconds_left is not None else ""
         rewrite_line(f"{progress.files_total} files found by words; {progress.chunks_awaiting} passages await{left}")
         return
     name = shown(progress.current.name) if progress.current else ""
-    rewrite_line(f"{progress.files_done} of {progress.files_total} files  {name}")
+    rewrite_line(f"{progress.files_done} of {progress.files_total} files{left}  {name}")
 
 
 def _print_states(num_done: int, num_passages: int) -> None:

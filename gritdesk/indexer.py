@@ -132,7 +132,9 @@ class Indexer:
         files, unreadable = walk(folders, self._home)
         if not forget_emptied:
             unreadable |= self._emptied(folders, files)
-        to_reread = self._write_words(files, folders, unreadable, set(unreadable), tally)
+        to_reread = [(path, seen) for path, seen in files.items() if self._is_of_old_reading(path, seen)]
+        tally.expect_to_reread(seen.size_bytes for _, seen in to_reread)
+        self._write_words(files, folders, unreadable, set(unreadable), tally)
         self._embed_awaiting(tally)
         self._reread(to_reread, tally)
         if self._may_have_orphans and not tally.was_stopped:  # files not reached may use what seems orphaned now
@@ -177,23 +179,21 @@ class Indexer:
         unreadable: Mapping[Path, str],
         kept: set[Path],
         tally: _Tally,
-    ) -> list[tuple[Path, Seen]]:
+    ) -> None:
         """Write what changed, small and recent files first, then delete rows under the roots that stand for no file.
 
         Args:
             kept: folders whose files keep their rows, seen or not.
-        Returns: unchanged files of which another reading made the rows.
         """
         before = dict(self._states)
         changed = [(path, seen) for path, seen in files.items() if not is_same(before.get(path), seen)]
-        of_old_reading = [(path, seen) for path, seen in files.items() if self._is_of_old_reading(path, seen)]
         changed.sort(key=lambda each: (size_class(each[1].size_bytes), -each[1].mtime_ns))
         tally.files_total = len(files)
         tally.files_done = tally.files_unchanged = len(files) - len(changed)
         tally.send()
         for path, seen in changed:
             if tally.should_stop():
-                return []
+                return
             tally.current = path
             if self._states.get(path) is before.get(path):  # else written meanwhile, by what was more urgent
                 self._index_file(path, seen, tally)
@@ -217,7 +217,6 @@ class Indexer:
             ],
             tally,
         )
-        return of_old_reading
 
     def _index_file(self, path: Path, seen: Seen, tally: _Tally) -> None:
         _let_settle(seen)
@@ -365,19 +364,21 @@ class Indexer:
 
     def _reread(self, files: Sequence[tuple[Path, Seen]], tally: _Tally) -> None:
         """Read files again whose rows another reading made, each with its meaning: nothing is missed for long."""
-        tally.files_total += len(files)
-        for path, seen in files:
-            if self.is_behind or tally.should_stop():
+        if not files:
+            return
+        tally.begin_to_reread()
+        for number, (path, seen) in enumerate(files, start=1):
+            if tally.should_stop():
+                return
+            if self.is_behind:  # they are in the index, and read again when meaning is worked on
+                tally.leave_unread()
                 return
             tally.current = path
             self._index_file(path, seen, tally)
-            tally.files_done += 1
             tally.files_unchanged -= 1
-            if self._store.num_awaiting() >= _LARGEST_SLICE:
+            if number == len(files) or self._store.num_awaiting() >= _LARGEST_SLICE:
                 self._embed_awaiting(tally)
-            tally.send()
-        if files and not self.is_behind:
-            self._embed_awaiting(tally)
+            tally.end_file_reread(seen.size_bytes)
 
     # ------------------------------------------------------------ what is known
 
@@ -410,6 +411,7 @@ class _Tally:
     is_stopped: Callable[[], bool]
     files_total: int = 0
     files_done: int = 0
+    """Those that are to be read again are among them, and are told of as not done."""
     files_indexed: int = 0
     files_copied: int = 0
     files_unchanged: int = 0
@@ -424,6 +426,10 @@ class _Tally:
     was_stopped: bool = False
     failed: list[FailedFile] = field(default_factory=list)
     started_at: float = field(default_factory=time.perf_counter)
+    _files_to_reread: int = 0
+    _bytes_to_reread: int = 0
+    _bytes_reread: int = 0
+    _rereading_since: float | None = None
     _awaiting: int = 0
     _embedding_since: float = 0.0
     _embedded_before: int = 0
@@ -442,21 +448,46 @@ class _Tally:
         self._awaiting = 0
         self.send()
 
+    def expect_to_reread(self, sizes_bytes: Iterable[int]) -> None:
+        sizes = list(sizes_bytes)
+        self._files_to_reread, self._bytes_to_reread = len(sizes), sum(sizes)
+
+    def begin_to_reread(self) -> None:
+        self._rereading_since = time.perf_counter()
+
+    def end_file_reread(self, size_bytes: int) -> None:
+        self._files_to_reread -= 1
+        self._bytes_reread += size_bytes
+        self.send()
+
+    def leave_unread(self) -> None:
+        self._files_to_reread, self._rereading_since = 0, None
+        self.send()
+
     def send(self, note: str = "") -> None:
+        files_done = self.files_done - self._files_to_reread
+        progress = IndexProgress(files_done, self.files_total, self.current, self.chunks_embedded, note)
+        if self._rereading_since is None:
+            awaiting, seconds_left = self._embedding_left()
+            # of what is to be read again afterwards nobody knows yet how long it takes
+            seconds_left = None if self._files_to_reread else seconds_left
+            progress = replace(progress, chunks_awaiting=awaiting, seconds_left=seconds_left)
+        else:  # the few passages that await their meaning meanwhile are part of it
+            progress = replace(progress, seconds_left=self._rereading_left_s(self._rereading_since))
+        self.on_progress(progress)
+
+    def _embedding_left(self) -> tuple[int, float | None]:
+        """How many chunks await their embedding, and how many seconds that takes, if it can be told."""
         embedded = self.chunks_embedded + self.chunks_given_up - self._embedded_before
         awaiting = max(self._awaiting - embedded, 0)
         seconds = time.perf_counter() - self._embedding_since
-        self.on_progress(
-            IndexProgress(
-                self.files_done,
-                self.files_total,
-                self.current,
-                self.chunks_embedded,
-                note,
-                awaiting,
-                seconds * awaiting / embedded if embedded and awaiting else None,
-            )
-        )
+        return awaiting, seconds * awaiting / embedded if embedded and awaiting else None
+
+    def _rereading_left_s(self, since: float) -> float | None:
+        left = self._bytes_to_reread - self._bytes_reread
+        if not (left and self._bytes_reread):
+            return None
+        return (time.perf_counter() - since) * left / self._bytes_reread
 
     def report(self, num_awaiting: int) -> IndexReport:
         num_new = self.chunks_embedded + self.chunks_given_up + num_awaiting - self.num_awaited

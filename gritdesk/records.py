@@ -474,9 +474,10 @@ class IndexProgress:
     note: str = ""
     """What a person should know at once, such as a change of the model; mostly empty."""
     chunks_awaiting: int = 0
-    """Passages that are found by words now and await their embedding."""
+    """Passages that are found by words now and await their embedding; those of files that are being read again, after
+    a change of settings, are not counted."""
     seconds_left: float | None = None
-    """How long that will take, as far as can be told."""
+    """How long all that is left will take, as far as can be told."""
 
     @property
     def is_done(self) -> bool:

@@ -150,6 +150,13 @@ async def test_what_is_being_done_has_a_time(app: GritDeskApp, desk: FakeDesk) -
         await until(pilot, lambda: "1,500 passages" in screen_text(app) and "10 min left" in screen_text(app))
 
 
+async def test_files_that_are_read_again_have_a_time_too(app: GritDeskApp, desk: FakeDesk) -> None:
+    desk.progress = [IndexProgress(40, 900, NOTES / "plan.md", 3, seconds_left=600.0)]
+    async with app.run_test(size=SIZE) as pilot:
+        await opened(app, pilot)
+        await until(pilot, lambda: "reading 40 of 900 files, 10 min left   plan.md" in screen_text(app))
+
+
 async def test_enter_inspects_a_file_passage_by_passage(app: GritDeskApp, desk: FakeDesk) -> None:
     async with app.run_test(size=SIZE) as pilot:
         await opened(app, pilot, "tab", "enter")

@@ -577,6 +577,31 @@ def test_file_of_another_reading_is_read_again_and_its_rows_stay_until_then(worl
     assert world.indexer(**parts).run([world.folder]).files_unchanged == 3
 
 
+def test_files_that_are_read_again_are_counted_once_and_are_not_done_before(world: World) -> None:
+    for n in range(4):
+        world.write(f"{n}.txt", f"word{n} " * 70)
+    world.indexer().run([world.folder])
+    world.write("new.txt", "walrus")
+    progress: list[IndexProgress] = []
+    report = world.indexer(tokenizer="another").run([world.folder], progress.append)
+    assert {each.files_total for each in progress} == {5} and report.files_seen == 5
+    assert [each.files_done for each in progress] == sorted(each.files_done for each in progress)
+    assert [each.files_done for each in progress if each.chunks_awaiting] == [1]  # the new one
+    assert [each.is_done for each in progress] == [False] * (len(progress) - 1) + [True]
+    rereading = [each for each in progress if 1 < each.files_done < 5]
+    assert rereading and all(each.seconds_left for each in rereading)
+    assert progress[-1].seconds_left is None
+
+
+def test_files_of_another_reading_wait_while_meaning_does_and_nothing_seems_under_way(world: World) -> None:
+    world.write("a.txt", "walrus")
+    world.indexer().run([world.folder])
+    world.read_paths.clear()
+    progress: list[IndexProgress] = []
+    world.indexer(tokenizer="another", embeds=lambda: False).run([world.folder], progress.append)
+    assert world.read_paths == [] and progress[-1].is_done
+
+
 # ---------------------------------------------------------------- content that is known
 
 

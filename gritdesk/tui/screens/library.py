@@ -317,11 +317,11 @@ def _work(activity: Activity, loud: str) -> Content:
 
 
 def _doing(progress: IndexProgress) -> str:
+    left = f", {in_words(progress.seconds_left)} left" if progress.seconds_left is not None else ""
     if progress.chunks_awaiting:
-        left = f", {in_words(progress.seconds_left)} left" if progress.seconds_left is not None else ""
         return f"{progress.chunks_awaiting:,} passages are found by words and await their meaning{left}"
     current = f"   {plain(progress.current.name)}" if progress.current else ""
-    return f"reading {progress.files_done:,} of {progress.files_total:,} files{current}"
+    return f"reading {progress.files_done:,} of {progress.files_total:,} files{left}{current}"
 
 
 _MARKS = {
