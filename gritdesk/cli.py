@@ -569,7 +569,7 @@ def embed(instruction: str, model: str | None, as_json: bool) -> None:
 def status(as_json: bool) -> None:
     """Show what the index holds, what it waits for, and which files could not be read."""
     with _open_desk() as desk:
-        found = desk.status()
+        found, folder_chunks = desk.status(), desk.folder_chunks()
     if as_json:
         print_json(
             {
@@ -579,6 +579,7 @@ def status(as_json: bool) -> None:
                 "awaiting": found.awaiting,
                 "failed": [{"path": str(each.path), "reason": each.reason} for each in found.failed],
                 "folders": [str(folder) for folder in found.folders],
+                "folder_chunks": {str(folder): num for folder, num in folder_chunks.items()},
                 "model": found.model,
                 "fingerprint": found.fingerprint,
                 "sizes": {"index_bytes": found.index_bytes, "text_bytes": found.text_bytes},
@@ -597,7 +598,8 @@ def status(as_json: bool) -> None:
         )
         return
     click.echo(f"index    {shown(str(found.index_path))} ({found.index_bytes / 1e6:.1f} MB)")
-    click.echo(f"folders  {shown(', '.join(map(str, found.folders))) or 'none; add one with `gritdesk index FOLDER`'}")
+    folders = ", ".join(f"{folder} ({num} passages)" for folder, num in folder_chunks.items())
+    click.echo(f"folders  {shown(folders) or 'none; add one with `gritdesk index FOLDER`'}")
     click.echo(f"holds    {found.files} files, {found.chunks} passages; {found.pending} files wait to be read")
     if found.awaiting:
         click.echo(f"         {found.awaiting} passages are found by words and await their meaning")

@@ -651,6 +651,12 @@ class Desk:
 
         return survey_library(self._store(), self.folders, self.config.home)
 
+    def folder_chunks(self) -> dict[Path, int]:
+        """How many passages the index holds of each folder; starts no engine."""
+        from gritdesk.surveying import chunks_in
+
+        return chunks_in(self._store(), self.folders)
+
     def places(self) -> Places:
         """The indexed files and their folders, to pick one by some letters of its name."""
         from gritdesk.scoping import Places

@@ -599,6 +599,8 @@ class FolderRow:
     size_bytes: int
     problem: str = ""
     """Why it could not be looked into, if so; its files are kept."""
+    num_chunks: int = 0
+    """Of its files in the index."""
 
 
 @dataclass(frozen=True)
@@ -612,6 +614,8 @@ class Library:
     """The first some thousand paths that rules leave out."""
     num_skipped: Mapping[str, int]
     """By Skip.rule, all of them."""
+    num_chunks: int = 0
+    """Of all files in the index."""
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ def survey(store: Store, folders: Sequence[Path], home: Path | None = None) -> t
 
 def survey_library(store: Store, folders: Sequence[Path], home: Path | None = None) -> Library:
     """Every file of the folders and of the index, each folder's sums, and what the rules leave out."""
-    known = store.files()
+    known, chunks = store.files(), store.chunk_numbers()
     rows: dict[Path, FileRow] = {}
     skips: list[Skip] = []
     skipped: Counter[str] = Counter()
@@ -46,7 +46,18 @@ def survey_library(store: Store, folders: Sequence[Path], home: Path | None = No
         if path not in rows:
             rows[path] = _row(path, state, None)
     files = tuple(sorted(rows.values(), key=lambda row: row.path))
-    return Library(tuple(_folder_row(folder, files, problems) for folder in folders), files, tuple(skips), skipped)
+    folder_rows = tuple(_folder_row(folder, files, problems, chunks) for folder in folders)
+    return Library(folder_rows, files, tuple(skips), skipped, sum(chunks.values()))
+
+
+def chunks_in(store: Store, folders: Sequence[Path]) -> dict[Path, int]:
+    """How many chunks the index holds of each folder; looks at no disk."""
+    chunks = store.chunk_numbers()
+    return {folder: _sum_within(folder, chunks) for folder in folders}
+
+
+def _sum_within(folder: Path, chunks: Mapping[Path, int]) -> int:
+    return sum(num for path, num in chunks.items() if path.is_relative_to(folder))
 
 
 def _row(path: Path, known: FileState | None, seen: Seen | None) -> FileRow:
@@ -63,7 +74,9 @@ def _row(path: Path, known: FileState | None, seen: Seen | None) -> FileRow:
     return FileRow(path, state, size_bytes, mtime_ns)
 
 
-def _folder_row(folder: Path, files: Sequence[FileRow], problems: Mapping[Path, str]) -> FolderRow:
+def _folder_row(
+    folder: Path, files: Sequence[FileRow], problems: Mapping[Path, str], chunks: Mapping[Path, int]
+) -> FolderRow:
     inside = [row for row in files if row.path.is_relative_to(folder)]
     counted = Counter(row.state for row in inside)
     return FolderRow(
@@ -73,6 +86,7 @@ def _folder_row(folder: Path, files: Sequence[FileRow], problems: Mapping[Path, 
         num_failed=counted["failed"],
         size_bytes=sum(row.size_bytes for row in inside),
         problem=problems.get(folder, ""),
+        num_chunks=sum(chunks.get(row.path, 0) for row in inside),
     )
 
 

@@ -186,6 +186,9 @@ class Store(Protocol):
     def counts(self) -> tuple[int, int, int]:
         """(indexed files, chunks, bytes of text)."""
 
+    def chunk_numbers(self) -> dict[Path, int]:
+        """How many chunks each indexed file has."""
+
     def failures(self) -> list[FailedFile]:
         """Files that could not be indexed, by path, and those with passages that could not be embedded."""
 

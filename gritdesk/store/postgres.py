@@ -700,6 +700,11 @@ class PostgresStore:
         )
         return files, chunks, text_bytes
 
+    def chunk_numbers(self) -> dict[Path, int]:
+        """How many chunks each indexed file has."""
+        rows = self._run("SELECT path, num_chunks FROM document WHERE state = 'indexed'")
+        return {_path(path): num for path, num in rows}
+
     def size_bytes(self) -> int:
         """What the index takes on the server's disk."""
         ((size,),) = self._run(

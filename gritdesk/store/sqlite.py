@@ -802,6 +802,11 @@ class SqliteStore:
         ((chunks,),) = self._run("SELECT count(*) FROM chunk")
         return files, chunks, text_bytes
 
+    def chunk_numbers(self) -> dict[Path, int]:
+        """How many chunks each indexed file has."""
+        rows = self._run("SELECT path, num_chunks FROM document WHERE state = 'indexed'")
+        return {_path_from_sql(path): num for path, num in rows}
+
     def failures(self) -> list[FailedFile]:
         """Files that could not be indexed, by path, and those with passages that could not be embedded."""
         rows = self._run(

@@ -316,6 +316,8 @@ def test_status_lists_bad_files_with_reasons(person: Person, docs: Path, tiny_gg
     assert {"files", "chunks", "pending", "failed", "model", "fingerprint", "sizes"} <= set(status)
     assert status["pending"] == 0 and status["files"] == status["chunks"] == len(list(docs.iterdir())) - len(BAD_FILES)
     assert (status["model"], status["folders"]) == (str(tiny_gguf), [str(docs)])
+    assert status["folder_chunks"] == {str(docs): status["chunks"]}
+    assert f"folders  {docs} ({status['chunks']} passages)" in person.run("status").output
     assert status["sizes"]["index_bytes"] > 0 and status["fingerprint"]
     reasons = {Path(each["path"]).name: each["reason"] for each in status["failed"]}
     assert set(reasons) == set(BAD_FILES)

@@ -120,6 +120,7 @@ def test_what_was_written_is_read_back(store: Store) -> None:
     assert store.chunks_of(Path("/docs/a.txt")) == chunks_of(text)
     assert store.files() == {Path("/docs/a.txt"): STATE}
     assert store.counts() == (1, 3, len(text.encode()))
+    assert store.chunk_numbers() == {Path("/docs/a.txt"): 3}
     assert store.integrity() == []
     assert store.format_of(Path("/docs/a.txt")) == "markdown" and store.format_of(Path("/docs/b.txt")) == ""
     assert store.document_text(Path("/docs/b.txt")) is None and store.chunks_of(Path("/docs/b.txt")) == []
@@ -140,7 +141,7 @@ def test_replaced_document_leaves_nothing_of_the_old_one(store: Store) -> None:
 def test_document_without_text_is_held(store: Store) -> None:
     store.replace_document(Document(Path("/a.txt"), " \n", "text"), STATE, [], [])
     assert store.document_text(Path("/a.txt")) == " \n"
-    assert store.counts() == (1, 0, 2)
+    assert store.counts() == (1, 0, 2) and store.chunk_numbers() == {Path("/a.txt"): 0}
 
 
 def test_deleted_file_leaves_no_rows(store: Store) -> None:

@@ -166,9 +166,10 @@ def sample_library() -> Library:
         FileRow(NOTES / "edited.md", "changed", 10, 0),
         FileRow(NOTES / "new.md", "waiting", 10, 0),
     )
-    folders = (FolderRow(NOTES, 2, 2, 1, 5_001_254), FolderRow(Path("/stick"), 9, 0, 0, 90, "the folder is not there"))
+    away = FolderRow(Path("/stick"), 9, 0, 0, 90, "the folder is not there", num_chunks=11)
+    folders = (FolderRow(NOTES, 2, 2, 1, 5_001_254, num_chunks=1), away)
     skip = Skip("pattern of .gritignore", NOTES / "draft.md", "draft*", NOTES / ".gritignore", 3)
-    return Library(folders, files, (skip,), {skip.rule: 1})
+    return Library(folders, files, (skip,), {skip.rule: 1}, 12)
 
 
 def sample_facts() -> ModelFacts:

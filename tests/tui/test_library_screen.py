@@ -44,10 +44,14 @@ def rows(app: GritDeskApp) -> list[str]:
 async def test_folders_come_first_with_what_they_hold(app: GritDeskApp) -> None:
     async with app.run_test(size=SIZE) as pilot:
         await opened(app, pilot)
-        assert rows(app) == ["/notes  2 files, 5.0 MB  2 waiting  1 failed", "/stick  9 files, 90 B  ✕ away"]
+        assert rows(app) == [
+            "/notes  2 files, 1 passage, 5.0 MB  2 waiting  1 failed",
+            "/stick  9 files, 11 passages, 90 B  ✕ away",
+        ]
         shown = screen_text(app)
-        for part in ("Folders 2", "Files 4", "Waiting 2", "Failed 1", "Skipped 1", "2 files in the index"):
+        for part in ("Folders 2", "Files 4", "Waiting 2", "Failed 1", "Skipped 1", "2 files in the index, 1 passage"):
             assert part in shown
+        assert "all folders: 2 files, 12 passages" in shown
         await pilot.press("down")
         await until(pilot, lambda: "the folder is not there" in screen_text(app))
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from gritdesk.records import Document, Library
+from gritdesk.records import Chunk, Document, Library
 from gritdesk.store.base import FileState
 from gritdesk.store.sqlite import SqliteStore
-from gritdesk.surveying import survey_library
+from gritdesk.surveying import chunks_in, survey_library
 
 
 @pytest.fixture
@@ -55,6 +55,22 @@ def test_every_file_has_the_state_that_the_next_run_finds(store: SqliteStore, tm
     [folder] = found.folders
     assert (folder.num_indexed, folder.num_waiting, folder.num_failed) == (3, 2, 1)
     assert folder.size_bytes == sum(row.size_bytes for row in found.files)
+
+
+def test_each_folder_and_all_of_them_have_their_chunks(store: SqliteStore, tmp_path: Path) -> None:
+    paths = [write(tmp_path / name) for name in ("a/one.txt", "a/in/two.txt", "ab/three.txt", "elsewhere/four.txt")]
+    for num, path in enumerate(paths, start=1):
+        text = path.read_text()
+        chunks = [Chunk(text[at : at + 1], at, at + 1, 1, 1) for at in range(num)]
+        found = path.stat()
+        state = FileState(found.st_size, found.st_mtime_ns, f"hash of {num}")
+        store.replace_document(Document(path, text, "text"), state, chunks, [bytes([num, at]) for at in range(num)])
+    index(store, write(tmp_path / "a" / "broken.pdf"), "it is damaged")
+    folders = [tmp_path / "a", tmp_path / "ab"]
+    found = survey_library(store, folders)
+    assert [each.num_chunks for each in found.folders] == [3, 3]
+    assert found.num_chunks == store.counts()[1] == 10
+    assert chunks_in(store, folders) == {tmp_path / "a": 3, tmp_path / "ab": 3}
 
 
 def test_each_folder_has_its_own_sums(store: SqliteStore, tmp_path: Path) -> None:

@@ -184,7 +184,8 @@ class LibraryScreen(DeskScreen):
         chosen = self._chosen
         detail = self.query_one("#library-detail", Static)
         if isinstance(chosen, FolderRow):
-            detail.update(_folder_detail(chosen))
+            assert self._library is not None
+            detail.update(_folder_detail(chosen, self._library))
         elif isinstance(chosen, Skip):
             detail.update(_skip_detail(chosen))
         elif isinstance(chosen, FileRow) and self.desk is not None:
@@ -335,7 +336,7 @@ _MARKS = {
 
 def _row_content(row: FolderRow | FileRow | Skip) -> Content:
     if isinstance(row, FolderRow):
-        sums = f"{count(row.num_indexed, 'file')}, {size(row.size_bytes)}"
+        sums = f"{count(row.num_indexed, 'file')}, {count(row.num_chunks, 'passage')}, {size(row.size_bytes)}"
         extra = "".join(
             f"  {number:,} {what}"
             for number, what in ((row.num_waiting, "waiting"), (row.num_failed, "failed"))
@@ -350,16 +351,18 @@ def _row_content(row: FolderRow | FileRow | Skip) -> Content:
     return Content.assemble((f"{mark} ", style), (plain(row.path.name), "bold"), "  ", (told, "$text-muted"))
 
 
-def _folder_detail(row: FolderRow) -> Content:
+def _folder_detail(row: FolderRow, library: Library) -> Content:
     lines = [
         Content.styled(plain(str(row.path)), "bold"),
-        Content(""),
-        Content(f"{count(row.num_indexed, 'file')} in the index, {size(row.size_bytes)}"),
-        Content(f"{row.num_waiting:,} wait to be read"),
-        Content(f"{row.num_failed:,} could not be read"),
+        Content.styled(one_line(row.problem), "$text-error"),
+        Content(f"{count(row.num_indexed, 'file')} in the index, {count(row.num_chunks, 'passage')}"),
+        Content(f"{size(row.size_bytes)} on the disk"),
+        Content(f"{row.num_waiting:,} wait to be read, {row.num_failed:,} could not be read"),
     ]
-    if row.problem:
-        lines += [Content(""), Content.styled(one_line(row.problem), "$text-error")]
+    if len(library.folders) > 1:
+        num_files = sum(each.state in ("indexed", "changed", "missing") for each in library.files)
+        total = f"all folders: {count(num_files, 'file')}, {count(library.num_chunks, 'passage')}"
+        lines.append(Content.styled(total, "$text-muted"))
     return Content("\n").join(lines)
 
 
