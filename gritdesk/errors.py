@@ -18,6 +18,11 @@ A message says what was expected, what was found, where, and what to do next, in
 Exceptions of libraries are translated at their door, with `raise ... from`.
 """
 
+CHOOSE_MODEL = (
+    "`gritdesk models use NAME` chooses another model (`gritdesk models` lists those here, `default` is gritdesk's own)"
+)
+"""What to do about a model file that cannot be used."""
+
 
 class GritDeskError(Exception):
     """Root of the tree; `str(error)` is one line meant for a person."""

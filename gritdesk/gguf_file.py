@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from gritdesk.errors import ModelError
+from gritdesk.errors import CHOOSE_MODEL, ModelError
 
 Value = str | int | float | bool
 
@@ -68,7 +68,7 @@ def check_gguf(path: Path) -> None:
     """
     if not path.is_file():
         found = "a folder" if path.is_dir() else "nothing"
-        raise ModelError(f"no model file at {path}, found {found}; `gritdesk models` lists the models that are here")
+        raise ModelError(f"no model file at {path}, found {found}; {CHOOSE_MODEL}")
     try:
         size_bytes = path.stat().st_size
         with path.open("rb") as file:
@@ -76,17 +76,20 @@ def check_gguf(path: Path) -> None:
     except OSError as error:
         raise ModelError(f"cannot read the model {path}: {error.strerror}; check its permissions") from error
     if not head:
-        raise ModelError(f"the model {path} is empty; copy it again, or choose another with `engine.model`")
+        raise ModelError(f"the model {path} is empty; copy it again, or {CHOOSE_MODEL}")
     if head[:4] != b"GGUF":
         raise ModelError(
             f"{path} is not a GGUF file (it begins with {head[:4]!r}); "
-            "make one with `gritdesk convert CHECKPOINT OUT.gguf`"
+            f"make one with `gritdesk convert CHECKPOINT OUT.gguf`, or {CHOOSE_MODEL}"
         )
     version, num_tensors, num_values = struct.unpack("<IQQ", head[4:].ljust(20, b"\0"))
     if version not in (2, 3):
-        raise ModelError(f"{path} has GGUF version {version}, this program reads 2 and 3; convert it again")
+        raise ModelError(
+            f"{path} has GGUF version {version}, this program reads 2 and 3; convert it again, or {CHOOSE_MODEL}"
+        )
     if not num_values or 24 * num_tensors + 13 * num_values > size_bytes:  # least bytes of their descriptions
-        raise ModelError(f"{path} is damaged: its {size_bytes} bytes cannot hold what it lists; copy it again")
+        reason = f"its {size_bytes} bytes cannot hold what it lists"
+        raise ModelError(f"{path} is damaged: {reason}; copy it again, or {CHOOSE_MODEL}")
 
 
 def read_header(path: Path) -> GgufHeader:
@@ -101,7 +104,9 @@ def read_header(path: Path) -> GgufHeader:
     except OSError as error:
         raise ModelError(f"cannot read the model {path}: {error.strerror}; check its permissions") from error
     if header.size_bytes < end:
-        raise ModelError(f"{path} is cut off: {header.size_bytes} of its {end} bytes are here; copy it again")
+        raise ModelError(
+            f"{path} is cut off: {header.size_bytes} of its {end} bytes are here; copy it again, or {CHOOSE_MODEL}"
+        )
     return header
 
 
@@ -265,7 +270,7 @@ class _Reader:
             self._file.seek(length, os.SEEK_CUR)
 
     def _damaged(self, reason: str) -> ModelError:
-        return ModelError(f"{self._path} is damaged: {reason}; copy it again")
+        return ModelError(f"{self._path} is damaged: {reason}; copy it again, or {CHOOSE_MODEL}")
 
 
 def _packed(key: str, value: Value) -> bytes:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gritdesk.config import Config, home_dir
-from gritdesk.errors import ModelError
+from gritdesk.errors import CHOOSE_MODEL, ModelError
 from gritdesk.gguf_file import read_header, read_opening
 from gritdesk.grit_format import EMBEDS_ONLY
 
@@ -46,7 +46,7 @@ def default_model() -> Path:
             return path
     raise ModelError(
         f"the default model {DEFAULT_MODEL}.gguf is missing from this installation; install gritdesk again, "
-        "or set `engine.model` to a GGUF of your own"
+        "or choose a GGUF of your own by `gritdesk models use PATH`, or download one by `gritdesk models pull`"
     )
 
 
@@ -76,7 +76,9 @@ def find_model(config: Config) -> Path:
     if path.is_file():
         return path
     names = ", ".join(sorted(known)) or "none"
-    raise ModelError(f"there is no model {wanted!r}, neither as a name (known: {names}) nor as a file {path}")
+    raise ModelError(
+        f"there is no model {wanted!r}, neither as a name (known: {names}) nor as a file {path}; {CHOOSE_MODEL}"
+    )
 
 
 def setting_for(config: Config, path: Path) -> str:

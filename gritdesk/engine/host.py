@@ -28,7 +28,7 @@ from gritdesk.config import EngineConfig
 from gritdesk.engine import wire
 from gritdesk.engine.states import StateSettings, file_stamp
 from gritdesk.engine.wire import EngineInfo, Priority
-from gritdesk.errors import ModelError, RequestRefused
+from gritdesk.errors import CHOOSE_MODEL, ModelError, RequestRefused
 from gritdesk.grit_format import Cache
 from gritdesk.records import EmbeddingInput, Sampling, Turn
 
@@ -426,7 +426,7 @@ class EngineHost:
         if child.has_hung:
             return ModelError(
                 f"the engine did not load {self._load.model_path} within {self._load_timeout_s:.0f} s; "
-                f"choose a smaller model, or see {self._log_path}"
+                f"choose a smaller model by `gritdesk models use NAME`, or see {self._log_path}"
             )
         return child.load_error
 
@@ -440,7 +440,8 @@ class EngineHost:
     def _guilty_error(self, pending: _Pending, child: _Child, cause: str) -> ModelError:
         kind = RequestRefused if pending.num_deaths_in_work >= _MAX_DEATHS else ModelError
         what = "working on this request" if child.is_loaded else f"loading {self._load.model_path}"
-        return kind(f"the engine died twice and gave up {what} ({cause}); see {self._log_path}")
+        remedy = "" if child.is_loaded else f"; copy the file again, or {CHOOSE_MODEL}"
+        return kind(f"the engine died twice and gave up {what} ({cause}); see {self._log_path}{remedy}")
 
     def _refuse(self, refused: Sequence[_Pending], error: ModelError) -> None:
         for pending in refused:

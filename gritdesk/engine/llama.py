@@ -29,7 +29,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from gritdesk.errors import ContextOverflow, ModelError
+from gritdesk.errors import CHOOSE_MODEL, ContextOverflow, ModelError
 from gritdesk.gguf_file import check_gguf
 from gritdesk.grit_format import BOS, EOS, LONG_WORD, GritMetadata, strip_accents
 from gritdesk.records import Sampling
@@ -132,7 +132,7 @@ class LlamaModel:
         if not self._pointer:
             raise ModelError(
                 f"cannot load {path}: {_last_complaint()}; copy it again, or make it again with "
-                "`gritdesk convert CHECKPOINT OUT.gguf`"
+                f"`gritdesk convert CHECKPOINT OUT.gguf`, or {CHOOSE_MODEL}"
             )
         self.pid = os.getpid()
         self._contexts: list[_Context] = []
@@ -155,7 +155,7 @@ class LlamaModel:
         except (KeyError, ValueError) as error:
             self.close()
             reason = f"it lacks the key {error}; convert it again" if isinstance(error, KeyError) else str(error)
-            raise ModelError(f"{path} cannot be used by gritdesk: {reason}") from error
+            raise ModelError(f"{path} cannot be used by gritdesk: {reason}, or {CHOOSE_MODEL}") from error
 
     @property
     def pointer(self) -> Any:
@@ -455,7 +455,7 @@ class GenerationContext(_Context):
             states: where the states of blocks are looked for, and kept; without it they are computed for each prompt.
         """
         if not model.grit.generates:
-            raise ModelError(f"{model.path} only embeds and cannot generate; choose a GRIT model with `engine.model`")
+            raise ModelError(f"{model.path} only embeds and cannot generate; {CHOOSE_MODEL}")
         if n_ctx < 16:
             raise ModelError(f"n_ctx is {n_ctx}; give at least 16")
         if not 16 <= block_tokens <= _MAX_BATCH_TOKENS:

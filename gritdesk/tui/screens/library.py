@@ -19,7 +19,7 @@ from textual.widgets.option_list import Option
 
 from gritdesk.records import FileRow, FolderRow, IndexProgress, Library, PathReport, Skip
 from gritdesk.terminal import in_words
-from gritdesk.tui.keymap import keymap_of
+from gritdesk.tui.keymap import Keymap, keymap_of
 from gritdesk.tui.lane import Lane
 from gritdesk.tui.messages import Activity
 from gritdesk.tui.screens.base import DeskScreen, beginning_of
@@ -122,7 +122,9 @@ class LibraryScreen(DeskScreen):
         self._read()
 
     def activity_changed(self, before: Activity, now: Activity) -> None:
-        self.query_one("#library-work", Static).update(_work(now, self.grit_app.keymap.key_of("library.quiet")))
+        work = self.query_one("#library-work", Static)
+        work.set_class(bool(now.index_problem) and not (now.status and now.status.paused), "-problem")
+        work.update(_work(now, keymap_of(self)))
         if now.desk == "open" and (before.desk != "open" or before.status is not now.status):
             self._read()
         elif now.desk == "failed":
@@ -303,13 +305,17 @@ def _tabs(library: Library, active: Tab) -> Content:
     return Content("   ").join(parts)
 
 
-def _work(activity: Activity, loud: str) -> Content:
-    """What is being done now, and how long it will take; `loud` is the key that ends quiet mode."""
+def _work(activity: Activity, keymap: Keymap) -> Content:
+    """What is being done now, and how long it will take; what ended it, and what to do."""
     status, progress = activity.status, activity.progress
     if status is not None and status.paused:
         return Content.styled(f"‖ {status.paused}", "$text-warning")
     if activity.index_problem:
-        return Content.styled(f"✕ {one_line(activity.index_problem)}", "$text-error")
+        chooses = ", `app.settings` chooses another model" if activity.model == "failed" else ""
+        remedy = keymap.told(f"What was read is found, and nothing new is read. `app.reopen` tries again{chooses}.")
+        problem = (f"✕ {one_line(activity.index_problem)}", "$text-error")
+        return Content.assemble(problem, "\n", (remedy.replace("`", ""), "$text-muted"))
+    loud = keymap.key_of("library.quiet")
     quiet = (f"   quiet: works a third of the time, {loud} ends that", "$text-muted")
     quietly = quiet if status is not None and status.quiet else ""
     if not activity.is_indexing or progress is None or progress.is_done:

@@ -120,7 +120,9 @@ def _model(activity: Activity) -> Content:
 
 
 def _named_model(activity: Activity) -> Content:
-    """With its name, where it has answered."""
+    """With its name, where it has answered; where it failed, with what tells more."""
+    if activity.desk == "open" and activity.model == "failed":
+        return Content.assemble(_model(activity), (", see Doctor", "$text-error"))
     if activity.model != "ready" or activity.status is None:
         return _model(activity)
     return Content.assemble(("● ", "$text-success"), (plain(Path(activity.status.model).stem), "$text-muted"))
