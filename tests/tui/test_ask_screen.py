@@ -46,6 +46,10 @@ def blocks(app: GritDeskApp) -> list[AnswerBlock]:
     return list(app.screen.query(AnswerBlock))
 
 
+def footer(app: GritDeskApp) -> str:
+    return screen_text(app).splitlines()[-1]
+
+
 async def asked(pilot: Pilot[None], app: GritDeskApp, question: str = "w?") -> AnswerBlock:
     """Ask, and give the new block."""
     num_before = len(blocks(app))
@@ -465,3 +469,24 @@ async def test_without_a_chat_to_go_on_with_that_is_said(app: GritDeskApp) -> No
         assert isinstance(screen, AskScreen)
         await screen.action_continue_chat()
         await until(pilot, lambda: "there is no chat to go on with" in screen_text(app))
+
+
+async def test_the_footer_says_stop_only_while_there_is_something_to_stop(app: GritDeskApp, desk: FakeDesk) -> None:
+    desk.model_gate.clear()
+    desk.script.insert(0, desk.model_gate)
+    async with app.run_test(size=WIDE) as pilot:
+        await until(pilot, lambda: app.activity.desk == "open")
+        await pilot.press("f3")
+        await until(pilot, lambda: app.screen.query(QuestionInput) and "F1 Help" in footer(app))
+        assert "Stop" not in footer(app)
+        block = await asked(pilot, app)
+        await until(pilot, lambda: "Esc Stop" in footer(app))
+        await pilot.press("escape")
+        await until(pilot, lambda: block.state == "stopped" and "Esc Question" in footer(app))
+        assert "Stop" not in footer(app)
+        desk.model_gate.set()
+        desk.script.pop(0)
+        block = await asked(pilot, app)
+        await until(pilot, lambda: block.state == "finished" and "Stop" not in footer(app))
+        await pilot.press("escape")
+        await until(pilot, lambda: isinstance(app.focused, QuestionInput) and "Esc" not in footer(app))

@@ -41,6 +41,22 @@ def rows(app: GritDeskApp) -> list[str]:
     return [str(found.get_option_at_index(number).prompt) for number in range(found.option_count)]
 
 
+def footer(app: GritDeskApp) -> str:
+    return screen_text(app).splitlines()[-1]
+
+
+async def test_the_footer_names_what_pause_and_quiet_do_now(app: GritDeskApp, desk: FakeDesk) -> None:
+    async with app.run_test(size=SIZE) as pilot:
+        await opened(app, pilot)
+        await until(pilot, lambda: "p Pause" in footer(app) and "q Quiet" in footer(app))
+        await pilot.press("p")
+        await until(pilot, lambda: "p Resume" in footer(app) and "Pause" not in footer(app))
+        await pilot.press("q")
+        await until(pilot, lambda: "q Full speed" in footer(app) and "p Resume" in footer(app))
+        await pilot.press("p", "q")
+        await until(pilot, lambda: "p Pause" in footer(app) and "q Quiet" in footer(app))
+
+
 async def test_folders_come_first_with_what_they_hold(app: GritDeskApp) -> None:
     async with app.run_test(size=SIZE) as pilot:
         await opened(app, pilot)

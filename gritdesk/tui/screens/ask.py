@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
@@ -224,6 +224,7 @@ class AskScreen(DeskScreen):
             block.show_waiting_for_model()
         self._make_current(block)
         block.focus()
+        self.show_titles()
         conversation.anchor()
         how = self._stop, anyway, self.scope, self._chat
         work = partial(self._answer, self.desk, block.number, question, past, *how)
@@ -274,6 +275,7 @@ class AskScreen(DeskScreen):
             await block.restart(event.reason)
         elif isinstance(event, AnswerFinished):
             await block.finish(event.answer)
+            self.show_titles()
         if block is self._current:
             self._show_evidence()
 
@@ -294,6 +296,7 @@ class AskScreen(DeskScreen):
             self.grit_app.report(message.problem)
         else:
             await block.stop()
+        self.show_titles()
 
     def stop_answer(self) -> None:
         """Tell the worker to end; the screen is told by `_stop_running`."""
@@ -304,6 +307,7 @@ class AskScreen(DeskScreen):
         for block in self.blocks:
             if block.is_running:
                 await block.stop()
+        self.show_titles()
 
     # what is asked
 
@@ -456,6 +460,12 @@ class AskScreen(DeskScreen):
         return ("Ask your files", *lines)
 
     # keys
+
+    @property
+    def titles(self) -> Mapping[str, str]:
+        if any(block.is_running for block in self.blocks):
+            return {}
+        return {"stop": "" if isinstance(self.focused, QuestionInput) else "Question"}
 
     def on_key(self, event: events.Key) -> None:
         """Before the bindings: what means nothing here is typed, and the key that begins anew is to be pressed twice.

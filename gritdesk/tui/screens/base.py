@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from textual.binding import ActiveBinding
 from textual.message import Message
 from textual.screen import Screen
 
@@ -29,6 +31,7 @@ class DeskScreen(Guarded, Screen[None]):
     def __init__(self) -> None:
         super().__init__()
         self._acts = Lane(self, "acts", most_waiting=None)
+        self._shown_titles: Mapping[str, str] = {}
 
     def on_mount(self) -> None:
         # Textual leaves out what a line of text takes for typing before it looks at the keymap: a letter that was
@@ -38,6 +41,29 @@ class DeskScreen(Guarded, Screen[None]):
 
     def activity_changed(self, before: Activity, now: Activity) -> None:
         """Called at once and on every change; for screens to override."""
+
+    @property
+    def titles(self) -> Mapping[str, str]:
+        """What actions are called at this moment, if not as their bindings say; one that would do nothing: "".
+
+        For screens to override; they call `show_titles` when it changes.
+        """
+        return {}
+
+    @property
+    def active_bindings(self) -> dict[str, ActiveBinding]:
+        """The bindings that hold now, by the names that they have now: what the footer shows."""
+        found, titles = super().active_bindings, self.titles
+        for key, each in found.items():
+            if each.node is self and (title := titles.get(each.binding.action)) is not None:
+                found[key] = each._replace(binding=replace(each.binding, description=title, show=bool(title)))
+        return found
+
+    def show_titles(self) -> None:
+        """Have the footer drawn anew, if a binding it shows has another name by now."""
+        if (titles := self.titles) != self._shown_titles:
+            self._shown_titles = titles
+            self.refresh_bindings()
 
     @property
     def grit_app(self) -> GritDeskApp:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -125,10 +125,17 @@ class LibraryScreen(DeskScreen):
         work = self.query_one("#library-work", Static)
         work.set_class(bool(now.index_problem) and not (now.status and now.status.paused), "-problem")
         work.update(_work(now, keymap_of(self)))
+        self.show_titles()
         if now.desk == "open" and (before.desk != "open" or before.status is not now.status):
             self._read()
         elif now.desk == "failed":
             self._say("The index could not be opened", now.desk_problem, "", "`app.reopen` tries again.")
+
+    @property
+    def titles(self) -> Mapping[str, str]:
+        status = self.activity.status
+        paused = {"toggle_pause": "Resume"} if status is not None and status.paused else {}
+        return paused | ({"toggle_quiet": "Full speed"} if status is not None and status.quiet else {})
 
     # reading and showing
 
