@@ -135,7 +135,7 @@ class GritDeskApp(Guarded, App[None]):
         Binding("ctrl+o", "jump", "Jump", show=False, id="app.jump", tooltip="Go to a pane of the screen by a letter"),
         Binding("ctrl+r", "reopen", "Try again", show=False, id="app.reopen", tooltip="Open index and model again"),
         Binding(
-            "ctrl+p",
+            "ctrl+p,ctrl+l",  # editors' terminals keep the first for themselves
             "command_palette",
             "Commands",
             show=False,
@@ -154,7 +154,15 @@ class GritDeskApp(Guarded, App[None]):
             tooltip="Take the help away, while it is shown",
         ),
         Binding(
-            "f1", "toggle_help", "Help", id="app.help", priority=True, tooltip="Keys and help for what has the focus"
+            "f1,ctrl+underscore",  # desktops and some terminals keep the first; ctrl+/ sends the second, too
+            "toggle_help",
+            "Help",
+            id="app.help",
+            priority=True,
+            tooltip="Keys and help for what has the focus",
+        ),
+        Binding(
+            "question_mark", "toggle_help", "Help", show=False, id="app.help_mark", tooltip="Where no text is typed"
         ),
     ]
 

@@ -30,6 +30,7 @@ from gritdesk.tui.screens.add_folder import AddFolderScreen
 from gritdesk.tui.screens.ask import AskScreen
 from gritdesk.tui.screens.ask_line import AskLineScreen
 from gritdesk.tui.screens.jump import JumpScreen
+from gritdesk.tui.screens.library import LibraryScreen
 from gritdesk.tui.screens.search import SearchScreen
 from gritdesk.tui.screens.viewer import ViewerScreen
 from gritdesk.tui.widgets.help_panel import HelpPanel
@@ -300,6 +301,33 @@ async def test_a_click_in_the_footer_presses_its_key_and_pointing_at_one_explain
 
 
 # help
+
+
+async def test_help_and_the_palette_have_a_second_key_where_the_first_does_not_arrive(app: GritDeskApp) -> None:
+    async with app.run_test(size=SIZE) as pilot:
+        await ready(pilot)
+        await pilot.press("b", "?", "ctrl+underscore")  # a query is being typed
+        await until(pilot, lambda: app.screen.query(HelpPanel))
+        await pilot.press("ctrl+underscore")
+        await until(pilot, lambda: not app.screen.query(HelpPanel))
+        assert app.screen.query_one("#query", Input).value == "b?"
+        await pilot.press("f4", "?")
+        await until(pilot, lambda: isinstance(app.screen, LibraryScreen) and app.screen.query(HelpPanel))
+        await pilot.press("?", "ctrl+l", *"jump")
+        await until(pilot, lambda: app.screen.query(CommandList))
+        await pilot.press("escape")
+
+
+@pytest.mark.parametrize("width", [120, 80, 60])
+async def test_the_top_line_names_the_key_of_every_screen(app: GritDeskApp, width: int) -> None:
+    async with app.run_test(size=(width, 24)) as pilot:
+        await ready(pilot)
+        for mode in (*app.MODES, "doctor"):
+            await pilot.press(app.keymap.keys_of(f"app.{mode}")[0])
+            title = app.keymap.bound[f"app.{mode}"].title
+            await until(pilot, lambda title=title: title in screen_text(app).splitlines()[0], mode)
+            keys = [word for word in screen_text(app).splitlines()[0].split() if re.fullmatch(r"F\d", word)]
+            assert keys == [f"F{number}" for number in range(2, 9)]
 
 
 async def test_help_follows_the_focus_with_the_keys_of_widget_screen_and_app(app: GritDeskApp) -> None:

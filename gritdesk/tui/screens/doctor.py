@@ -56,7 +56,7 @@ class DoctorScreen(DeskScreen):
         self._is_over = False
 
     def compose(self) -> ComposeResult:
-        yield StatusLine("")
+        yield StatusLine("doctor")
         yield Static(id="doctor-title")
         with VerticalScroll(id="doctor"):
             yield Static(id="doctor-list")

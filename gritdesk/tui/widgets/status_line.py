@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from gritdesk.tui.app import GritDeskApp
 
 _GAP = "  "
-_STATUS_WIDTH = 40
+_STATUS_WIDTH = 36
 """Left for what goes on; where the names of all screens leave less, only the one at hand is named."""
 
 
@@ -47,13 +47,13 @@ class StatusLine(Widget):
     def _tabs(self, *, is_full: bool) -> Content:
         app = cast("GritDeskApp", self.app)
         parts: list[Content | str | tuple[str, str]] = [("gritdesk", "bold $primary"), _GAP]
-        for name in app.MODES:
+        for name in (*app.MODES, "doctor"):
             is_active = name == self._active_tab
             parts.append((app.keymap.key_of(f"app.{name}"), "$text-muted"))
             if is_full or is_active:
                 title = app.keymap.bound[f"app.{name}"].title
                 parts.append((f" {title}", "bold underline" if is_active else "$text-muted"))
-            parts.append(_GAP)
+            parts.append(_GAP if is_full else " ")
         return Content.assemble(*parts).rstrip()
 
 
