@@ -490,3 +490,19 @@ async def test_the_footer_says_stop_only_while_there_is_something_to_stop(app: G
         await until(pilot, lambda: block.state == "finished" and "Stop" not in footer(app))
         await pilot.press("escape")
         await until(pilot, lambda: isinstance(app.focused, QuestionInput) and "Esc" not in footer(app))
+
+
+async def test_the_nearest_of_a_markdown_file_is_shown_without_its_marks(app: GritDeskApp, desk: FakeDesk) -> None:
+    quote = "## Call signs\n\n- Channel **16** is for `distress`\n  calls, see [1] and vector<int>\n"
+    quote += "\n| a | b |\n|---|---|\n| 1 | 2 |"
+    misses = (
+        replace(MISS, quote=quote, path=Path("/notes/radio.md")),
+        replace(MISS, n=2, quote="x = **y**", path=Path("/n/x.py")),
+    )
+    none = replace(answer_of("w?", NO_EVIDENCE, (), (), grounded=False), evidence="none", nearest=misses)
+    desk.script = [AnswerFinished(none)]
+    async with app.run_test(size=(160, 40)) as pilot:
+        await ready(pilot)
+        await asked(pilot, app)
+        shown = "Call signs Channel 16 is for distress calls, see [1] and vector<int> a b 1 2"
+        await until(pilot, lambda: shown in screen_text(app) and "x = **y**" in screen_text(app))

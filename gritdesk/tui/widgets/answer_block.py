@@ -19,7 +19,7 @@ from textual.widgets.markdown import MarkdownStream
 from gritdesk.records import MOST_COUNTED, UNSUPPORTED, Answer, Citation, Evidence, Exchange, Hit
 from gritdesk.tui.keymap import keymap_of
 from gritdesk.tui.text import cited_place, plain, speed
-from gritdesk.tui.widgets.answer_markdown import AnswerMarkdown
+from gritdesk.tui.widgets.answer_markdown import AnswerMarkdown, text_of
 from gritdesk.tui.widgets.status_line import count
 
 _MARKDOWN = re.compile(r"[*_`~|#\n<]|^\s*(?:[-+>]|\d+[.)])\s")
@@ -204,7 +204,7 @@ class AnswerBlock(Vertical, can_focus=True):
         if answer.from_model:
             return Content.styled("⚠ From the model, not from your files.", "bold $text-warning")
         quotes = [
-            Content.assemble((f"[{each.n}] ", "bold $text-accent"), plain(" ".join(each.quote.split())))
+            Content.assemble((f"[{each.n}] ", "bold $text-accent"), text_of(each.quote, each.path))
             for each in answer.nearest
         ]
         lines = [Content(_found_without(*each)) for each in answer.removed]
@@ -219,7 +219,7 @@ class AnswerBlock(Vertical, can_focus=True):
         warning = ("⚠ No passage in your files supports this answer.", "bold $text-warning")
         if answer.closest is None:
             return Content.assemble(warning)
-        quote = plain(" ".join(answer.closest.quote.split()))
+        quote = text_of(answer.closest.quote, answer.closest.path)
         return Content.assemble(warning, "\nThe closest: ", (f"[{answer.closest.n}] ", "bold $text-accent"), quote)
 
     def _searched_for(self, answer: Answer) -> None:

@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from markdown_it import MarkdownIt
+from markdown_it.token import Token
 from textual.widgets import Markdown
+
+from gritdesk.tui.text import plain
 
 _NOT_TAKEN = ("entity", "html_inline", "html_block", "link", "image", "autolink", "linkify", "reference")
 """Rules that would show less than there is, or something else: `vector<int>` lost its end, [1] became a link, an
 entity became a character that turns the line around, and a link hid where it leads."""
+
+
+_SUFFIXES = (".md", ".markdown", ".mdown", ".mkd", ".mdx", ".qmd", ".rmd")
+
+
+def text_of(quote: str, path: Path) -> str:
+    """What a quote says, on one line: that of a Markdown file without its marks."""
+    if path.suffix.lower() in _SUFFIXES:
+        quote = " ".join(map(_said, _parser().parse(quote))) or quote
+    return plain(" ".join(quote.split()))
+
+
+def _said(block: Token) -> str:
+    return "".join(" " if each.type.endswith("break") else each.content for each in block.children or [block])
 
 
 def _parser() -> MarkdownIt:
