@@ -176,9 +176,9 @@ class GritDeskApp(Guarded, App[None]):
 
     def __init__(self, desk_factory: Callable[[], Desk], config: Config | None = None) -> None:
         """Without a `config` nothing that is changed here is kept."""
-        is_colourless = "NO_COLOR" in os.environ
+        self.is_colourless = "NO_COLOR" in os.environ
         # the terminal's own colours are those that Textual leaves out altogether; of others it makes greys
-        super().__init__(ansi_color=True if is_colourless else None)
+        super().__init__(ansi_color=True if self.is_colourless else None)
         self._config = config
         self.keymap = Keymap(config.keys if config else None)
         self.set_keymap(self.keymap.for_textual())
@@ -325,7 +325,7 @@ class GritDeskApp(Guarded, App[None]):
     def show_theme(self, wanted: str) -> str:
         """Show a theme, without colours the terminal's own whatever is wanted; why it cannot be shown, or nothing."""
         is_known = wanted in self.available_themes
-        self._kept_theme = ANSI.name if "NO_COLOR" in os.environ else wanted if is_known else THEMES[0].name
+        self._kept_theme = ANSI.name if self.is_colourless else wanted if is_known else THEMES[0].name
         self.theme = self._kept_theme
         if wanted and not is_known:
             return f"[appearance] theme: there is no {wanted!r}; Theme in the palette lists them"

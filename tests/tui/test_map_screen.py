@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from dataclasses import replace
 from itertools import cycle, islice
 from pathlib import Path
 
+import pytest
 from conftest import ready, screen_text, until
 from fake_desk import NOTES, FakeDesk, sample_map
 from textual.pilot import Pilot
@@ -47,6 +49,21 @@ async def test_themes_are_listed_and_written_on_the_map(app: GritDeskApp) -> Non
         assert "token bucket limit" in picture and "12 documents" in picture
         on_map = "".join(view.render_line(y).text for y in range(view.size.height))
         assert on_map.count("•") == len(view.found.points)
+
+
+async def test_without_colour_each_theme_has_a_letter_in_the_list_and_on_the_map(
+    desk: FakeDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    app = GritDeskApp(lambda: desk)  # type: ignore[arg-type, return-value]
+    async with app.run_test(size=SIZE) as pilot:
+        view = await drawn(app, pilot)
+        assert [row[:7] for row in rows(app)] == ["A token", "B serve", "C key, "]
+        view.found = replace(view.found, clusters=())  # without the words upon them
+        on_map = "".join(view.render_line(y).text for y in range(view.size.height))
+        clusters = Counter(point.cluster for point in view.found.points)
+        assert [on_map.count(letter) for letter in "ABC"] == [clusters[number] for number in range(3)]
+        assert "•" not in on_map
 
 
 async def test_many_documents_share_cells_in_braille(app: GritDeskApp, desk: FakeDesk) -> None:

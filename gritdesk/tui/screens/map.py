@@ -205,7 +205,8 @@ class MapScreen(DeskScreen):
         cluster = self._view.found.clusters[number]
         colour = self._view.colour_of(number).css
         words = one_line(", ".join(cluster.words)) or "without words"
-        return Content.assemble(("● ", colour), (words, "bold"), (f"  {cluster.num_documents:,}", "$text-muted"))
+        mark = f"{self._view.mark_of(number)} "
+        return Content.assemble((mark, colour), (words, "bold"), (f"  {cluster.num_documents:,}", "$text-muted"))
 
     @on(OptionList.OptionHighlighted, "#map-list")
     def _highlighted(self, event: OptionList.OptionHighlighted) -> None:

@@ -1,8 +1,13 @@
-"""A map drawn in letters: a few documents as a dot each, many as braille, eight to a cell; their words upon them."""
+"""A map drawn in letters: a few documents as a dot each, many as braille, eight to a cell; their words upon them.
+
+Clusters have colours; where there are none, each has a letter, and a cell that of the cluster with most dots in it.
+"""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from string import ascii_uppercase
+from typing import TYPE_CHECKING, cast
 
 from rich.segment import Segment
 from rich.style import Style
@@ -14,6 +19,10 @@ from textual.widget import Widget
 from gritdesk.records import Map, MapPoint
 from gritdesk.tui.text import one_line
 
+if TYPE_CHECKING:
+    from gritdesk.tui.app import GritDeskApp
+
+_LETTERS = ascii_uppercase
 _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 """Bits of Unicode's braille patterns by row and column."""
 _BRAILLE = 0x2800
@@ -47,6 +56,10 @@ class MapView(Widget):
             segments[start : start + len(text)] = [Segment(letter, style) for letter in text]
         return Strip(segments, width).simplify()
 
+    def mark_of(self, cluster: int) -> str:
+        """What stands beside a cluster in a list; where there is no colour, for its documents on the map too."""
+        return _LETTERS[cluster % len(_LETTERS)] if cast("GritDeskApp", self.app).is_colourless else "●"
+
     def colour_of(self, cluster: int) -> Color:
         """Of a cluster's dots and its row in a list; light or dark as the theme is not, or one the terminal has."""
         if self.app.native_ansi_color:
@@ -64,10 +77,11 @@ class MapView(Widget):
             dots[cell] |= _DOTS[row % _HIGH][column % _WIDE]
             whose[cell][point.cluster] += 1 if self.chosen in (None, point.cluster) else 0
         rows: defaultdict[int, dict[int, tuple[str, Style]]] = defaultdict(dict)
+        is_colourless = cast("GritDeskApp", self.app).is_colourless
         has_room = self.size.area > _CELLS_FOR_DOTS * len(self.found.points)
         for (column, row), bits in dots.items():
             [(cluster, count)] = whose[column, row].most_common(1)
-            letter = "•" if has_room else chr(_BRAILLE + bits)
+            letter = self.mark_of(cluster) if is_colourless else "•" if has_room else chr(_BRAILLE + bits)
             rows[row][column] = (letter, self._style(cluster, is_faint=not count))
         if self.marked is not None:
             column, row = self._dot(self.marked.x, self.marked.y)
