@@ -50,7 +50,7 @@ class NeighboursFound(Message):
 class InspectScreen(DeskScreen):
     HELP = (
         "**Inspect.** One file as the index has it, passage by passage. `inspect.model` shows what the model reads of "
-        "a passage, `inspect.similar` the files nearest by meaning."
+        "a passage, `inspect.similar` the files nearest by meaning, of which `inspect.open` opens one."
     )
     BINDING_GROUP_TITLE = "Inspect"
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -61,8 +61,17 @@ class InspectScreen(DeskScreen):
         Binding(
             "s", "neighbours", "Similar files", id="inspect.similar", tooltip="Files nearest to this one by meaning"
         ),
-        Binding("o,enter", "open", "Open", id="inspect.open", tooltip="Open the file at the passage"),
-        Binding("y", "copy_path", "Copy path", show=False, id="inspect.copy", tooltip="Copy the file's path"),
+        Binding(
+            "o,enter", "open", "Open", id="inspect.open", tooltip="Open the file at the passage, or the similar file"
+        ),
+        Binding(
+            "y",
+            "copy_path",
+            "Copy path",
+            show=False,
+            id="inspect.copy",
+            tooltip="Copy the path of the file, or of the similar one",
+        ),
     ]
 
     shows_model: reactive[bool] = reactive(False, init=False)
@@ -73,6 +82,8 @@ class InspectScreen(DeskScreen):
         self._chunks: list[Chunk] = []
         self._model_texts: list[str] = []
         self._report: PathReport | None = None
+        self._neighbours: list[Path] = []
+        """In the order of their list."""
         self._lane = Lane(self, "inspect")
         self._neighbour_lane = Lane(self, "neighbours")
 
@@ -85,10 +96,12 @@ class InspectScreen(DeskScreen):
                 yield Static(id="inspect-facts")
                 with VerticalScroll(id="inspect-scroll"):
                     yield Static(id="inspect-text")
+                yield Rows(id="inspect-neighbours", markup=False)
         yield KeyFooter()
 
     def on_mount(self) -> None:
         super().on_mount()
+        self._neighbour_rows.display = False
         self.query_one(OptionList).focus()
         if self.desk is not None:
             desk, path = self.desk, self._path
@@ -117,6 +130,7 @@ class InspectScreen(DeskScreen):
         chunk = self._chosen
         if chunk is None:
             return
+        self._hide_neighbours()
         lines = f"lines {chunk.line_start} to {chunk.line_end}, characters {chunk.char_start:,} to {chunk.char_end:,}"
         page = f", page {chunk.page}" if chunk.page else ""
         heading = f"\n{one_line(chunk.heading)}" if chunk.heading else ""
@@ -150,22 +164,49 @@ class InspectScreen(DeskScreen):
 
     def on_neighbours_found(self, message: NeighboursFound) -> None:
         message.stop()
-        lines = [Content.styled("Nearest by meaning", "bold")]
-        lines += [_neighbour(hit.path, f"{hit.score:.2f}") for hit in message.found.hits]
-        lines += [_neighbour(path, "the same") for path in message.found.copies]
-        self.query_one("#inspect-text", Static).update(Content("\n").join(lines))
+        found = [(hit.path, f"{hit.score:.2f}") for hit in message.found.hits]
+        found += [(path, "the same") for path in message.found.copies]
+        self._neighbours = [path for path, _ in found]
+        told = "Nearest by meaning; Enter opens one" if found else "No other file is near in meaning"
+        self.query_one("#inspect-facts", Static).update(Content.styled(told, "bold"))
+        rows = self._neighbour_rows
+        rows.set_options(Option(_neighbour(path, how_near)) for path, how_near in found)
+        rows.display, self.query_one("#inspect-scroll").display = True, False
+        if found:
+            rows.highlighted = 0
+            rows.focus()
 
-    @on(OptionList.OptionSelected, "#inspect-chunks")
+    @property
+    def _neighbour_rows(self) -> Rows:
+        return self.query_one("#inspect-neighbours", Rows)
+
+    @property
+    def _chosen_neighbour(self) -> Path | None:
+        rows = self._neighbour_rows
+        return self._neighbours[rows.highlighted] if rows.has_focus and rows.highlighted is not None else None
+
+    def _hide_neighbours(self) -> None:
+        rows = self._neighbour_rows
+        if rows.has_focus:
+            self.query_one("#inspect-chunks").focus()
+        rows.display, self.query_one("#inspect-scroll").display = False, True
+
+    @on(OptionList.OptionSelected)
     def action_open(self) -> None:
-        chunk = self._chosen
-        if chunk is not None:
+        if (neighbour := self._chosen_neighbour) is not None:
+            self.open_hit(beginning_of(neighbour))
+        elif (chunk := self._chosen) is not None:
             self.open_hit(Hit(0, self._path, chunk, 0.0))
 
     def action_copy_path(self) -> None:
-        self.copy_path(beginning_of(self._path))
+        self.copy_path(beginning_of(self._chosen_neighbour or self._path))
 
     def action_close(self) -> None:
-        self.dismiss()
+        if self._neighbour_rows.display:
+            self._hide_neighbours()
+            self._show_chunk()
+        else:
+            self.dismiss()
 
 
 def _inspect(desk: Desk, path: Path) -> FileInspected:
