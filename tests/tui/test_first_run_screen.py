@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import ready, screen_text, until
 from fake_desk import FakeDesk
+from textual.command import CommandList
 from textual.pilot import Pilot
 from textual.widgets import Input
 
@@ -187,3 +188,19 @@ def test_snapshot_of_a_first_run(snap_compare, desk: FakeDesk) -> None:  # type:
         await until(pilot, lambda: "a GPU in use" in screen_text(pilot.app))
 
     assert snap_compare(GritDeskApp(lambda: desk), terminal_size=(80, 24), run_before=wait)  # type: ignore[arg-type, return-value]
+
+
+@pytest.mark.parametrize("size", [SIZE, (80, 24)])
+async def test_how_to_leave_and_to_come_back_is_said_and_true(app: GritDeskApp, size: tuple[int, int]) -> None:
+    async with app.run_test(size=size, notifications=True) as pilot:
+        await begun(app, pilot)
+        assert "Esc leaves it for later; ctrl+p Choose folders comes back" in screen_text(app)
+        await pilot.press("escape")
+        await until(pilot, lambda: isinstance(app.screen, SearchScreen))
+        assert any("ctrl+p, then Choose folders, comes back" in each.message for each in app._notifications)
+        await pilot.press("ctrl+p", *"choose")
+        await until(
+            pilot, lambda: app.screen.query(CommandList) and app.screen.query_one(CommandList).option_count == 1
+        )
+        await pilot.press("enter")
+        await until(pilot, lambda: isinstance(app.screen, FirstRunScreen))

@@ -131,6 +131,10 @@ class FirstRunScreen(DeskScreen):
         self.query_one("#first-run-machine").border_title = "This machine"
         self.query_one("#first-run-model").border_title = "The model"
         self.query_one("#first-run-folders").border_title = "Folders"
+        keys = self.grit_app.keymap
+        leaves = f"{keys.key_of('first_run.leave')} leaves it for later"
+        back = f"{keys.key_of('app.palette')} Choose folders comes back"
+        self.query_one("#first-run-folders").border_subtitle = plain(f"{leaves}; {back}")
         self.query_one("#first-run-list").focus()
         self._show()
 
@@ -309,6 +313,8 @@ class FirstRunScreen(DeskScreen):
         self.app.call_later(self.grit_app.action_go, "search")
 
     def action_leave(self) -> None:
+        key = self.grit_app.keymap.key_of("app.palette")
+        self.notify(f"{key}, then Choose folders, comes back to this.", markup=False)
         self.dismiss()
 
 
