@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -83,6 +84,8 @@ _MAX_THREADS = 16
 """Search, preview, answer, indexing and status may all wait at once; asyncio's own pool is too small on few cores."""
 _SAME_REPORT_S = 5.0
 """A report is not repeated within this time: a broken model fails at every key."""
+_MOST_SURVIVED, _SURVIVED_WITHIN_S = 200, 10.0
+"""So many errors in so short a time are one that feeds itself."""
 _QUIT_AGAIN_S = 2.0
 _SWITCH_S = 0.001
 """How long a thread that indexes or searches may hold Python while a key waits for it; Python's own is five times as
@@ -204,6 +207,7 @@ class GritDeskApp(Guarded, App[None]):
         self._progress_timer: Timer | None = None
         self._progress_shown_at = float("-inf")
         self._last_report = ("", 0.0)
+        self._survived_at: deque[float] = deque(maxlen=_MOST_SURVIVED)
         self._quit_asked_at = float("-inf")
         self._settings_lane = Lane(self, "quiet mode", most_waiting=None)
         self._has_offered_folders = False
@@ -563,10 +567,15 @@ class GritDeskApp(Guarded, App[None]):
             self.notify(plain(problem), severity="error", timeout=8, markup=False)
 
     def survive(self, error: Exception) -> None:
-        """Say what went wrong in a handler, and go on."""
+        """Say what went wrong in a handler, and go on; end where that comes without end."""
         if self.ends_on_errors:
             raise error
-        self.report(problem_of(error))
+        self._survived_at.append(monotonic())
+        is_endless = len(self._survived_at) == self._survived_at.maxlen
+        if is_endless and self._survived_at[-1] - self._survived_at[0] < _SURVIVED_WITHIN_S:
+            self._handle_exception(error)
+        else:
+            self.report(problem_of(error))
 
     def _handle_exception(self, error: Exception) -> None:
         self.fatal_problem = self.fatal_problem or problem_of(error)

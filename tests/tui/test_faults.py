@@ -13,6 +13,7 @@ import apsw
 import pytest
 from conftest import ready, screen_text, until
 from fake_desk import FakeDesk, sample_hits
+from textual.message import Message
 from textual.pilot import Pilot
 
 from gritdesk.config import load_config
@@ -24,6 +25,7 @@ from gritdesk.tui.collecting import RestCollector
 from gritdesk.tui.messages import NoticeGiven
 from gritdesk.tui.screens.add_folder import AddFolderScreen
 from gritdesk.tui.screens.search import SearchScreen
+from gritdesk.tui.widgets.mode_line import ModeLine
 
 SIZE = (120, 40)
 
@@ -243,6 +245,73 @@ async def test_work_behind_a_screen_that_raises_is_said(
         await pilot.press("enter")
         await until(pilot, lambda: any("ZeroDivisionError" in each.message for each in app._notifications))
         assert app.is_running
+
+
+async def test_a_widget_whose_handler_raises_says_so_and_goes_on(
+    app: GritDeskApp, surviving: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with app.run_test(size=SIZE, notifications=True) as pilot:
+        await ready(pilot)
+        with monkeypatch.context() as broken:
+            broken.setattr(ModeLine, "on_click", lambda self, event: 1 / 0)
+            await pilot.click(ModeLine, offset=(12, 0))
+            await until(pilot, lambda: any("ZeroDivisionError" in each.message for each in app._notifications))
+        await pilot.click(ModeLine, offset=(12, 0))
+        await until(pilot, lambda: app.screen.query_one(ModeLine).mode == "semantic")
+    assert "ZeroDivisionError" in surviving.read_text()
+
+
+async def test_a_timer_that_raises_is_said_and_rests_after_the_third_time(app: GritDeskApp, surviving: Path) -> None:
+    num_called = 0
+
+    def fail() -> None:
+        nonlocal num_called
+        num_called += 1
+        raise RuntimeError("a timer's fault")
+
+    async with app.run_test(size=SIZE, notifications=True) as pilot:
+        await ready(pilot)
+        app.screen.set_interval(0.001, fail)
+        app.screen.call_after_refresh(fail)
+        await until(pilot, lambda: num_called == 4)
+        ticked = []
+        app.set_timer(0.05, lambda: ticked.append(True))  # the other would have come fifty times by then
+        await until(pilot, lambda: ticked)
+        assert num_called == 4
+        assert any("a timer's fault" in each.message for each in app._notifications)
+        await pilot.press(*"bu")
+        await until(pilot, lambda: "rate-limits.md" in screen_text(app))
+    assert "Traceback" in surviving.read_text()
+
+
+async def test_errors_that_feed_themselves_end_the_app(
+    app: GritDeskApp, surviving: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Again(Message):
+        pass
+
+    def fail(app: GritDeskApp) -> None:
+        app.post_message(Again())
+        raise RuntimeError("and again")
+
+    monkeypatch.setattr(GritDeskApp, "on_again", fail, raising=False)
+    with pytest.raises(RuntimeError, match="and again"):
+        async with app.run_test(size=SIZE, notifications=True) as pilot:
+            await ready(pilot)
+            app.post_message(Again())
+            await until(pilot, lambda: not app.is_running)
+    assert "and again" in app.fatal_problem
+
+
+async def test_an_error_in_drawing_a_widget_ends_the_app(
+    app: GritDeskApp, surviving: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with app.run_test(size=SIZE) as pilot:
+            await ready(pilot)
+            monkeypatch.setattr(ModeLine, "render", lambda self: 1 / 0)
+            app.screen.query_one(ModeLine).refresh()
+            await until(pilot, lambda: not app.is_running)
 
 
 async def test_screens_are_left_as_soon_as_they_are_entered(app: GritDeskApp) -> None:

@@ -17,6 +17,7 @@ from textual.widgets import Static
 from textual.widgets.markdown import MarkdownStream
 
 from gritdesk.records import MOST_COUNTED, UNSUPPORTED, Answer, Citation, Evidence, Exchange, Hit
+from gritdesk.tui.guarding import Guarded
 from gritdesk.tui.keymap import keymap_of
 from gritdesk.tui.text import cited_place, plain, speed
 from gritdesk.tui.widgets.answer_markdown import AnswerMarkdown, text_of
@@ -28,7 +29,7 @@ _SPEED_EVERY_S = 0.5
 State = Literal["searching", "writing", "finished", "stopped", "failed"]
 
 
-class AnswerBlock(Vertical, can_focus=True):
+class AnswerBlock(Guarded, Vertical, can_focus=True):
     """Takes the events of one answer, in order; what it shows follows from its state."""
 
     HELP = (

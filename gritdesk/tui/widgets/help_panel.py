@@ -14,6 +14,7 @@ from textual.dom import DOMNode
 from textual.widget import Widget
 from textual.widgets import Input, Static, TextArea
 
+from gritdesk.tui.guarding import Guarded
 from gritdesk.tui.keymap import bindings_of, keymap_of, shown
 
 _KEYS_WIDTH = 11
@@ -21,7 +22,7 @@ _MOST_NAMED = 3
 """Of more keys that do the same to one thing or another, the first and the last are named."""
 
 
-class HelpPanel(VerticalScroll, can_focus=True):
+class HelpPanel(Guarded, VerticalScroll, can_focus=True):
     """Follows the focus, but for when it has that itself, to be scrolled."""
 
     DEFAULT_CLASSES = "-textual-system"

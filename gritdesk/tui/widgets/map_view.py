@@ -17,6 +17,7 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from gritdesk.records import Map, MapPoint
+from gritdesk.tui.guarding import Guarded
 from gritdesk.tui.text import one_line
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ Cell = tuple[int, int]
 """Column and row."""
 
 
-class MapView(Widget):
+class MapView(Guarded, Widget):
     """Where documents lie; one cluster may be picked out, the others are drawn faint."""
 
     found: reactive[Map] = reactive(Map((), ()))

@@ -11,12 +11,13 @@ from textual.reactive import reactive
 from textual.widget import Widget
 
 from gritdesk.records import SearchMode
+from gritdesk.tui.guarding import Guarded
 
 MODES: tuple[SearchMode, ...] = get_args(SearchMode)
 _GAP = "  "
 
 
-class ModeLine(Widget):
+class ModeLine(Guarded, Widget):
     mode: reactive[SearchMode] = reactive("hybrid")
     summary: reactive[str] = reactive("")
 

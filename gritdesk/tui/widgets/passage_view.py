@@ -17,6 +17,7 @@ from textual.reactive import Reactive
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
+from gritdesk.tui.guarding import Guarded
 from gritdesk.tui.text import Surroundings, plain, word_spans
 
 _CONTEXT_ROWS = 3
@@ -31,7 +32,7 @@ Row = tuple[int, int, int]
 """(line number, start, end): a slice of the shown text; the line number is 0 on continued rows."""
 
 
-class PassageView(ScrollView, can_focus=True):
+class PassageView(Guarded, ScrollView, can_focus=True):
     HELP = "**Text.** The passage is marked by a bar at its left. Scroll with the arrow keys and the page keys."
     BINDING_GROUP_TITLE = "Text"
     BINDINGS: ClassVar[list[BindingType]] = [

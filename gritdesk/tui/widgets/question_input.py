@@ -10,6 +10,7 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.widgets import TextArea
 
+from gritdesk.tui.guarding import Guarded
 from gritdesk.tui.keymap import keymap_of
 
 _MENTION = re.compile(r"(?:^|(?<=\s))@(\S*)$")
@@ -20,7 +21,7 @@ _KEYS_OF_SCREENS = ("f6", "f7")
 """A TextArea selects with them."""
 
 
-class QuestionInput(TextArea):
+class QuestionInput(Guarded, TextArea):
     HELP = (
         "**Question.** `question.send` sends, `question.new_line` makes a new line (other keys for it only where "
         "the terminal tells them from `question.send`), `up` in an empty line brings back earlier questions.\n\n"

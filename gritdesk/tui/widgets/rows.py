@@ -7,8 +7,10 @@ from dataclasses import replace
 from textual.style import Style
 from textual.widgets import OptionList
 
+from gritdesk.tui.guarding import Guarded
 
-class Rows(OptionList):
+
+class Rows(Guarded, OptionList):
     def get_visual_style(self, *component_classes: str, partial: bool = False) -> Style:
         """Textual 8.2.8 takes every text style from the stylesheet but `reverse`."""
         style = super().get_visual_style(*component_classes, partial=partial)

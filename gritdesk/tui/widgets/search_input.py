@@ -15,11 +15,12 @@ from textual.suggester import SuggestionReady
 from textual.widgets import Input
 
 from gritdesk.completing import Offer
+from gritdesk.tui.guarding import Guarded
 from gritdesk.tui.keymap import keymap_of
 from gritdesk.tui.text import one_line
 
 
-class QueryLine(Input):
+class QueryLine(Guarded, Input):
     """Leads down into what it finds; which key does is for each to bind."""
 
     class LeftDown(Message):
