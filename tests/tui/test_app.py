@@ -20,6 +20,7 @@ from gritdesk.errors import ModelError, StoreBusy, StoreError
 from gritdesk.records import FailedFile, IndexProgress
 from gritdesk.tui.app import GritDeskApp
 from gritdesk.tui.editor import editor_command
+from gritdesk.tui.messages import Activity
 from gritdesk.tui.screens.add_folder import AddFolderScreen
 from gritdesk.tui.screens.ask import AskScreen
 from gritdesk.tui.screens.base import beginning_of
@@ -30,6 +31,7 @@ from gritdesk.tui.screens.search import SearchScreen
 from gritdesk.tui.screens.viewer import ViewerScreen
 from gritdesk.tui.text import opens_as_text, plain, surroundings
 from gritdesk.tui.widgets.passage_view import wrapped_rows
+from gritdesk.tui.widgets.status_line import status_lines
 
 SIZE = (120, 40)
 
@@ -339,3 +341,8 @@ def test_snapshot_of_an_answer(snap_compare, desk: FakeDesk) -> None:  # type: i
         await until(pilot, lambda: [each.state for each in pilot.app.screen.query("AnswerBlock")] == ["finished"])
 
     assert snap_compare(GritDeskApp(lambda: desk), terminal_size=(120, 30), run_before=ask)  # type: ignore[arg-type, return-value]
+
+
+def test_a_model_that_failed_is_said_with_where_to_look_as_far_as_there_is_room() -> None:
+    longest, shorter, *_ = status_lines(Activity(desk="open", model="failed"))
+    assert longest.plain.endswith("✕ model failed, see Doctor") and shorter.plain.endswith("✕ model failed")

@@ -88,7 +88,10 @@ def test_what_is_bound_in_one_place_is_listed_under_one_title_of_its_own() -> No
 
 FIXED = {
     ("app.py", "ctrl+c"),
-    *((name, "Enter") for name in ("add_folder.py", "ask_line.py", "edit_setting.py", "map.py", "settings.py")),
+    *(
+        (name, "Enter")
+        for name in ("add_folder.py", "ask_line.py", "edit_setting.py", "inspect.py", "map.py", "settings.py")
+    ),
     *(("question_input.py", key) for key in ("Tab", "Enter", "Esc", "Backspace")),
 }
 """Keys that texts name as they are, since [keys] cannot change them: Textual's own, and those of the picker."""

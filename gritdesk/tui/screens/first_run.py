@@ -313,8 +313,6 @@ class FirstRunScreen(DeskScreen):
         self.app.call_later(self.grit_app.action_go, "search")
 
     def action_leave(self) -> None:
-        key = self.grit_app.keymap.key_of("app.palette")
-        self.notify(f"{key}, then Choose folders, comes back to this.", markup=False)
         self.dismiss()
 
 
