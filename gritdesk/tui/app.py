@@ -75,6 +75,7 @@ from gritdesk.tui.screens.settings import SettingsScreen
 from gritdesk.tui.screens.viewer import ViewerScreen
 from gritdesk.tui.text import opens_as_text, plain
 from gritdesk.tui.themes import ANSI, THEMES
+from gritdesk.tui.whole_writes import write_whole
 from gritdesk.tui.widgets.help_panel import HelpPanel
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ def run(desk_factory: Callable[[], Desk], config: Config) -> None:
 
     Raises: AppEnded if an error ended it; the terminal is restored by then, and the log holds the traceback.
     """
+    write_whole()
     app = GritDeskApp(desk_factory, config)
     app.obeys_signals = True
     with app_log(config.log_dir / "app.log"):

@@ -1,9 +1,4 @@
-"""The installed program in terminals as people have them: it draws, answers keys, and gives the terminal back.
-
-Not held here: a terminal resized within a second through 1x1, 0x0, 80x0 and 3x2 to 100x30 stayed undrawn in some three
-of ten runs on a busy machine, while the process lived. Textual takes a width or height of 0 for 80x25, and where the
-last size is lost is not found yet. tests/tui/test_faults.py has sizes down to 1x1 without a terminal.
-"""
+"""The installed program in terminals as people have them: it draws, answers keys, and gives the terminal back."""
 
 from __future__ import annotations
 
@@ -11,7 +6,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from itertools import cycle
 from pathlib import Path
 
 import psutil
@@ -76,6 +73,30 @@ def test_a_person_types_reads_asks_for_help_resizes_and_quits(kind: str, person:
         pty.send("\x11")
         assert pty.wait_for_end() == 0
         assert pty.is_restored()
+
+
+def test_a_terminal_of_no_size_and_of_one_cell_is_outlived(person: Person) -> None:
+    unbuffered = {**person.environment(), "PYTHONUNBUFFERED": "1"}  # where a write that is cut short loses its rest
+    with PtyTerminal([GRITDESK], unbuffered) as terminal:
+        terminal.wait_for(lambda seen: "F2 Search" in seen)
+        terminal.send("vinegar")
+        for width, height in ((1, 1), (0, 0), (80, 0), (3, 2), (100, 30)):
+            terminal.resize(width, height)
+            time.sleep(0.2)
+            terminal.read()
+            assert terminal.process.poll() is None
+        widths = cycle((101, 100))
+
+        def is_whole_again(seen: str) -> bool:
+            if "lamp.md" in seen and "cleaned with vinegar" in seen:
+                return True
+            terminal.resize(next(widths), 30)  # as a person does who sees that something is amiss
+            time.sleep(2.0)
+            return False
+
+        terminal.wait_for(is_whole_again)
+        terminal.send("\x11")
+        assert terminal.wait_for_end() == 0 and terminal.is_restored()
 
 
 def test_ctrl_c_twice_quits_and_once_does_not(terminal: PtyTerminal) -> None:
