@@ -43,7 +43,9 @@ class Guarded(MessagePump):
             cast("GritDeskApp", self.app).survive(error)
 
     def set_timer(self, delay: float, callback: _Callback | None = None, **options: Any) -> Timer:
-        return super().set_timer(delay, self._guard(callback), **options)
+        timer = super().set_timer(delay, self._guard(callback), **options)
+        timer._skip = False  # Textual 8.2.8 skips the one tick of a timer that begins later than its delay
+        return timer
 
     def set_interval(self, interval: float, callback: _Callback | None = None, **options: Any) -> Timer:
         return super().set_interval(interval, self._guard(callback), **options)
