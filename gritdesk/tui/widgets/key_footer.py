@@ -13,6 +13,8 @@ from textual.content import Content
 from textual.screen import Screen
 from textual.widget import Widget
 
+from gritdesk.tui.guarding import Guarded
+
 _PADDING = 3
 """Cells around a key and its word: one before the key, one between them, one behind."""
 
@@ -32,7 +34,7 @@ class _Key:
         return len(self.told) + len(self.word) + _PADDING
 
 
-class KeyFooter(Widget):
+class KeyFooter(Guarded, Widget):
     """Where there is too little room the last keys go first, but for the very last, help. A click presses a key."""
 
     ALLOW_SELECT = False
