@@ -28,6 +28,7 @@ _FORMATS = {
     }.items()
     for suffix in suffixes.split()
 }
+MARKDOWN_SUFFIXES = frozenset(suffix for suffix, format_ in _FORMATS.items() if format_ == "markdown")
 _EMBEDDED = re.compile(r"(;base64,)[A-Za-z0-9+/=]{256,}")
 """A picture written into a text."""
 

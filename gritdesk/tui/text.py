@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
@@ -13,6 +13,7 @@ from pathlib import Path
 from time import time
 from typing import TYPE_CHECKING
 
+from rich.cells import cell_len, get_character_cell_size, set_cell_size
 from textual.content import Content
 
 from gritdesk.errors import QueryError
@@ -81,12 +82,49 @@ def snippet_text(chunk: Chunk, words: Sequence[str], max_chars: int) -> tuple[st
 
 
 def snippet(chunk: Chunk, words: Sequence[str], max_chars: int) -> Content:
-    """The same with those words marked."""
+    """The text of `snippet_text` with those words marked."""
     text, spans = snippet_text(chunk, words, max_chars)
     content = Content(text)
     for start, end in spans:
         content = content.stylize("bold $text-accent", start, end)
     return content
+
+
+def row_lengths(line: str, width: int) -> Iterator[int]:
+    """Characters in each row of one line, between words where that is possible; an empty line is one row of none.
+
+    A row is of at most `width` cells; the space behind its last word may come on top of them.
+    """
+    start = 0
+    while True:
+        fitting = _num_fitting(line, start, width)
+        if start + fitting >= len(line):
+            yield len(line) - start
+            return
+        space = line.rfind(" ", start + 1, start + fitting + 1)
+        length = space + 1 - start if space > start else fitting
+        yield length
+        start += length
+
+
+def _num_fitting(line: str, start: int, width: int) -> int:
+    """How many characters from `start` fit `width` cells; at least one."""
+    piece = line[start : start + width]
+    if piece.isascii() or cell_len(piece) <= width:
+        return max(1, len(piece))
+    cells = 0
+    for index, character in enumerate(piece):
+        cells += get_character_cell_size(character)
+        if cells > width:
+            return max(1, index)
+    return max(1, len(piece))
+
+
+def cut_to(text: str, width: int) -> str:
+    """At most so many cells of a text, the last an ellipsis if there was more."""
+    if cell_len(text) <= width:
+        return text
+    return set_cell_size(text, width - 1) + "…" if width > 0 else ""
 
 
 def place(hit: Hit) -> str:

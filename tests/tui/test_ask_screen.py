@@ -493,7 +493,7 @@ async def test_the_footer_says_stop_only_while_there_is_something_to_stop(app: G
 
 
 async def test_the_nearest_of_a_markdown_file_is_shown_without_its_marks(app: GritDeskApp, desk: FakeDesk) -> None:
-    quote = "## Call signs\n\n- Channel **16** is for `distress`\n  calls, see [1] and vector<int>\n"
+    quote = "## Call signs\n\n- Channel **16** is for `distress`\n  calls, see [1] and vector<int>\n\n3. Wait\n"
     quote += "\n| a | b |\n|---|---|\n| 1 | 2 |"
     misses = (
         replace(MISS, quote=quote, path=Path("/notes/radio.md")),
@@ -504,5 +504,5 @@ async def test_the_nearest_of_a_markdown_file_is_shown_without_its_marks(app: Gr
     async with app.run_test(size=(160, 40)) as pilot:
         await ready(pilot)
         await asked(pilot, app)
-        shown = "Call signs Channel 16 is for distress calls, see [1] and vector<int> a b 1 2"
+        shown = "Call signs Channel 16 is for distress calls, see [1] and vector<int> 3. Wait a b 1 2"
         await until(pilot, lambda: shown in screen_text(app) and "x = **y**" in screen_text(app))

@@ -8,6 +8,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from textual.widgets import Markdown
 
+from gritdesk.extract.text_formats import MARKDOWN_SUFFIXES
 from gritdesk.tui.text import plain
 
 _NOT_TAKEN = ("entity", "html_inline", "html_block", "link", "image", "autolink", "linkify", "reference")
@@ -15,17 +16,16 @@ _NOT_TAKEN = ("entity", "html_inline", "html_block", "link", "image", "autolink"
 entity became a character that turns the line around, and a link hid where it leads."""
 
 
-_SUFFIXES = (".md", ".markdown", ".mdown", ".mkd", ".mdx", ".qmd", ".rmd")
-
-
 def text_of(quote: str, path: Path) -> str:
     """What a quote says, on one line: that of a Markdown file without its marks."""
-    if path.suffix.lower() in _SUFFIXES:
+    if path.suffix.lower() in MARKDOWN_SUFFIXES:
         quote = " ".join(map(_said, _parser().parse(quote))) or quote
     return plain(" ".join(quote.split()))
 
 
 def _said(block: Token) -> str:
+    if block.type == "list_item_open":  # "1." or "1984." are part of what is said
+        return block.info and block.info + block.markup
     return "".join(" " if each.type.endswith("break") else each.content for each in block.children or [block])
 
 

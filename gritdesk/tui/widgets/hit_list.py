@@ -106,7 +106,7 @@ class HitList(Rows):
         return strips[line]
 
     def _row(self, index: int, width: int, styles: HitStyles) -> list[Strip]:
-        """What OptionList would make of it, without its general way of doing so, which takes twice the time."""
+        """What OptionList would make of it, without its general way of doing so, which takes longer."""
         visual = self.options[index].prompt
         assert isinstance(visual, HitVisual)
         _, right, _, left = self.get_component_styles("option-list--option").padding

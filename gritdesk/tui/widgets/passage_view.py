@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from itertools import islice, pairwise, takewhile
 from typing import ClassVar
 
-from rich.cells import cell_len, get_character_cell_size
 from rich.segment import Segment
 from rich.style import Style as RichStyle
 from textual import events
@@ -18,7 +17,7 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from gritdesk.tui.guarding import Guarded
-from gritdesk.tui.text import Surroundings, plain, word_spans
+from gritdesk.tui.text import Surroundings, plain, row_lengths, word_spans
 
 _CONTEXT_ROWS = 3
 """Rows left above the passage when it is scrolled to, in a view of some height."""
@@ -163,7 +162,7 @@ class PassageView(Guarded, ScrollView, can_focus=True):
 
 
 def wrapped_rows(text: str, first_line: int, width: int) -> Iterator[Row]:
-    """Break text into rows of at most `width` cells, between words where that is possible."""
+    """Break text into rows of at most `width` cells and a space, between words where that is possible."""
     position = 0
     for line_number, line in enumerate(text.split("\n"), first_line):
         start = 0
@@ -171,30 +170,3 @@ def wrapped_rows(text: str, first_line: int, width: int) -> Iterator[Row]:
             yield line_number if start == 0 else 0, position + start, position + start + length
             start += length
         position += len(line) + 1
-
-
-def row_lengths(line: str, width: int) -> Iterator[int]:
-    """Characters in each row of one line; an empty line is one row of none."""
-    start = 0
-    while True:
-        fitting = _fitting(line, start, width)
-        if start + fitting >= len(line):
-            yield len(line) - start
-            return
-        space = line.rfind(" ", start + 1, start + fitting + 1)
-        length = space + 1 - start if space > start else fitting
-        yield length
-        start += length
-
-
-def _fitting(line: str, start: int, width: int) -> int:
-    """How many characters from `start` fit `width` cells; at least one."""
-    piece = line[start : start + width]
-    if piece.isascii() or cell_len(piece) <= width:
-        return max(1, len(piece))
-    cells = 0
-    for index, character in enumerate(piece):
-        cells += get_character_cell_size(character)
-        if cells > width:
-            return max(1, index)
-    return max(1, len(piece))
