@@ -23,9 +23,9 @@ from time import monotonic
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.actions import SkipAction
-from textual.app import App, SuspendNotSupported, SystemCommand
+from textual.app import App, ScreenStackError, SuspendNotSupported, SystemCommand
 from textual.binding import Binding, BindingType
-from textual.events import Event, InputEvent, Key
+from textual.events import Event, InputEvent, Key, Resize
 from textual.message import Message
 from textual.notifications import SeverityLevel
 from textual.reactive import reactive
@@ -85,8 +85,8 @@ _MAX_THREADS = 16
 """Search, preview, answer, indexing and status may all wait at once; asyncio's own pool is too small on few cores."""
 _SAME_REPORT_S = 5.0
 """A report is not repeated within this time: a broken model fails at every key."""
-_MOST_SURVIVED, _SURVIVED_WITHIN_S = 200, 10.0
-"""So many errors in so short a time are one that feeds itself."""
+_MOST_SURVIVED, _SURVIVED_WITHIN_S = 200, 1.0
+"""So many errors in so short a time are one that feeds itself; a hand on mouse or key makes some tens."""
 _QUIT_AGAIN_S = 2.0
 _SWITCH_S = 0.001
 """How long a thread that indexes or searches may hold Python while a key waits for it; Python's own is five times as
@@ -239,6 +239,11 @@ class GritDeskApp(Guarded, App[None]):
             if is_quitting and not getattr(self.focused, "selected_text", ""):
                 self.action_help_quit()
                 return
+        if isinstance(event, Resize) and event.size == self.size:
+            # of sizes that come faster than they are taken the last may be the first again, and the terminal has lost
+            # in between what Textual believes to be drawn
+            with suppress(ScreenStackError):
+                self.screen.refresh()
         await super().on_event(event)
 
     def _obey_signals(self, loop: asyncio.AbstractEventLoop) -> None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import pty
 import select
 import signal
 import struct
 import subprocess
 import sys
-import termios
 import time
+
+import pytest
+
+fcntl, pty, termios = (pytest.importorskip(each) for each in ("fcntl", "pty", "termios"))
 
 NUM_LINES = 500_000
 WRITER = f"""
@@ -44,17 +45,22 @@ def test_a_slow_terminal_that_is_resized_gets_every_byte() -> None:
     )
     got = b""
     num_reads = 0
-    while select.select([ours], [], [], 0.5)[0] or child.poll() is None:
-        if not select.select([ours], [], [], 0)[0]:
-            continue
-        got += os.read(ours, 1 << 16)
-        num_reads += 1
-        if num_reads % 20 == 0:  # the writer waits for room by now, in the middle of a write
-            time.sleep(0.01)
-            fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100 + num_reads // 20 % 2, 0, 0))
-            if child.poll() is None:
-                os.killpg(child.pid, signal.SIGWINCH)
-    os.close(ours)
-    os.close(theirs)
+    try:
+        while select.select([ours], [], [], 0.5)[0] or child.poll() is None:
+            if not select.select([ours], [], [], 0)[0]:
+                continue
+            got += os.read(ours, 1 << 16)
+            num_reads += 1
+            if num_reads % 20 == 0:  # the writer waits for room by now, in the middle of a write
+                time.sleep(0.01)
+                size = struct.pack("HHHH", 30, 100 + num_reads // 20 % 2, 0, 0)
+                fcntl.ioctl(ours, termios.TIOCSWINSZ, size)
+                if child.poll() is None:
+                    os.killpg(child.pid, signal.SIGWINCH)
+    finally:
+        child.kill()
+        child.wait()
+        os.close(ours)
+        os.close(theirs)
     assert child.returncode == 0
     assert got == b"".join(b"%06d\n" % number for number in range(NUM_LINES))

@@ -13,6 +13,7 @@ import apsw
 import pytest
 from conftest import ready, screen_text, until
 from fake_desk import FakeDesk, sample_hits
+from textual.events import Resize
 from textual.message import Message
 from textual.pilot import Pilot
 
@@ -336,6 +337,18 @@ async def test_every_screen_outlives_a_window_of_nearly_nothing(app: GritDeskApp
             screen_text(app)
             await pilot.resize_terminal(*SIZE)
         await until(pilot, lambda: "rate-limits.md" in screen_text(app))
+
+
+async def test_a_size_that_is_told_again_has_all_drawn_again(app: GritDeskApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with app.run_test(size=SIZE) as pilot:
+        await ready(pilot)
+        await until(pilot, lambda: "F1 Help" in screen_text(app))
+        written: list[str] = []
+        assert app._driver is not None
+        monkeypatch.setattr(app._driver, "write", written.append)
+        monkeypatch.setattr(type(app._driver), "is_headless", False)  # which writes nothing
+        app.post_message(Resize(app.size, app.size))  # of the sizes in between nothing was heard
+        await until(pilot, lambda: all(each in "".join(written) for each in ("Search", "Type to search", "Help")))
 
 
 async def test_ctrl_c_in_a_box_and_in_an_answer_asks_once_and_then_quits(
