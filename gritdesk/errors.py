@@ -19,7 +19,7 @@ Exceptions of libraries are translated at their door, with `raise ... from`.
 """
 
 CHOOSE_MODEL = (
-    "`gritdesk models use NAME` chooses another model (`gritdesk models` lists those here, `default` is gritdesk's own)"
+    "choose another model by `gritdesk models use NAME` (`gritdesk models` lists them, `default` is gritdesk's own)"
 )
 """What to do about a model file that cannot be used."""
 

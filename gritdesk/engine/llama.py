@@ -155,7 +155,7 @@ class LlamaModel:
         except (KeyError, ValueError) as error:
             self.close()
             reason = f"it lacks the key {error}; convert it again" if isinstance(error, KeyError) else str(error)
-            raise ModelError(f"{path} cannot be used by gritdesk: {reason}, or {CHOOSE_MODEL}") from error
+            raise ModelError(f"{path} cannot be used by gritdesk: {reason}; {CHOOSE_MODEL}") from error
 
     @property
     def pointer(self) -> Any:

@@ -67,7 +67,7 @@ async def test_folders_come_first_with_what_they_hold(app: GritDeskApp) -> None:
         shown = screen_text(app)
         for part in ("Folders 2", "Files 4", "Waiting 2", "Failed 1", "Skipped 1", "2 files in the index, 1 passage"):
             assert part in shown
-        assert "all folders: 2 files, 12 passages" in shown
+        assert "in all: 2 files, 12 passages" in shown
         await pilot.press("down")
         await until(pilot, lambda: "the folder is not there" in screen_text(app))
 

@@ -134,7 +134,7 @@ class FirstRunScreen(DeskScreen):
         keys = self.grit_app.keymap
         leaves = f"{keys.key_of('first_run.leave')} leaves it for later"
         back = f"{keys.key_of('app.palette')} Choose folders comes back"
-        self.query_one("#first-run-folders").border_subtitle = plain(f"{leaves}; {back}")
+        self.query_one("#first-run-folders").border_subtitle = Content(f"{leaves}; {back}")
         self.query_one("#first-run-list").focus()
         self._show()
 

@@ -204,6 +204,7 @@ class InspectScreen(DeskScreen):
     def action_close(self) -> None:
         if self._neighbour_rows.display:
             self._hide_neighbours()
+            self.query_one("#inspect-facts", Static).update("")  # of a file without passages there is nothing to say
             self._show_chunk()
         else:
             self.dismiss()

@@ -321,7 +321,8 @@ def _work(activity: Activity, keymap: Keymap) -> Content:
         chooses = ", `app.settings` chooses another model" if activity.model == "failed" else ""
         remedy = keymap.told(f"What was read is found, and nothing new is read. `app.reopen` tries again{chooses}.")
         problem = (f"✕ {one_line(activity.index_problem)}", "$text-error")
-        return Content.assemble(problem, "\n", (remedy.replace("`", ""), "$text-muted"))
+        # first, for a long path may take all the rows there are
+        return Content.assemble((remedy.replace("`", ""), "$text-muted"), "\n", problem)
     loud = keymap.key_of("library.quiet")
     quiet = (f"   quiet: works a third of the time, {loud} ends that", "$text-muted")
     quietly = quiet if status is not None and status.quiet else ""
@@ -374,7 +375,7 @@ def _folder_detail(row: FolderRow, library: Library) -> Content:
     ]
     if len(library.folders) > 1:
         num_files = sum(each.state in ("indexed", "changed", "missing") for each in library.files)
-        total = f"all folders: {count(num_files, 'file')}, {count(library.num_chunks, 'passage')}"
+        total = f"in all: {count(num_files, 'file')}, {count(library.num_chunks, 'passage')}"
         lines.append(Content.styled(total, "$text-muted"))
     return Content("\n").join(lines)
 
