@@ -2,7 +2,7 @@
 
 The floors, bottom to top; imports only ever point down (`make test` checks it with import contracts):
 
-    roof          cli.py, cli_*.py, tui/                front ends, no logic of their own
+    roof          __main__.py, cli.py, cli_*.py, tui/   front ends, no logic of their own
     third floor   desk.py  doctor.py  choosing.py       one index, one engine, the threads between them
     second floor  indexer.py  retriever.py  reranker.py  relating.py  mapping.py  answerer.py  evidence.py
                   calibration.py  explaining.py  completing.py  estimating.py  pricing.py  warming.py

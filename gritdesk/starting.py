@@ -1,6 +1,7 @@
 """The moment before anything is begun: Ctrl+C ends the program then without a word, as there is nothing to clear away.
 
-Imports take some tenths of a second, and a KeyboardInterrupt out of one of them would be a traceback.
+Imports take some tenths of a second, and a KeyboardInterrupt out of one of them would be a traceback, or in the midst
+of a command a word about what was not even begun.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ INTERRUPTED = 130
 
 @contextmanager
 def ended_by_interrupt() -> Iterator[None]:
-    """End the process at Ctrl+C; what else was to be done at it, nothing in a shell's background, stays so."""
+    """End the process at Ctrl+C; where that is handled otherwise or ignored as in a shell's background, so it stays."""
     before = signal.getsignal(signal.SIGINT)
     if before is not signal.default_int_handler:
         yield

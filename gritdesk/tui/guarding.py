@@ -44,7 +44,9 @@ class Guarded(MessagePump):
 
     def set_timer(self, delay: float, callback: _Callback | None = None, **options: Any) -> Timer:
         timer = super().set_timer(delay, self._guard(callback), **options)
-        timer._skip = False  # Textual 8.2.8 skips the one tick of a timer that begins later than its delay
+        # Textual 8.2.8 takes the time twice as a timer begins, and where its thread is held up in between for longer
+        # than the delay it skips the only tick there is
+        timer._skip = False
         return timer
 
     def set_interval(self, interval: float, callback: _Callback | None = None, **options: Any) -> Timer:

@@ -1,7 +1,7 @@
 """The bottom line: the few keys that matter here, as many as fit; F1 shows all of them.
 
-One line of text. Textual's own Footer is a widget for each key, made anew at every change of focus or screen: a third
-of the time that going to another screen took.
+One line of text. Textual's own Footer is a widget for each key, made anew at every change of focus or screen: more than
+half of the time that going to another screen took.
 """
 
 from __future__ import annotations
