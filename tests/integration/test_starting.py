@@ -21,6 +21,9 @@ class Interrupting(importlib.abc.MetaPathFinder):
 sys.meta_path.insert(0, Interrupting())
 """
 
+# as in a terminal, while the tests may run in the background of a shell, which has it ignored
+OBEYING = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+
 unix = pytest.mark.skipif(os.name == "nt", reason="Windows has no signal that a process sends")
 
 
@@ -48,14 +51,14 @@ def test_python_m_gritdesk_alone_is_the_terminal_ui(person: Person, tiny_gguf: P
 @unix
 @pytest.mark.parametrize("module", ["gritdesk.cli", "click", "gritdesk.records"])
 def test_ctrl_c_while_the_command_is_imported_ends_it_without_a_word(person: Person, module: str) -> None:
-    done = person.run("--help", code=INTERRUPTED_AT.format(module=module) + RUN_MODULE)
+    done = person.run("--help", code=OBEYING + INTERRUPTED_AT.format(module=module) + RUN_MODULE)
     assert (done.code, done.output, done.errors) == (130, "", "")
 
 
 @unix
 @pytest.mark.parametrize("module", ["textual", "gritdesk.tui.app"])
 def test_ctrl_c_while_the_terminal_ui_is_imported_leaves_the_terminal_as_it_was(person: Person, module: str) -> None:
-    code = INTERRUPTED_AT.format(module=module) + RUN_MODULE
+    code = OBEYING + INTERRUPTED_AT.format(module=module) + RUN_MODULE
     with PtyTerminal([sys.executable, "-c", code], person.environment()) as terminal:
         assert terminal.wait_for_end() == 130 and terminal.is_restored()
         assert terminal.screen.text.strip() == ""
